@@ -1,0 +1,42 @@
+# Everything happens in .venv, which the first target that needs it creates.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+SAMPLE ?= dashboard
+PORT ?= 8080
+
+.DEFAULT_GOAL := help
+.PHONY: help run-sample test test-slow lint format clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
+
+$(VENV)/run.stamp: setup.cfg setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test,browser,lint]'
+	@touch $@
+
+run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard or chat, PORT=8080
+	@PORT=$(PORT) $(PY) samples/$(SAMPLE).py
+
+test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)
+	$(PY) -m pytest -q
+
+test-slow: $(VENV)/dev.stamp  ## run the slow tests: Autobahn, soak, benchmark smoke
+	$(PY) -m pytest -q -m slow
+
+lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)/dev.stamp  ## let ruff format the code
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .venv-bench build dist src/*.egg-info .mypy_cache .ruff_cache

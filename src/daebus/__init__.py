@@ -1,0 +1,42 @@
+"""A threaded HTTP and WebSocket server to start inside the program you already have."""
+
+from .app import Daebus
+from .errors import (
+    AddressInUseError,
+    AttachError,
+    ClientError,
+    ConnectionClosed,
+    DaebusError,
+    DuplicateHandlerError,
+    EncodeError,
+    ForkedError,
+    NoClientError,
+    StateError,
+)
+from .http.component import DaebusHttp
+from .http.routing import Request
+from .websocket.component import DaebusWebSocket
+from .websocket.connection import Connection
+from .websocket.request import WebSocketRequest
+
+__all__ = [
+    "AddressInUseError",
+    "AttachError",
+    "ClientError",
+    "Connection",
+    "ConnectionClosed",
+    "Daebus",
+    "DaebusError",
+    "DaebusHttp",
+    "DaebusWebSocket",
+    "DuplicateHandlerError",
+    "EncodeError",
+    "ForkedError",
+    "NoClientError",
+    "Request",
+    "StateError",
+    "WebSocketRequest",
+    "__version__",
+]
+
+__version__ = "0.1.0"

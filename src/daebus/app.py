@@ -1,0 +1,400 @@
+"""``Daebus``: the app, its components and its lifecycle.
+
+::
+
+    NEW -> STARTING -> RUNNING -> STOPPING -> STOPPED (-> STARTING ...)
+
+Rules of this module:
+
+1. Nothing starts at import or attach.
+2. A start that fails releases everything and raises.
+3. ``stop`` ends by its deadline whatever user code does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from .errors import AttachError, ForkedError, StateError
+from .http.component import DaebusHttp
+from .http.component import View as _View
+from .server.loop import LoopThread
+from .server.minder import Minder
+from .websocket.component import DaebusWebSocket
+from .websocket.component import SocketHandler as _SocketHandler
+
+if TYPE_CHECKING:
+    from .testing import AppClient
+
+__all__ = ["Daebus"]
+
+logger = logging.getLogger("daebus")
+
+NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopping", "stopped"
+
+# The main thread wakes this often while it waits: a signal that the kernel gave to
+# another thread is then handled, which an endless wait would miss.
+_SIGNAL_POLL = 0.25
+
+_Component = TypeVar("_Component", DaebusHttp, DaebusWebSocket)
+
+
+class Daebus:
+    """An HTTP and WebSocket server inside a synchronous program.
+
+    Args:
+        name: for logs.
+        debug: send exception texts and tracebacks to clients; never in production.
+    """
+
+    def __init__(self, name: str, *, debug: bool = False) -> None:
+        self.name = name
+        self.debug = debug
+        self._http: DaebusHttp | None = None
+        self._websocket: DaebusWebSocket | None = None
+        self._lock = threading.Lock()
+        self._state = NEW  # guarded by: _lock
+        self._stopped = threading.Event()  # set unless the app is up
+        self._stopped.set()
+        self._left: list[str] = []
+        self._minder: Minder | None = None
+        self._loop: LoopThread | None = None
+        self.forked = False
+
+    def __repr__(self) -> str:
+        return f"<Daebus {self.name!r} {self._state}>"
+
+    # --- building ---------------------------------------------------------------
+
+    @overload
+    def attach(self, component: DaebusHttp) -> DaebusHttp: ...
+
+    @overload
+    def attach(self, component: DaebusWebSocket) -> DaebusWebSocket: ...
+
+    def attach(self, component: DaebusHttp | DaebusWebSocket) -> DaebusHttp | DaebusWebSocket:
+        """Add a component: ``DaebusHttp`` first, then ``DaebusWebSocket``.
+
+        Returns:
+            The component.
+
+        Raises:
+            AttachError: the order is wrong, there is one already, or the app runs.
+            TypeError: it is no component.
+        """
+        if self._state not in (NEW, STOPPED):
+            raise AttachError(f"the app is {self._state}; attach components before app.start()")
+        if isinstance(component, DaebusHttp):
+            if self._http is not None:
+                raise AttachError("a DaebusHttp is attached already; an app has one")
+            self._http = component
+        elif isinstance(component, DaebusWebSocket):
+            if self._http is None:
+                raise AttachError(
+                    "DaebusWebSocket needs an HTTP component; attach DaebusHttp first: "
+                    "app.attach(DaebusHttp(port=8080))"
+                )
+            if self._websocket is not None:
+                raise AttachError("a DaebusWebSocket is attached already; an app has one")
+            self._websocket = component
+        else:
+            raise TypeError(
+                f"{component!r} is no component; attach DaebusHttp() or DaebusWebSocket()"
+            )
+        component.attached(self, debug=self.debug)
+        return component
+
+    @property
+    def http(self) -> DaebusHttp:
+        """The HTTP component.
+
+        Raises:
+            AttachError: none is attached.
+        """
+        if self._http is None:
+            raise AttachError("no HTTP component; write app.attach(DaebusHttp(port=8080)) first")
+        return self._http
+
+    @property
+    def websocket(self) -> DaebusWebSocket:
+        """The WebSocket component.
+
+        Raises:
+            AttachError: none is attached.
+        """
+        if self._websocket is None:
+            raise AttachError("no WebSocket component; write app.attach(DaebusWebSocket()) first")
+        return self._websocket
+
+    def socket(self, message_type: str) -> Callable[[_SocketHandler], _SocketHandler]:
+        """Decorate the handler of a message type, sync or async.
+
+        It gets a ``WebSocketRequest``; what it returns, unless None, is sent to the
+        client with type ``response``.
+
+        Raises:
+            AttachError: no WebSocket component is attached.
+            DuplicateHandlerError: the type has a handler already.
+        """
+        return self.websocket.socket(message_type)
+
+    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:
+        """Decorate the view of a path; see ``DaebusHttp.route``.
+
+        Raises:
+            AttachError: no HTTP component is attached.
+            DuplicateHandlerError: the path has a view for that method already.
+        """
+        return self.http.route(path, methods)
+
+    # --- lifecycle --------------------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """True between a successful start and the beginning of the stop."""
+        return self._state == RUNNING
+
+    def start(self) -> None:
+        """Listen and serve, in threads of the app's own; returns once it is listening.
+
+        Raises:
+            AttachError: nothing is attached.
+            AddressInUseError: the port is taken (an ``OSError``).
+            StateError: the app runs already.
+            ForkedError: it was started before this process was forked.
+        """
+        self._start()
+
+    def _start(self, port: int | None = None) -> None:
+        if self._http is None:
+            raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
+        with self._lock:
+            if self.forked:
+                raise ForkedError(
+                    "this process was forked after the app was started; make a new app in the child"
+                )
+            if self._state not in (NEW, STOPPED):
+                raise StateError(f"the app is {self._state}; call app.stop() before another start")
+            self._state = STARTING
+        minder: Minder | None = None
+        try:
+            minder = Minder()
+            self._start_parts(self._http, minder, port)
+        except BaseException:
+            self._abandon(minder)
+            raise
+        _running_apps.add(self)
+        with self._lock:
+            self._state = RUNNING
+        logger.info("%s listens on %s port %d", self.name, self._http.host, self._http.port)
+
+    def _start_parts(self, http: DaebusHttp, minder: Minder, port: int | None) -> None:
+        loop = LoopThread()
+        websocket = self._websocket
+        if websocket is None:
+            http.start(loop, port=port)
+        else:
+            own = websocket.own_port
+            if own is not None and own == http.configured_port and own != 0:
+                own = None
+            hub = websocket.start(minder, loop)
+            shared = None if own is None or port is None else port
+            ws_port = http.start(
+                loop,
+                port=port,
+                upgrade=hub.admit,
+                upgrade_port=own if shared is None else shared,
+            )
+            websocket.listening(ws_port)
+        self._minder, self._loop = minder, loop
+        self._stopped.clear()
+        minder.start()
+        http.accept()
+
+    def _abandon(self, minder: Minder | None) -> None:
+        """Release what a failed start had taken."""
+        now = time.monotonic()
+        for component in (self._http, self._websocket):
+            if component is not None:
+                component.begin_stop()
+                component.finish_stop(now)
+        if minder is not None:
+            minder.stop()
+        with self._lock:
+            self._state = STOPPED
+        self._stopped.set()
+
+    def stop(self, timeout: float = 10.0) -> list[str]:
+        """Say goodbye to the clients (close code 1001), finish requests, end the threads.
+
+        Clients that do not answer and requests that do not finish are cut in time.
+        Calling it again, or when the app does not run, does nothing but wait for a stop
+        that is under way.
+
+        Args:
+            timeout: seconds; it returns by then, whatever handlers do.
+
+        Returns:
+            Names of the threads that would not end: user code holds them. They are
+            daemons, so they do not keep the program alive.
+
+        Threads:
+            Any, handlers included: the calling thread is not waited for. In an async
+            handler the stop goes on in a thread of its own, and this returns at once.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            if self.forked or self._state in (NEW, STOPPED):
+                return []
+            first = self._state == RUNNING
+            if first:
+                self._state = STOPPING
+        if self._loop is not None and self._loop.is_current():
+            if first:
+                threading.Thread(
+                    target=self._stop, args=(deadline,), name="daebus-stop", daemon=True
+                ).start()
+            return []
+        if first:
+            return self._stop(deadline)
+        self._stopped.wait(max(0.0, deadline - time.monotonic()))
+        return list(self._left)
+
+    def _stop(self, deadline: float) -> list[str]:
+        left: list[threading.Thread] = []
+        assert self._http is not None
+        assert self._minder is not None
+        assert self._loop is not None
+        self._http.begin_stop()
+        if self._websocket is not None:
+            self._websocket.begin_stop()
+        # A handler that would not end must not leave the others without any time.
+        slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
+        if self._websocket is not None:
+            left += self._websocket.finish_stop(deadline - 3 * slack)
+        left += self._http.finish_stop(deadline - 2 * slack)
+        left += self._loop.stop(deadline - slack)
+        self._minder.stop()
+        if threading.current_thread() is not self._minder.thread:
+            self._minder.thread.join(max(slack, deadline - time.monotonic()))
+            if self._minder.thread.is_alive():
+                left.append(self._minder.thread)
+        self._left = [thread.name for thread in left if thread.is_alive()]
+        if self._left:
+            logger.warning(
+                "%s stopped, but user code holds these threads: %s",
+                self.name,
+                ", ".join(self._left),
+            )
+        else:
+            logger.info("%s stopped", self.name)
+        _running_apps.discard(self)
+        with self._lock:
+            self._state = STOPPED
+        self._stopped.set()
+        return list(self._left)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the app has stopped; also the sleep of a host's own loop.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            True if the app does not run (any more).
+        """
+        if timeout is not None:
+            return self._stopped.wait(timeout)
+        while not self._stopped.wait(_SIGNAL_POLL):
+            pass
+        return True
+
+    def __enter__(self) -> Daebus:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def run(self, *, timeout: float = 10.0) -> None:
+        """Start, wait until something stops the app, and return.
+
+        In the main thread SIGINT and SIGTERM stop it; a second one leaves at once. The
+        previous handlers are restored. In another thread signals are left alone.
+
+        Args:
+            timeout: seconds for the stop.
+        """
+        stop = threading.Event()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if stop.is_set():
+                raise SystemExit(128 + number)
+            stop.set()
+
+        previous: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, on_signal)
+        try:
+            self.start()
+            while not stop.is_set() and not self._stopped.wait(_SIGNAL_POLL):
+                pass
+            self._stop_interruptibly(timeout)
+        finally:
+            for restored, handler in previous.items():
+                signal.signal(restored, signal.SIG_DFL if handler is None else handler)
+
+    def _stop_interruptibly(self, timeout: float) -> None:
+        """Stop from the main thread so that a second signal is seen at once."""
+        stopper = threading.Thread(
+            target=self.stop, args=(timeout,), name="daebus-stop", daemon=True
+        )
+        stopper.start()
+        while stopper.is_alive():
+            stopper.join(_SIGNAL_POLL)
+
+    def test_client(self, path: str = "/", **options: Any) -> AppClient:
+        """Return a client for tests; see ``daebus.testing``.
+
+        Used as a context manager. It starts the app on a free port if it does not run.
+        """
+        from .testing import AppClient
+
+        return AppClient(self, path, **options)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # whoever held it does not exist here
+        self._state = STOPPED
+        self.forked = True
+        self._stopped = threading.Event()
+        self._stopped.set()
+        for component in (self._http, self._websocket):
+            if component is not None:
+                component.forget()
+
+
+_running_apps: weakref.WeakSet[Daebus] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for app in list(_running_apps):
+        app._after_fork()
+    _running_apps.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

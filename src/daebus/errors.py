@@ -1,0 +1,96 @@
+"""Every exception that daebus raises on purpose.
+
+::
+
+    DaebusError
+    ├── AttachError (RuntimeError)         components in the wrong order, or twice
+    ├── DuplicateHandlerError (ValueError) a second handler for one type, route or path
+    ├── StateError (RuntimeError)          the app is in the wrong state for this call
+    │   └── ForkedError                    the app was started in the parent process
+    ├── AddressInUseError (OSError)        the port is taken
+    ├── NoClientError (LookupError)        send() outside of a handler
+    ├── EncodeError (ValueError)           data that JSON cannot carry
+    ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
+    └── ClientError                        raised *by handlers*: the text goes to the client
+
+Rules: a message says what happened, with the value, then what to type. Only
+``ClientError`` texts ever travel to a client.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AddressInUseError",
+    "AttachError",
+    "ClientError",
+    "ConnectionClosed",
+    "DaebusError",
+    "DuplicateHandlerError",
+    "EncodeError",
+    "ForkedError",
+    "NoClientError",
+    "StateError",
+]
+
+
+class DaebusError(Exception):
+    """Base of every exception of this library."""
+
+
+class AttachError(DaebusError, RuntimeError):
+    """A component is missing, attached twice or attached in the wrong order."""
+
+
+class DuplicateHandlerError(DaebusError, ValueError):
+    """A message type, route or path already has a handler."""
+
+
+class StateError(DaebusError, RuntimeError):
+    """The call does not fit the state of the app, such as starting it twice."""
+
+
+class ForkedError(StateError):
+    """This process is a fork of the one that started the app.
+
+    Threads do not survive ``fork``, so the copy of the app in the child is dead.
+    """
+
+
+class AddressInUseError(DaebusError, OSError):
+    """Another program listens on the address already (``errno`` is ``EADDRINUSE``)."""
+
+
+class NoClientError(DaebusError, LookupError):
+    """``send()`` was called where no client's message is being handled."""
+
+
+class EncodeError(DaebusError, ValueError):
+    """The data has no JSON form: NaN, an unknown class, a circular reference."""
+
+
+class ConnectionClosed(DaebusError, ConnectionError):
+    """The WebSocket connection has ended; nothing more can be received.
+
+    Args:
+        code: close code of RFC 6455 section 7.4; 1006 if none was received.
+        reason: the peer's text, or an empty string.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(f"connection closed with code {code}" + (f": {reason}" if reason else ""))
+        self.code = code
+        self.reason = reason
+
+
+class ClientError(DaebusError):
+    """Raise this in a handler to answer the client with an error of your own.
+
+    Args:
+        text: what the client is told, in ``data["error"]``.
+        code: a stable identifier for programs, in ``data["code"]``.
+    """
+
+    def __init__(self, text: str, code: str = "client_error") -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code

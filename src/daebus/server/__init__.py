@@ -1,0 +1,1 @@
+"""Sockets and threads. Nothing in this folder knows HTTP or WebSocket."""

@@ -1,0 +1,125 @@
+"""The private asyncio loop: one thread, started when the first coroutine needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from ..errors import StateError
+
+__all__ = ["LoopThread"]
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs the coroutines of synchronous threads.
+
+    A coroutine inherits the context variables of the thread that hands it over.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None  # guarded by: _lock
+        self._thread: threading.Thread | None = None  # guarded by: _lock
+        self._stopped = False  # guarded by: _lock
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread, None while no coroutine has needed it."""
+        return self._thread
+
+    def is_current(self) -> bool:
+        """Tell whether the caller runs on the loop's thread, where it must not block."""
+        return self._thread is not None and threading.current_thread() is self._thread
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Schedule a coroutine.
+
+        Returns:
+            A future for the caller's thread to wait on.
+
+        Raises:
+            StateError: the loop has been stopped.
+            RuntimeError: no thread can be started.
+
+        Threads:
+            Any, the loop's own included, but there nobody may wait for the result.
+        """
+        with self._lock:
+            if self._stopped:
+                coroutine.close()
+                raise StateError("the app is stopping; no coroutine can be started any more")
+            loop = self._loop
+            if loop is None:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(
+                    target=self._run, args=(loop,), name="daebus-loop", daemon=True
+                )
+                try:
+                    thread.start()
+                except RuntimeError:
+                    coroutine.close()
+                    loop.close()
+                    raise
+                self._loop, self._thread = loop, thread
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+    def cancel_all(self) -> None:
+        """Cancel every coroutine that runs; those who wait for one see ``CancelledError``."""
+        with self._lock:
+            loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed already
+                loop.call_soon_threadsafe(_cancel_tasks, loop)
+
+    def stop(self, deadline: float) -> list[threading.Thread]:
+        """Cancel what runs and end the thread.
+
+        Args:
+            deadline: moment of ``time.monotonic()``.
+
+        Returns:
+            The thread, if it would not end: something blocks it.
+        """
+        with self._lock:
+            self._stopped = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return []
+        with contextlib.suppress(RuntimeError):  # closed already
+            loop.call_soon_threadsafe(self._begin_stop, loop)
+        if thread is threading.current_thread():
+            return []
+        thread.join(max(0.0, deadline - time.monotonic()))
+        return [thread] if thread.is_alive() else []
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    def _begin_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        tasks = _cancel_tasks(loop)
+
+        async def when_cancelled() -> None:
+            if tasks:
+                await asyncio.wait(tasks, timeout=1.0)
+            loop.stop()
+
+        self._last = loop.create_task(when_cancelled())
+
+
+def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    return tasks

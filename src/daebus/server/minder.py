@@ -1,0 +1,208 @@
+"""The one thread that waits so that nobody else has to.
+
+The minder finishes writes that a socket would not take at once, reads on behalf of
+connections whose thread is inside a handler, and keeps every deadline.
+
+Rules of this module:
+
+1. Nothing that runs here may wait; what the minder calls is our own code, never the
+   user's (a hook that hangs would hang every client).
+2. A callback that raises is logged; the minder goes on.
+3. A socket that was ever watched is closed here (``release``), after it left the
+   selector, so that a reused descriptor number cannot be mistaken for it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from .wakeup import Wakeup
+
+__all__ = ["Minder", "Timer", "Watched"]
+
+logger = logging.getLogger("daebus.server")
+
+# A pause no deadline asked for; a lost wake-up would then cost this long at most.
+_LONGEST_SLEEP = 60.0
+
+
+class Watched(Protocol):
+    """What the minder asks of a connection."""
+
+    def fileno(self) -> int:
+        """Return its descriptor, -1 once closed."""
+
+    def interest(self) -> int:
+        """Return the selector events it waits for now; 0 for none."""
+
+    def ready(self, events: int) -> None:
+        """Do what can be done without waiting."""
+
+    def release(self) -> None:
+        """Close: the minder has let go."""
+
+
+class Timer:
+    """A call at a moment; ``cancel()`` from any thread."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """Forget the callback and all that it refers to."""
+        self.callback = None
+
+
+class Minder:
+    """Runs deadlines and unfinished socket work on one daemon thread.
+
+    Threads:
+        ``call_later``, ``attend`` and ``release`` may be called from any thread and
+        never wait.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inbox: deque[Watched] = deque()  # guarded by: _lock
+        self._released: deque[Watched] = deque()  # guarded by: _lock
+        self._timers: list[tuple[float, int, Timer]] = []  # guarded by: _lock
+        self._sleeps_until = 0.0  # guarded by: _lock
+        self._stopping = False  # guarded by: _lock
+        self._number = itertools.count()
+        self._selector = selectors.DefaultSelector()
+        self._wakeup = Wakeup(self._selector)
+        self._thread = threading.Thread(target=self._run, name="daebus-minder", daemon=True)
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread, for joining and for reports."""
+        return self._thread
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have the thread finish; join it afterwards."""
+        with self._lock:
+            self._stopping = True
+        self._wakeup.set()
+        if self._thread.ident is None:  # never started: nobody else cleans up
+            self._close()
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+        """Call back on the minder's thread after that many seconds."""
+        timer = Timer(callback)
+        when = time.monotonic() + seconds
+        with self._lock:
+            heapq.heappush(self._timers, (when, next(self._number), timer))
+            early = when < self._sleeps_until
+        if early:
+            self._wakeup.set()
+        return timer
+
+    def attend(self, target: Watched) -> None:
+        """Look at the target's ``interest()`` again, soon."""
+        with self._lock:
+            self._inbox.append(target)
+        self._wakeup.set()
+
+    def release(self, target: Watched) -> None:
+        """Take over a socket for good: stop watching it, then close it."""
+        with self._lock:
+            if not self._stopping:
+                self._released.append(target)
+                self._wakeup.set()
+                return
+        target.release()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._wakeup.clear()
+                with self._lock:
+                    if self._stopping:
+                        return
+                    inbox, self._inbox = self._inbox, deque()
+                    released, self._released = self._released, deque()
+                for target in inbox:
+                    self._guarded(self._watch, target)
+                for target in released:
+                    self._guarded(self._forget, target)
+                for key, events in self._selector.select(self._fire_timers()):
+                    if key.data is not None:
+                        self._guarded(self._serve, key.data, events)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            self._stopping = True
+            released, self._released = self._released, deque()
+            self._timers.clear()
+        for target in released:
+            self._guarded(target.release)
+        self._wakeup.close()
+        self._selector.close()
+
+    def _guarded(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            function(*args)
+        except Exception:
+            logger.exception("the minder's %s failed", function)
+
+    def _fire_timers(self) -> float:
+        """Run what is due and return how long the minder may sleep."""
+        while True:
+            now = time.monotonic()
+            with self._lock:
+                while self._timers and self._timers[0][2].callback is None:
+                    heapq.heappop(self._timers)
+                if self._inbox or self._released or self._stopping:
+                    self._sleeps_until = now
+                    return 0.0
+                if not self._timers or self._timers[0][0] > now:
+                    until = self._timers[0][0] if self._timers else now + _LONGEST_SLEEP
+                    self._sleeps_until = min(until, now + _LONGEST_SLEEP)
+                    return self._sleeps_until - now
+                timer = heapq.heappop(self._timers)[2]
+            callback = timer.callback
+            if callback is not None:
+                self._guarded(callback)
+
+    def _watch(self, target: Watched) -> None:
+        """Bring the selector in line with what the target is interested in."""
+        fd, events = target.fileno(), target.interest()
+        if fd < 0:
+            return
+        key = self._selector.get_map().get(fd)
+        if key is not None and (not events or key.data is not target):
+            self._selector.unregister(fd)
+            key = None
+        if not events:
+            return
+        if key is None:
+            self._selector.register(fd, events, target)
+        elif key.events != events:
+            self._selector.modify(fd, events, target)
+
+    def _serve(self, target: Watched, events: int) -> None:
+        target.ready(events)
+        self._watch(target)
+
+    def _forget(self, target: Watched) -> None:
+        fd = target.fileno()
+        key = self._selector.get_map().get(fd) if fd >= 0 else None
+        if key is not None and key.data is target:
+            self._selector.unregister(fd)
+        target.release()

@@ -1,0 +1,137 @@
+"""The byte pipe of one connection.
+
+Rules of this module:
+
+1. One thread owns a transport, reads from it and closes it.
+2. Any thread may ``try_send`` (under the lock of whoever serialises the frames)
+   and ``abort``; neither ever waits for the network.
+3. A descriptor is closed once, by its owner, after everybody else has let go of
+   it: a number that is reused too early would carry one client's data to another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from collections.abc import Callable
+
+__all__ = ["RECV_SIZE", "Transport"]
+
+# One read: large enough that bulk data costs few calls, small enough that
+# thousands of blocked readers do not matter (CPython allocates it per call).
+RECV_SIZE = 65536
+
+# Windows has no such flag; there the socket is made non-blocking instead.
+_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class Transport:
+    """A connected stream socket, read blocking and written without waiting.
+
+    Args:
+        sock: the socket; the transport becomes its owner.
+
+    Attributes:
+        recv: ``recv(size) -> bytes``, waits for data; ``b""`` is the end of the
+            stream. The socket's own method where the platform allows, because
+            this call is made once for every message.
+    """
+
+    __slots__ = ("_closed", "_sock", "recv")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._closed = False
+        self.recv: Callable[[int], bytes]
+        if _DONTWAIT:
+            sock.settimeout(None)
+            self.recv = sock.recv
+        else:
+            sock.setblocking(False)
+            self.recv = self._recv_when_readable
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def try_recv(self, size: int = RECV_SIZE) -> bytes | None:
+        """Read what is there.
+
+        Returns:
+            The bytes, ``b""`` at the end of the stream, None if there is nothing yet.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        try:
+            return self._sock.recv(size, _DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Hand over as many bytes as the kernel takes at once.
+
+        Returns:
+            How many bytes were taken; 0 if the buffer is full.
+
+        Raises:
+            OSError: the connection is broken.
+
+        Threads:
+            Any, one at a time. Never waits.
+        """
+        try:
+            return self._sock.send(data, _DONTWAIT)
+        except BlockingIOError:
+            return 0
+
+    def wait_readable(self, timeout: float | None) -> bool:
+        """Wait until a read would not block.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            False if the time passed first.
+        """
+        fd = self._sock.fileno()
+        if fd < 0:
+            return True
+        if hasattr(select, "poll"):
+            poller = select.poll()
+            poller.register(fd, select.POLLIN)
+            return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))
+        return bool(select.select([fd], [], [], timeout)[0])
+
+    def shutdown_read(self) -> None:
+        """Wake the owner out of ``recv`` as if the stream had ended; sending goes on."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def shutdown_write(self) -> None:
+        """Tell the peer that nothing more comes; what was sent still arrives."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def abort(self) -> None:
+        """Cut the connection now, both ways, and wake the owner.
+
+        Threads:
+            Any. Does not close the descriptor: only the owner does.
+        """
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the descriptor; only the owner calls this. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._sock.close()
+
+    def _recv_when_readable(self, size: int) -> bytes:
+        while True:
+            try:
+                return self._sock.recv(size)
+            except BlockingIOError:
+                self.wait_readable(None)

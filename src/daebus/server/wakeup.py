@@ -1,0 +1,58 @@
+"""Waking a thread that sits in a selector."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import threading
+
+__all__ = ["Wakeup"]
+
+
+class Wakeup:
+    """A pair of sockets: ``set()`` from any thread makes the selector return.
+
+    Args:
+        selector: it watches the receiving end, with None as data.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
+        self._lock = threading.Lock()
+        self._pending = False  # guarded by: _lock
+        self._closed = False  # guarded by: _lock
+        selector.register(self._receiver, selectors.EVENT_READ, None)
+
+    def set(self) -> None:
+        """Wake the selector; cheap if it has been woken already.
+
+        Threads:
+            Any; never waits. After ``close`` it does nothing.
+        """
+        with self._lock:
+            if self._pending or self._closed:
+                return
+            self._pending = True
+            with contextlib.suppress(BlockingIOError):
+                self._sender.send(b"\0")
+
+    def clear(self) -> None:
+        """Make ready for the next ``set``.
+
+        The selector's thread calls this before it looks at its inbox, so that nothing
+        put there later is missed.
+        """
+        with self._lock:
+            self._pending = False
+        with contextlib.suppress(BlockingIOError):
+            self._receiver.recv(64)
+
+    def close(self) -> None:
+        """Close both ends; the selector's owner calls this after its loop."""
+        with self._lock:
+            self._closed = True
+        self._receiver.close()
+        self._sender.close()

@@ -1,0 +1,227 @@
+"""Threads that do the work: a bounded pool for requests, parked threads for connections.
+
+Rules of this module:
+
+1. Every thread is a daemon and has a name. ``concurrent.futures`` will not do: its
+   threads are joined before ``atexit`` runs, so one stuck job hangs the host's exit.
+2. A thread never dies of a job.
+3. A thread that cannot be started is told to the caller, never swallowed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
+
+logger = logging.getLogger("daebus.server")
+
+Job = Callable[[], None]
+
+
+def _run_logged(job: Job) -> None:
+    try:
+        job()
+    except BaseException:  # a SystemExit in user code must not end the thread silently
+        logger.exception("%s failed", threading.current_thread().name)
+
+
+def join_all(threads: list[threading.Thread], deadline: float) -> list[threading.Thread]:
+    """Wait for threads until a moment of ``time.monotonic()``.
+
+    Returns:
+        Those that are still alive; the calling thread is never waited for.
+    """
+    me = threading.current_thread()
+    for thread in threads:
+        if thread is not me and thread.ident is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread for thread in threads if thread is not me and thread.is_alive()]
+
+
+class WorkerPool:
+    """A bounded number of threads, started when there is something to do.
+
+    Args:
+        name: threads are called ``name-1``, ``name-2`` ...
+        size: most threads at once.
+        backlog: most jobs that may wait; more are refused.
+    """
+
+    def __init__(self, name: str, size: int, backlog: int) -> None:
+        self._name = name
+        self._size = size
+        self._backlog = backlog
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._jobs: deque[Job] = deque()  # guarded by: _lock
+        self._threads: list[threading.Thread] = []  # guarded by: _lock
+        self._idle = 0  # guarded by: _lock
+        self._stopping = False  # guarded by: _lock
+
+    def submit(self, job: Job) -> bool:
+        """Have a thread run the job soon.
+
+        Returns:
+            False if the pool is full or stopping, or has no thread and gets none.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            if self._stopping or len(self._jobs) >= self._backlog:
+                return False
+            if self._idle <= len(self._jobs) and len(self._threads) < self._size:
+                self._start_locked()
+            if not self._threads:
+                return False
+            self._jobs.append(job)
+            self._work.notify()
+            return True
+
+    def _start_locked(self) -> None:
+        thread = threading.Thread(
+            target=self._run, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # "can't start new thread": the ones we have go on
+            logger.warning("cannot start %s; %d workers go on", thread.name, len(self._threads))
+            return
+        self._threads.append(thread)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+                while not self._jobs and not self._stopping:
+                    self._work.wait()
+                self._idle -= 1
+                if not self._jobs:
+                    return
+                job = self._jobs.popleft()
+            _run_logged(job)
+            del job  # keeps no socket alive while waiting
+
+    def stop(self) -> list[threading.Thread]:
+        """Take no more jobs and let the threads end after those that were taken.
+
+        Returns:
+            The threads, to be joined.
+        """
+        with self._lock:
+            self._stopping = True
+            self._work.notify_all()
+            return list(self._threads)
+
+
+class _Parked:
+    """A thread between two connections, and the door it waits at."""
+
+    __slots__ = ("door", "job", "name", "thread")
+
+    def __init__(self) -> None:
+        self.door = threading.Lock()
+        self.door.acquire()
+        self.job: Job | None = None
+        self.name = ""
+        self.thread: threading.Thread | None = None
+
+
+class ConnectionThreads:
+    """One thread for each connection, reused for the next.
+
+    Starting a thread costs several times what waking a parked one does.
+
+    Args:
+        idle_timeout: seconds after which a parked thread ends.
+        max_parked: most threads kept waiting; more end at once.
+    """
+
+    def __init__(self, idle_timeout: float = 5.0, max_parked: int = 64) -> None:
+        self._idle_timeout = idle_timeout
+        self._max_parked = max_parked
+        self._lock = threading.Lock()
+        self._parked: list[_Parked] = []  # guarded by: _lock
+        self._all: set[threading.Thread] = set()  # guarded by: _lock
+        self._stopping = False  # guarded by: _lock
+
+    def run(self, job: Job, name: str) -> None:
+        """Run the job in a thread of that name, now.
+
+        Raises:
+            RuntimeError: no thread can be started, or the threads are stopping.
+        """
+        with self._lock:
+            if self._stopping:
+                raise RuntimeError("connection threads are stopping")
+            seat = self._parked.pop() if self._parked else None
+        if seat is not None:
+            seat.job, seat.name = job, name
+            seat.door.release()
+            return
+        seat = _Parked()
+        seat.job, seat.name = job, name
+        thread = threading.Thread(target=self._run, args=(seat,), name=name, daemon=True)
+        seat.thread = thread
+        with self._lock:
+            self._all.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._lock:
+                self._all.discard(thread)
+            raise
+
+    def count(self) -> tuple[int, int]:
+        """Return how many threads exist, and how many of them are parked."""
+        with self._lock:
+            return len(self._all), len(self._parked)
+
+    def stop(self) -> list[threading.Thread]:
+        """Send the parked threads home; the others end after their job.
+
+        Returns:
+            All threads, to be joined.
+        """
+        with self._lock:
+            self._stopping = True
+            parked, self._parked = self._parked, []
+            threads = list(self._all)
+        for seat in parked:
+            seat.door.release()
+        return threads
+
+    def _run(self, seat: _Parked) -> None:
+        thread = threading.current_thread()
+        try:
+            while seat.job is not None:
+                job, seat.job = seat.job, None
+                thread.name = seat.name
+                _run_logged(job)
+                del job
+                thread.name = "daebus-ws-parked"
+                if not self._park(seat):
+                    return
+        finally:
+            with self._lock:
+                self._all.discard(thread)
+
+    def _park(self, seat: _Parked) -> bool:
+        with self._lock:
+            if self._stopping or len(self._parked) >= self._max_parked:
+                return False
+            self._parked.append(seat)
+        if seat.door.acquire(timeout=self._idle_timeout):
+            return True
+        with self._lock:
+            if seat in self._parked:
+                self._parked.remove(seat)
+                return False
+        # Somebody took the seat while the time ran out: the job is on its way.
+        seat.door.acquire()
+        return True

@@ -1,0 +1,209 @@
+"""Clients for the tests of your own handlers: real sockets, a real server, no sleeping.
+
+.. code-block:: python
+
+    with app.test_client() as client:
+        assert client.request("add", {"a": 1, "b": 2}) == 3
+
+The client is built on ``simple_websocket``, which shares no code with the server, so a
+bug cannot hide by being made twice.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import weakref
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import simple_websocket
+
+from .errors import DaebusError, StateError
+
+if TYPE_CHECKING:
+    from .app import Daebus
+
+__all__ = ["AppClient", "RequestError"]
+
+# How many clients of a test hold an app open that they started themselves.
+_users: weakref.WeakKeyDictionary[Daebus, int] = weakref.WeakKeyDictionary()
+_users_lock = threading.Lock()
+
+
+class RequestError(DaebusError):
+    """The server answered with an error message.
+
+    Attributes:
+        text: ``data["error"]`` of it.
+        code: ``data["code"]`` of it.
+        data: all of its data.
+    """
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        super().__init__(f"{data.get('code')}: {data.get('error')}")
+        self.data = data
+        self.text = data.get("error")
+        self.code = data.get("code")
+
+
+class AppClient:
+    """One WebSocket client of an app.
+
+    Used as a context manager. An app that does not run is started on a free port, and
+    stopped when the last of its clients leaves.
+
+    Args:
+        app: the app under test.
+        path: of the WebSocket, query included.
+        headers: additional request headers.
+        subprotocols: offered to the server.
+        timeout: seconds that every wait takes at most, unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        app: Daebus,
+        path: str = "/",
+        *,
+        headers: dict[str, str] | None = None,
+        subprotocols: list[str] | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        self._app = app
+        self._path = path
+        self._headers = headers
+        self._subprotocols = subprotocols
+        self._timeout = timeout
+        self._socket: simple_websocket.Client | None = None
+        self._kept: deque[dict[str, Any]] = deque()
+        self._holds = False
+
+    def __enter__(self) -> AppClient:
+        with _users_lock:
+            if self._app in _users or not self._app.running:
+                if self._app not in _users:
+                    self._app._start(port=0)
+                _users[self._app] = _users.get(self._app, 0) + 1
+                self._holds = True
+        try:
+            self._socket = simple_websocket.Client.connect(
+                f"ws://{self._app.http.host}:{self._app.websocket.port}{self._path}",
+                headers=self._headers,  # type: ignore[arg-type]  # str works, see wsproto
+                subprotocols=self._subprotocols,
+            )
+        except BaseException:
+            self._let_go()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+        self._let_go()
+
+    @property
+    def websocket(self) -> simple_websocket.Client:
+        """The underlying client, for frames that are no envelopes.
+
+        Raises:
+            StateError: it is used outside of its ``with`` block.
+        """
+        if self._socket is None:
+            raise StateError("the client is not connected; write: with app.test_client() as client")
+        return self._socket
+
+    def send(self, message_type: str, data: Any = None) -> None:
+        """Send a message and wait for nothing."""
+        self.websocket.send(json.dumps({"type": message_type, "data": data}))
+
+    def send_raw(self, message: str | bytes) -> None:
+        """Send a text or binary message as it is."""
+        self.websocket.send(message)
+
+    def receive(self, type: str | None = None, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for the next message.
+
+        Args:
+            type: only a message of that type; others are kept for later calls.
+            timeout: seconds; None takes the client's own.
+
+        Returns:
+            The whole message, ``{"type": ..., "data": ...}``.
+
+        Raises:
+            TimeoutError: none came in time; the text names the types that did.
+            simple_websocket.ConnectionClosed: the connection ended before one came.
+        """
+        for index, message in enumerate(self._kept):
+            if type is None or message["type"] == type:
+                del self._kept[index]
+                return message
+        seconds = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        while True:
+            text = self.websocket.receive(timeout=max(0.0, deadline - time.monotonic()))
+            if text is None:
+                raise TimeoutError(
+                    f"no {type or 'message'} came within {seconds:g} s; "
+                    f"waiting are: {[message['type'] for message in self._kept]}"
+                )
+            message = json.loads(text)
+            if type is None or message["type"] == type:
+                return message  # type: ignore[no-any-return]  # the server sends objects only
+            self._kept.append(message)
+
+    def request(self, message_type: str, data: Any = None, timeout: float | None = None) -> Any:
+        """Send a message and wait for its response.
+
+        Broadcasts that arrive meanwhile are kept for ``receive``.
+
+        Returns:
+            The data of the response.
+
+        Raises:
+            RequestError: the answer is an error.
+            TimeoutError: no answer came in time.
+        """
+        self.send(message_type, data)
+        seconds = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        passed: list[dict[str, Any]] = []
+        try:
+            while True:
+                message = self.receive(timeout=max(0.0, deadline - time.monotonic()))
+                if message["type"] == "error":
+                    raise RequestError(message["data"])
+                if message["type"] == "response":
+                    return message["data"]
+                passed.append(message)
+        finally:
+            self._kept.extendleft(reversed(passed))
+
+    def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """Close the connection and wait until the server has closed it too."""
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
+        try:
+            socket.close(code, reason)  # type: ignore[arg-type]  # any close code works
+        except (simple_websocket.ConnectionClosed, OSError):
+            pass  # the server was first
+        socket.thread.join(self._timeout)  # type: ignore[attr-defined]  # a Thread
+
+    def _let_go(self) -> None:
+        if not self._holds:
+            return
+        self._holds = False
+        with _users_lock:
+            _users[self._app] -= 1
+            if _users[self._app]:
+                return
+            del _users[self._app]
+        self._app.stop()

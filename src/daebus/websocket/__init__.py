@@ -1,0 +1,1 @@
+"""Messages over WebSocket. The ``websockets`` package is imported in this folder only."""

@@ -1,0 +1,344 @@
+"""Bytes in, messages and bytes out: the framing of RFC 6455, without a socket or a thread.
+
+Rules of this module:
+
+1. We cut the stream into frames. The common ones (whole, unfragmented, uncompressed
+   data; ping; pong) are taken here by their header; every other *whole* frame goes to
+   the ``websockets`` package's protocol object, which knows the rules.
+2. That object is made when first needed: it would cost an idle connection 13 KiB.
+3. Nothing is kept beyond the limits: a declared length over them is refused before
+   its data is waited for.
+4. After a failure or a close frame the rest of the stream is ignored (RFC 6455
+   section 7.1.7).
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from websockets.exceptions import PayloadTooBig
+from websockets.exceptions import ProtocolError as _FrameError
+from websockets.extensions import Extension
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import BytesLike
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no C compiler and no wheel for this platform
+    from websockets.utils import apply_mask
+
+__all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame"]
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+# Headers of all short unfragmented server frames, made once: a reply is then one
+# concatenation (RFC 6455 section 5.2, FIN set, no mask).
+_SHORT = {op: [bytes((0x80 | op, n)) for n in range(126)] for op in (TEXT, BINARY, PING, PONG)}
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The peer asks for a pong with the same payload."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The peer answered a ping, or sent a pong unasked."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Nothing more will come out of this codec.
+
+    Attributes:
+        code: the peer's close code (1005 if it gave none), or ours after a failure.
+        reason: the peer's text, or what was wrong.
+        answer: a close frame to send, unless one was sent already.
+        failed: the peer broke the protocol, or its message is not acceptable.
+    """
+
+    code: int
+    reason: str
+    answer: bytes
+    failed: bool
+
+
+Event = str | bytes | Ping | Pong | Closed
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """Build one whole unmasked frame."""
+    size = len(payload)
+    if size < 126:
+        return _SHORT[opcode][size] + payload
+    if size < 65536:
+        return b"%c\x7e%b%b" % (0x80 | opcode, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (0x80 | opcode, size.to_bytes(8, "big"), payload)
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Build a close frame.
+
+    Args:
+        code: of RFC 6455 section 7.4.1 or the private range 3000-4999.
+        reason: text; cut to what fits, 123 bytes of UTF-8.
+
+    Raises:
+        ValueError: the code must not appear in a frame.
+    """
+    text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
+    try:
+        payload = Close(code, text).serialize()
+    except _FrameError as exc:
+        raise ValueError(
+            f"{code} is no close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
+        ) from exc
+    return bytes((0x80 | CLOSE, len(payload))) + payload
+
+
+class Codec:
+    """The receiving half of one connection, and compression for the sending half.
+
+    Args:
+        max_message_size: bytes of a decoded message.
+        max_fragments: frames of one message, empty ones counted.
+        extensions: as negotiated, for this connection alone.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "_done",
+        "_extensions",
+        "_fragments",
+        "_max_fragments",
+        "_max_message_size",
+        "_need",
+        "_parts",
+        "_protocol",
+        "_size",
+        "_text",
+    )
+
+    def __init__(
+        self,
+        *,
+        max_message_size: int,
+        max_fragments: int,
+        extensions: Sequence[Extension] = (),
+    ) -> None:
+        self._max_message_size = max_message_size
+        self._max_fragments = max_fragments
+        self._extensions = extensions
+        self._protocol: ServerProtocol | None = None
+        self._buffer = bytearray()  # less than one frame, between two calls
+        self._need = 0  # no frame can be whole before the buffer holds this many bytes
+        self._done = False
+        # A fragmented message in progress:
+        self._fragments = 0
+        self._size = 0
+        self._parts: list[BytesLike] = []
+        self._text: codecs.IncrementalDecoder | None = None
+
+    @property
+    def between_messages(self) -> bool:
+        """True unless a frame or a fragmented message has begun and not ended."""
+        return not self._buffer and not self._fragments
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take what was read and return what it completed, in order.
+
+        A text message comes as ``str``, a binary one as ``bytes``.
+        """
+        # One small text frame, masked, in one read: nearly every message is that.
+        size = len(data) - 6
+        if (
+            0 <= size < 126
+            and data[0] == 0x81
+            and data[1] == 0x80 | size
+            and not (self._buffer or self._fragments or self._done)
+            and size <= self._max_message_size
+        ):
+            try:
+                return [apply_mask(data[6:], data[2:6]).decode()]
+            except UnicodeDecodeError as exc:
+                return [self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")]
+        if self._done:
+            return []
+        if not self._buffer:
+            return self._cut(data)
+        self._buffer += data
+        if len(self._buffer) < self._need:
+            return []
+        whole, self._buffer = bytes(self._buffer), bytearray()
+        return self._cut(whole)
+
+    @property
+    def compression(self) -> object:
+        """Equal for codecs whose ``compress`` gives equal frames; None for plain ones."""
+        return repr(self._extensions) if self._extensions else None
+
+    def compress(self, opcode: int, payload: bytes) -> bytes:
+        """Build one whole frame with the negotiated extensions; as ``frame`` without any."""
+        if not self._extensions:
+            return frame(opcode, payload)
+        return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=self._extensions)
+
+    def _cut(self, data: bytes) -> list[Event]:
+        """Cut the bytes into frames; keep what is left of an unfinished one."""
+        events: list[Event] = []
+        start, end = 0, len(data)
+        while not self._done:
+            self._need = 2
+            if end - start < 2:
+                break
+            first, second = data[start], data[start + 1]
+            size = second & 0x7F
+            header = 6
+            if size == 126:
+                header = 8
+            elif size == 127:
+                header = 14
+            if not second & 0x80:
+                events.append(self._fail(CloseCode.PROTOCOL_ERROR, "client frames must be masked"))
+                break
+            if size >= 126:
+                if end - start < header - 4:
+                    self._need = header - 4
+                    break
+                size = int.from_bytes(data[start + 2 : start + header - 4], "big")
+            problem = self._refuse_header(first, size)
+            if problem is not None:
+                events.append(problem)
+                break
+            stop = start + header + size
+            if stop > end:
+                self._need = stop - start
+                break
+            body = start + header
+            opcode = first & 0x0F
+            if (first & 0xF0 == 0x80) and (opcode >= PING or (opcode <= BINARY and opcode)):
+                payload = apply_mask(data[body:stop], data[body - 4 : body])
+                events.append(self._take_common(opcode, payload))
+            else:
+                self._take_other(first, data[start:stop], events)
+            start = stop
+        if not self._done:
+            self._buffer = (
+                bytearray(data[start:] if start else data) if start < end else self._buffer
+            )
+        return events
+
+    def _refuse_header(self, first: int, size: int) -> Closed | None:
+        """Judge a frame by its header, before its payload is waited for."""
+        opcode = first & 0x0F
+        if opcode >= CLOSE:
+            if opcode > PONG:
+                return self._fail(CloseCode.PROTOCOL_ERROR, f"unknown opcode {opcode}")
+            if size > 125 or not first & 0x80:
+                return self._fail(
+                    CloseCode.PROTOCOL_ERROR, "control frames are whole and 125 bytes at most"
+                )
+            return None
+        if opcode > BINARY:
+            return self._fail(CloseCode.PROTOCOL_ERROR, f"unknown opcode {opcode}")
+        if opcode and self._fragments:
+            return self._fail(CloseCode.PROTOCOL_ERROR, "a fragmented message is not finished")
+        if size > self._max_message_size - self._size:
+            return self._too_big()
+        if self._fragments >= self._max_fragments:
+            return self._fail(
+                CloseCode.POLICY_VIOLATION, f"more than {self._max_fragments} fragments"
+            )
+        return None
+
+    def _take_common(self, opcode: int, payload: bytes) -> Event:
+        if opcode == TEXT:
+            try:
+                return payload.decode()
+            except UnicodeDecodeError as exc:
+                return self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")
+        if opcode == BINARY:
+            return payload
+        return Ping(payload) if opcode == PING else Pong(payload)
+
+    def _take_other(self, first: int, whole: bytes, events: list[Event]) -> None:
+        """Have ``websockets`` judge a frame: close, fragment, compressed or broken."""
+        if first & 0x0F == CLOSE:
+            # Theirs fails a close amid fragments, which RFC 6455 section 5.4 allows: a
+            # fresh object does not know of the fragments.
+            self._protocol = None
+        if self._protocol is None:
+            self._protocol = ServerProtocol(state=OPEN, max_size=self._max_message_size)
+            self._protocol.extensions = list(self._extensions)
+        protocol = self._protocol
+        protocol.receive_data(whole)
+        if protocol.parser_exc is not None:
+            events.append(self._failed(protocol))
+            return
+        for event in protocol.events_received():
+            taken = cast(Frame, event)
+            if taken.opcode is Opcode.CLOSE:
+                answer = b"".join(protocol.data_to_send())
+                self._forget()
+                received = protocol.close_rcvd
+                assert received is not None
+                events.append(Closed(received.code, received.reason, answer, failed=False))
+            else:
+                message = self._join(taken)
+                if message is not None:
+                    events.append(message)
+
+    def _join(self, part: Frame) -> Event | None:
+        """Add a fragment; return the message if it was the last one."""
+        if part.opcode is Opcode.TEXT:
+            # Broken UTF-8 is noticed in the fragment it stands in, not at the end.
+            self._text = codecs.getincrementaldecoder("utf-8")()
+        data: str | BytesLike = part.data
+        if self._text is not None:
+            try:
+                data = self._text.decode(bytes(part.data), part.fin)
+            except UnicodeDecodeError as exc:
+                return self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")
+        self._fragments += 1
+        self._size += len(part.data)
+        self._parts.append(data)  # type: ignore[arg-type]  # str or bytes, all of one kind
+        if not part.fin:
+            return None
+        text, parts = self._text is not None, self._parts
+        self._fragments, self._size, self._parts, self._text = 0, 0, [], None
+        if text:
+            return "".join(cast("list[str]", parts))
+        return b"".join(parts)
+
+    def _failed(self, protocol: ServerProtocol) -> Closed:
+        """Translate the protocol object's refusal."""
+        exc = protocol.parser_exc
+        if isinstance(exc, PayloadTooBig):
+            return self._too_big()
+        if isinstance(exc, UnicodeDecodeError):
+            return self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")
+        if isinstance(exc, _FrameError):
+            return self._fail(CloseCode.PROTOCOL_ERROR, str(exc))
+        return self._fail(CloseCode.INTERNAL_ERROR, "")
+
+    def _too_big(self) -> Closed:
+        return self._fail(CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes")
+
+    def _fail(self, code: int, reason: str) -> Closed:
+        self._forget()
+        return Closed(int(code), reason, close_frame(code, reason), failed=True)
+
+    def _forget(self) -> None:
+        self._done = True
+        self._protocol = None
+        self._buffer = bytearray()
+        self._parts, self._text, self._fragments = [], None, 0

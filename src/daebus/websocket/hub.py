@@ -1,0 +1,277 @@
+"""The running side of the WebSocket component: one per start, gone with the stop.
+
+It admits upgrades, runs each connection in a thread of its own, calls the hooks and
+ends everything by a common deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..server.handoff import Refusal, Upgrade
+from ..server.loop import LoopThread
+from ..server.minder import Minder
+from ..server.transport import Transport
+from ..server.workers import ConnectionThreads, join_all
+from .codec import Codec
+from .connection import Connection
+from .dispatch import Dispatcher
+from .handshake import Accepted, negotiate
+from .limits import Limits
+from .registry import Registry
+
+__all__ = ["Hub", "Settings"]
+
+logger = logging.getLogger("daebus.websocket")
+
+# How often the minder looks for handlers that take long, while there is traffic. Their
+# clients' pings and closes are noticed after two looks at most.
+TICK = 0.1
+
+
+@dataclass
+class Settings:
+    """What the component was told; the handlers may grow while the hub runs."""
+
+    limits: Limits
+    dispatcher: Dispatcher
+    max_clients: int
+    origins: Sequence[str] | None
+    deflate: bool
+    path: str | None
+    subprotocols: Sequence[str]
+    raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
+    on_connect: list[Callable[[str], object]] = field(default_factory=list)
+    on_disconnect: list[Callable[[str], object]] = field(default_factory=list)
+
+
+class Hub:
+    """Owns the registry and the connection threads.
+
+    Args:
+        settings: of the component.
+        minder: shared with the rest of the app.
+        loop: for async handlers and hooks.
+    """
+
+    def __init__(self, settings: Settings, minder: Minder, loop: LoopThread) -> None:
+        self.minder = minder
+        self.registry = Registry(settings.max_clients)
+        self.threads = ConnectionThreads()
+        self.dozing = True
+        self._settings = settings
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._stopping = False  # guarded by: _lock
+        self._alive: set[Connection] = set()  # guarded by: _lock; until the descriptor is gone
+        self._seen: dict[Connection, int] = {}  # turns at the last tick; the minder's thread
+
+    # --- admission --------------------------------------------------------------
+
+    def admit(self, upgrade: Upgrade) -> Refusal | None:
+        """Take over a connection, or say why not.
+
+        Returns:
+            None once the connection's thread owns the socket; a refusal if the caller
+            still does.
+
+        Threads:
+            HTTP workers; never waits.
+        """
+        settings = self._settings
+        if not self._known_path(upgrade.path):
+            return Refusal(404, "not_found", "there is no WebSocket at this path")
+        accepted = negotiate(
+            upgrade,
+            origins=settings.origins,
+            deflate=settings.deflate,
+            subprotocols=settings.subprotocols,
+        )
+        if isinstance(accepted, Refusal):
+            return accepted
+        with self._lock:
+            stopping = self._stopping
+            # Connections that take their time to close are in no registry any more,
+            # but still have a thread each.
+            crowded = len(self._alive) >= 2 * settings.max_clients + 8
+        if stopping or crowded or not self.registry.reserve():
+            text = "the server is stopping" if stopping else "too many clients"
+            code = "stopping" if stopping else "too_many_clients"
+            return Refusal(503, code, text, (("Retry-After", "5"),))
+        connection = self._make(upgrade, accepted)
+        with self._lock:
+            self._alive.add(connection)
+        try:
+            self.threads.run(
+                lambda: self._run(connection, accepted.response, upgrade.early),
+                f"daebus-ws-{connection.client_id}",
+            )
+        except RuntimeError as exc:
+            logger.warning("refused a client, no thread for it: %s", exc)
+            self.registry.cancel()
+            with self._lock:
+                self._alive.discard(connection)
+            return Refusal(503, "no_thread", "the server is overloaded", (("Retry-After", "5"),))
+        return None
+
+    def _known_path(self, path: str) -> bool:
+        settings = self._settings
+        return settings.path is None or path == settings.path or path in settings.raw
+
+    def _make(self, upgrade: Upgrade, accepted: Accepted) -> Connection:
+        limits = self._settings.limits
+        codec = Codec(
+            max_message_size=limits.max_message_size,
+            max_fragments=limits.max_fragments,
+            extensions=accepted.extensions,
+        )
+        return Connection(
+            uuid.uuid4().hex,
+            Transport(upgrade.sock),
+            codec,
+            limits,
+            self,
+            path=upgrade.path,
+            remote_address=upgrade.remote_address,
+            subprotocol=accepted.subprotocol,
+        )
+
+    # --- a connection's life ----------------------------------------------------
+
+    def _run(self, connection: Connection, response: bytes, early: bytes) -> None:
+        """Run in the connection's thread from the 101 to the close."""
+        try:
+            if connection.begin(response, early):
+                self.registry.add(connection)
+                try:
+                    self._serve(connection)
+                finally:
+                    self._part(connection)
+            else:
+                self.registry.cancel()
+        finally:
+            connection.finish()
+            with self._lock:
+                self._alive.discard(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        with self._lock:
+            stopping = self._stopping
+        if stopping:  # admitted just before the stop, which did not see it
+            connection.shut(1001, "", "shutdown")
+        logger.info("client %s connected from %s", connection.client_id, connection.remote_address)
+        self._call_hooks("on_connect", self._settings.on_connect, connection)
+        raw = self._settings.raw.get(connection.path)
+        if raw is not None:
+            self._serve_raw(raw, connection)
+            return
+        handle, loop = self._settings.dispatcher.handle, self._loop
+        for message in connection.messages():
+            handle(connection, message, loop)
+
+    def _serve_raw(self, raw: Callable[[Connection], object], connection: Connection) -> None:
+        connection.running = connection.path
+        try:
+            raw(connection)
+        except BaseException:
+            logger.exception(
+                "raw handler for %r failed for client %s", connection.path, connection.client_id
+            )
+            connection.shut(1011, "", "server")
+
+    def _part(self, connection: Connection) -> None:
+        connection.end()
+        self.left(connection)
+        self._call_hooks("on_disconnect", self._settings.on_disconnect, connection)
+        logger.info(
+            "client %s left: %s, code %d, %.1f s, %d messages in, %d out",
+            connection.client_id,
+            connection.why,
+            connection.close_code,
+            time.monotonic() - connection.connected_at,
+            connection.messages_in,
+            connection.messages_out,
+        )
+
+    def _call_hooks(
+        self, name: str, hooks: Sequence[Callable[[str], object]], connection: Connection
+    ) -> None:
+        for hook in tuple(hooks):
+            try:
+                result = hook(connection.client_id)
+                if hasattr(result, "__await__"):
+                    self._loop.submit(_await(result)).result()
+            except BaseException:  # one broken hook must not keep the others from running
+                logger.exception("%s hook failed for client %s", name, connection.client_id)
+
+    def left(self, connection: Connection) -> None:
+        """Take a connection out of the registry; any number of calls, from any thread."""
+        self.registry.remove(connection)
+
+    # --- watching over handlers -------------------------------------------------
+
+    def rouse(self) -> None:
+        """Look after busy handlers again; the first message after a quiet time calls this."""
+        with self._lock:
+            if not self.dozing or self._stopping:
+                return
+            self.dozing = False
+        self.minder.call_later(TICK, self._tick)
+
+    def _tick(self) -> None:
+        """Read for connections that are still in the handler of the last tick."""
+        seen: dict[Connection, int] = {}
+        for connection in self.registry.snapshot():
+            if connection.busy:
+                turn = connection.turn
+                if self._seen.get(connection) == turn:
+                    connection.lend(turn)
+                seen[connection] = turn
+        quiet = not seen and not self._seen
+        self._seen = seen
+        if quiet:
+            self.dozing = True
+        else:
+            self.minder.call_later(TICK, self._tick)
+
+    # --- the end ----------------------------------------------------------------
+
+    def begin_stop(self) -> None:
+        """Refuse new clients and say goodbye to all, without waiting for any."""
+        with self._lock:
+            self._stopping = True
+        for connection in self.registry.snapshot():
+            connection.shut(1001, "", "shutdown")
+
+    def finish_stop(self, deadline: float) -> list[threading.Thread]:
+        """Wait for the connection threads.
+
+        Clients that do not answer the close frame are cut in time for the hooks to run.
+
+        Args:
+            deadline: moment of ``time.monotonic()``.
+
+        Returns:
+            The threads that would not end.
+        """
+        threads = self.threads.stop()
+        grace = (deadline - time.monotonic()) * 0.75
+        polite = time.monotonic() + min(self._settings.limits.close_timeout, max(0.0, grace))
+        if join_all(threads, polite):
+            with self._lock:
+                alive = list(self._alive)
+            for connection in alive:
+                connection.abort()
+            self._loop.cancel_all()
+        left = join_all(threads, deadline)
+        self._seen = {}
+        return left
+
+
+async def _await(awaitable: object) -> object:
+    return await awaitable  # type: ignore[misc]  # tested for __await__ by the caller

@@ -1,0 +1,155 @@
+"""What a connection could not write at once. Pure: no socket, no lock.
+
+Bounded in bytes and in messages. A frame that was begun is always finished: only
+whole frames are ever dropped or replaced.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+__all__ = ["Outbox"]
+
+
+class _Entry:
+    """A queued frame; ``frame`` is empty once it was dropped or replaced."""
+
+    __slots__ = ("droppable", "frame", "key")
+
+    def __init__(self, frame: bytes, droppable: bool, key: str | None) -> None:
+        self.frame = frame
+        self.droppable = droppable
+        self.key = key
+
+
+class Outbox:
+    """A queue of frames, the first of which may be partly written.
+
+    Args:
+        max_bytes: queued bytes at most; one frame larger than that is taken when
+            nothing else is queued.
+        max_messages: queued frames at most.
+
+    Attributes:
+        size: bytes queued.
+    """
+
+    __slots__ = ("_count", "_entries", "_keyed", "_max_bytes", "_max_messages", "_offset", "size")
+
+    def __init__(self, max_bytes: int, max_messages: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_messages = max_messages
+        self._entries: deque[_Entry] = deque()
+        self._keyed: dict[str, _Entry] = {}
+        self._offset = 0  # how much of the first entry is written
+        self._count = 0
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a frame of that many bytes fits."""
+        return not self._count or (
+            self.size + size <= self._max_bytes and self._count < self._max_messages
+        )
+
+    @property
+    def low(self) -> bool:
+        """True below half of both bounds: the moment to let a waiting writer go on."""
+        return self.size * 2 <= self._max_bytes and self._count * 2 <= self._max_messages
+
+    def push(
+        self, frame: bytes, offset: int = 0, *, droppable: bool = False, key: str | None = None
+    ) -> None:
+        """Queue a frame, ``offset`` bytes of which are written (only if it is the first)."""
+        entry = _Entry(frame, droppable, key)
+        if not self._count:
+            self._entries.clear()
+            self._offset = offset
+        elif len(self._entries) > 2 * self._count + 8:  # mostly dropped ones
+            self._entries = deque(queued for queued in self._entries if queued.frame)
+        self._entries.append(entry)
+        self._count += 1
+        self.size += len(frame) - offset
+        if key is not None and not offset:
+            self._keyed[key] = entry
+
+    def replace(self, frame: bytes, key: str) -> bool:
+        """Put a newer frame in the place of the queued one with that key, if there is one."""
+        entry = self._keyed.get(key)
+        if entry is None or self._begun(entry):
+            return False
+        self.size += len(frame) - len(entry.frame)
+        entry.frame = frame
+        return True
+
+    def drop_oldest(self, size: int, *, droppable_only: bool = False) -> int:
+        """Make room for a frame of that many bytes.
+
+        Returns:
+            How many frames were dropped; less than needed if none is left to drop.
+        """
+        dropped = 0
+        for entry in self._entries:
+            if self.has_room(size):
+                break
+            if not entry.frame or self._begun(entry) or (droppable_only and not entry.droppable):
+                continue
+            self._remove(entry)
+            dropped += 1
+        return dropped
+
+    def clear(self) -> int:
+        """Drop all but the rest of a frame that was begun.
+
+        Returns:
+            How many frames were dropped.
+        """
+        dropped = 0
+        for entry in list(self._entries):
+            if entry.frame and not self._begun(entry):
+                self._remove(entry)
+                dropped += 1
+        return dropped
+
+    def chunk(self, limit: int = 262144) -> bytes | memoryview:
+        """Return what to write next: the rest of the first frame, or several small ones."""
+        first = self._entries[0]
+        if self._offset or len(self._entries) == 1 or len(first.frame) >= limit:
+            return memoryview(first.frame)[self._offset :]
+        parts: list[bytes] = []
+        total = 0
+        for entry in self._entries:
+            total += len(entry.frame)
+            if total > limit and parts:
+                break
+            parts.append(entry.frame)
+        return b"".join(parts)
+
+    def advance(self, written: int) -> None:
+        """Note that this many bytes of the chunk are written."""
+        self.size -= written
+        while self._entries:
+            entry = self._entries[0]
+            rest = len(entry.frame) - self._offset
+            if written < rest:
+                self._offset += written
+                return
+            written -= rest
+            self._offset = 0
+            self._entries.popleft()
+            if entry.frame:
+                self._count -= 1
+                if entry.key is not None and self._keyed.get(entry.key) is entry:
+                    del self._keyed[entry.key]
+
+    def _begun(self, entry: _Entry) -> bool:
+        return bool(self._offset) and entry is self._entries[0]
+
+    def _remove(self, entry: _Entry) -> None:
+        self.size -= len(entry.frame)
+        self._count -= 1
+        entry.frame = b""
+        if entry.key is not None and self._keyed.get(entry.key) is entry:
+            del self._keyed[entry.key]

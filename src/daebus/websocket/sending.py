@@ -1,0 +1,355 @@
+"""The sending half of a connection: its state, its lock and its outbox.
+
+::
+
+    CONNECTING -> OPEN -> CLOSING -> CLOSED
+
+Rules of this module:
+
+1. Whole frames are handed to the socket under the lock, by any thread, and nothing
+   waits there: what the socket does not take goes to the outbox, for the minder.
+2. Only the owner (the connection's thread) may wait for room in its own outbox, and
+   only until a deadline.
+3. ``Owner.left`` is called without the lock: the registry's lock comes before ours.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ..server.minder import Minder
+from ..server.transport import Transport
+from .codec import PONG, close_frame, frame
+from .limits import Limits
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["CLOSED", "CLOSING", "CONNECTING", "GONE", "OPEN", "QUEUED", "SENT", "SendingHalf"]
+
+CONNECTING, OPEN, CLOSING, CLOSED = range(4)
+
+# What became of a frame.
+GONE: Final = 0
+SENT: Final = 1
+QUEUED: Final = 2
+
+# Replies held back to leave in one write; beyond this many bytes they go out.
+MAX_HELD = 65536
+
+
+class Hub(Protocol):
+    """What a connection needs of the one that admitted it."""
+
+    minder: Minder
+    dozing: bool
+
+    def rouse(self) -> None:
+        """Start watching for handlers that take long."""
+
+    def left(self, connection: Connection) -> None:
+        """Take the connection out of the registry; any number of calls."""
+
+
+class SendingHalf:
+    """Base of ``Connection``: everything that more than one thread may do to it."""
+
+    __slots__ = (
+        "__weakref__",
+        "_cancelled",
+        "_code",
+        "_ended",
+        "_held",
+        "_held_size",
+        "_hub",
+        "_limits",
+        "_lock",
+        "_more",
+        "_outbox",
+        "_released",
+        "_room",
+        "_state",
+        "_text",
+        "_thread_id",
+        "_transport",
+        "_try_send",
+        "_watched",
+        "_why",
+        "bytes_out",
+        "dropped",
+        "messages_out",
+    )
+
+    def __init__(self, transport: Transport, limits: Limits, hub: Hub) -> None:
+        self.messages_out = 0  # guarded by: _lock, as the next two
+        self.bytes_out = 0
+        self.dropped = 0
+        self._transport = transport
+        self._try_send = transport.try_send
+        self._limits = limits
+        self._hub = hub
+        self._thread_id = 0
+        self._lock = threading.Lock()
+        self._room: threading.Condition | None = None  # over _lock; made when needed
+        self._state = CONNECTING  # guarded by: _lock
+        self._outbox: Outbox | None = None  # guarded by: _lock; None: nothing is queued
+        self._held: list[bytes] = []  # guarded by: _lock; replies to frames of one read
+        self._held_size = 0  # guarded by: _lock
+        self._more = False  # only the owner; it has further messages to answer
+        self._watched = False  # guarded by: _lock; the minder knows the descriptor
+        self._released = False  # guarded by: _lock; the descriptor is about to close
+        self._ended = False  # guarded by: _lock; nothing more will be read
+        self._why: str | None = None  # guarded by: _lock, as the next two
+        self._code = 1006
+        self._text = ""
+        self._cancelled: threading.Event | None = None  # guarded by: _lock
+
+    @property
+    def open(self) -> bool:
+        """True until either side began to close."""
+        return self._state == OPEN
+
+    @property
+    def close_code(self) -> int:
+        """The close code received or sent first; 1006 if there was none."""
+        return self._code
+
+    @property
+    def close_reason(self) -> str:
+        """The text that came with the close code."""
+        return self._text
+
+    @property
+    def why(self) -> str:
+        """Who ended it: client, ping_timeout, slow_consumer, server, protocol, shutdown, lost."""
+        return self._why or "lost"
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set as soon as the connection is no longer open, even while its handler runs."""
+        with self._lock:
+            if self._cancelled is None:
+                self._cancelled = threading.Event()
+                if self._state > OPEN:
+                    self._cancelled.set()
+            return self._cancelled
+
+    def is_owner(self) -> bool:
+        """Tell whether this is the connection's own thread."""
+        return threading.get_ident() == self._thread_id
+
+    def offer(self, data: bytes) -> int:
+        """Write a frame now, or queue it; never wait.
+
+        A client that cannot keep up must not cost the others memory or time: a full
+        outbox ends its connection.
+
+        Args:
+            data: one or more whole frames.
+
+        Returns:
+            ``SENT``, ``QUEUED``, or ``GONE``: not open (any more), the frame is dropped.
+
+        Threads:
+            Any. Takes ``_lock`` briefly; never waits for the network.
+        """
+        with self._lock:
+            if self._state != OPEN:
+                return GONE
+            if self._held:
+                data = self._take_held_locked(data)
+            if self._outbox is None:
+                done = self._write_locked(data)
+            elif self._outbox.has_room(len(data)):
+                self._outbox.push(data)
+                done = QUEUED
+            else:
+                self._cut_slow_locked()
+                done = GONE
+            if done != GONE:
+                self.messages_out += 1
+                return done
+        self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
+        return GONE
+
+    def reply(self, data: bytes, *, hold: bool = False) -> bool:
+        """Send from a handler: as ``offer``, but the owner waits for room in its outbox.
+
+        Args:
+            data: one whole frame.
+            hold: let it leave with the replies to the messages that came along.
+
+        Returns:
+            False if the connection is no longer open.
+        """
+        if threading.get_ident() != self._thread_id:
+            return self.offer(data) != GONE
+        if hold and self._more and self._held_size < MAX_HELD:
+            with self._lock:
+                if self._state != OPEN:
+                    return False
+                self._held.append(data)
+                self._held_size += len(data)
+                self.messages_out += 1
+                return True
+        if self._outbox is not None:
+            self._wait_for_room(len(data))
+        return self.offer(data) != GONE
+
+    def flush_held(self) -> None:
+        """Let replies go that wait for others: the next handler takes long."""
+        with self._lock:
+            self._flush_held_locked()
+
+    def shut(self, code: int, reason: str, why: str) -> bool:
+        """Send a close frame and arm the deadline for the peer's answer.
+
+        Returns:
+            False if the connection was closing already.
+
+        Raises:
+            ValueError: the code must not be sent.
+        """
+        data = close_frame(code, reason)
+        with self._lock:
+            if self._state != OPEN:
+                return False
+            self._close_locked(why, code, reason, data)
+        self._hub.minder.call_later(self._limits.close_timeout, self.abort)
+        self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
+        return True
+
+    def abort(self) -> None:
+        """Cut the connection now; the owner wakes and cleans up.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            if not self._released:
+                self._transport.abort()
+
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until the outbox takes that much, the time is over or the client is gone."""
+        deadline = time.monotonic() + self._limits.send_timeout
+        with self._lock:
+            room = self._room_locked()
+            while self._outbox is not None and not self._outbox.has_room(size):
+                rest = deadline - time.monotonic()
+                if rest <= 0 or self._state != OPEN:
+                    return
+                room.wait(rest)
+
+    def _write_locked(self, data: bytes) -> int:
+        """Hand a frame to the socket; queue the rest for the minder."""
+        try:
+            written = self._try_send(data)
+        except OSError:
+            self._lose_locked()
+            return GONE
+        self.bytes_out += written
+        if written == len(data):
+            return SENT
+        self._outbox = Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
+        self._outbox.push(data, written)
+        self._attend_locked()
+        return QUEUED
+
+    def _drain_outbox_locked(self) -> None:
+        """Go on writing what is queued; for the minder, when the socket takes more."""
+        outbox = self._outbox
+        while outbox is not None and len(outbox):
+            chunk = outbox.chunk()
+            try:
+                written = self._try_send(chunk)
+            except OSError:
+                self._lose_locked()
+                return
+            self.bytes_out += written
+            outbox.advance(written)
+            if written < len(chunk):
+                break
+        if outbox is not None and not len(outbox):
+            self._outbox = None
+        if self._room is not None and (self._outbox is None or self._outbox.low):
+            self._room.notify_all()
+
+    def _flush_held_locked(self) -> None:
+        if self._held and self._state == OPEN:
+            held = self._take_held_locked(b"")
+            if self._outbox is None:
+                self._write_locked(held)
+            else:
+                self._outbox.push(held)
+
+    def _take_held_locked(self, data: bytes) -> bytes:
+        joined = b"".join((*self._held, data))
+        self._held, self._held_size = [], 0
+        return joined
+
+    def _pong_locked(self, data: bytes) -> None:
+        if self._state != OPEN:
+            return
+        answer = frame(PONG, data)
+        if self._outbox is None:
+            self._write_locked(answer)
+        elif not self._outbox.replace(answer, "pong"):
+            self._outbox.push(answer, key="pong")  # only the newest ping is answered
+
+    def _close_locked(self, why: str, code: int, reason: str, data: bytes) -> None:
+        """Leave OPEN with a last frame; what is queued still goes before it."""
+        self._note_locked(why, code, reason)
+        if self._held:
+            data = self._take_held_locked(data)
+        if self._outbox is None:
+            self._write_locked(data)
+        else:
+            self._outbox.push(data)
+        if self._state == OPEN:
+            self._state = CLOSING
+        self._set_cancelled_locked()
+
+    def _cut_slow_locked(self) -> None:
+        """End a client that does not read; say 1013 if it reads after all, for a moment."""
+        self._note_locked("slow_consumer", 1013, "too slow")
+        assert self._outbox is not None
+        self.dropped += self._outbox.clear() + 1
+        self._outbox.push(close_frame(1013, "too slow"))
+        self._state = CLOSING
+        self._ended = True
+        self._set_cancelled_locked()
+        self._attend_locked()
+        self._hub.minder.call_later(self._limits.slow_close_timeout, self.abort)
+        # Wakes the owner if it reads; the write side stays, for the close frame.
+        self._transport.shutdown_read()
+
+    def _lose_locked(self) -> None:
+        """The peer vanished: nothing can be sent or received any more."""
+        self._note_locked("lost", 1006, "")
+        self._ended = True
+        self._state = CLOSED
+        self._outbox = None
+        self._set_cancelled_locked()
+        if self._room is not None:
+            self._room.notify_all()
+
+    def _note_locked(self, why: str, code: int, text: str) -> None:
+        """Remember who ended the connection: the first to do so."""
+        if self._why is None:
+            self._why, self._code, self._text = why, code, text
+
+    def _set_cancelled_locked(self) -> None:
+        if self._cancelled is not None:
+            self._cancelled.set()
+
+    def _room_locked(self) -> threading.Condition:
+        if self._room is None:
+            self._room = threading.Condition(self._lock)
+        return self._room
+
+    def _attend_locked(self) -> None:
+        self._watched = True
+        self._hub.minder.attend(self)  # type: ignore[arg-type]  # Connection is the only subclass

@@ -1,0 +1,133 @@
+"""What every test shares: nothing of daebus may survive a test, and the browser."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from daebus import Daebus, DaebusHttp, DaebusWebSocket
+
+
+def _daebus_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("daebus-")]
+
+
+def _descriptors() -> set[str]:
+    """Return what the open descriptors of this process refer to, sockets and pipes only."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue
+        if target.startswith(("socket:", "pipe:", "anon_inode:[eventpoll]")):
+            found.add(target)
+    return found
+
+
+def eventually(condition: Callable[[], Any], timeout: float = 5.0) -> Any:
+    """Wait until a condition holds that announces itself by no event; return its value.
+
+    For what another process or the kernel decides, such as a descriptor going away.
+    """
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value or time.monotonic() > deadline:
+            return value
+        pause.wait(0.01)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No daebus thread and no socket survives a test, unless it is marked ``leaves_thread``."""
+    if not os.path.isdir("/proc/self/fd") or "browser" in request.fixturenames:
+        yield
+        return
+    before = _descriptors()
+    yield
+    if request.node.get_closest_marker("leaves_thread") is not None:
+        return
+    assert eventually(lambda: not _daebus_threads()), f"threads survived: {_daebus_threads()}"
+    assert eventually(lambda: not _descriptors() - before), "descriptors survived"
+
+
+@pytest.fixture
+def make_app() -> Iterator[Callable[..., Daebus]]:
+    """Make apps with both components on a free port; they are stopped when the test ends.
+
+    Keyword arguments go to ``DaebusWebSocket``, those in ``http`` to ``DaebusHttp``.
+    """
+    apps: list[Daebus] = []
+
+    def make(*, debug: bool = False, http: dict[str, Any] | None = None, **options: Any) -> Daebus:
+        app = Daebus("test", debug=debug)
+        app.attach(DaebusHttp(port=0, **(http or {})))
+        app.attach(DaebusWebSocket(**options))
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        app.stop(timeout=5)
+
+
+@pytest.fixture
+def app(make_app: Callable[..., Daebus]) -> Daebus:
+    """An app with both components, not started, with an ``echo`` handler."""
+    made = make_app()
+    made.socket("echo")(lambda req: req.data)
+    return made
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., socket.socket]]:
+    """Open raw TCP connections to 127.0.0.1, with a timeout of 5 s; they are closed at the end."""
+    opened: list[socket.socket] = []
+
+    def make(port: int | None) -> socket.socket:
+        assert port is not None
+        sock = socket.create_connection(("127.0.0.1", port), timeout=5)
+        opened.append(sock)
+        return sock
+
+    yield make
+    for sock in opened:
+        sock.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, or a skip (a failure where ``DAEBUS_REQUIRE_BROWSER`` is set)."""
+    path = shutil.which("chromium")
+    problem = "" if path else "there is no chromium on this machine"
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        problem = "the playwright package is not installed"
+    if problem:
+        if os.environ.get("DAEBUS_REQUIRE_BROWSER"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=path,
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+            ],
+        )
+        yield chromium
+        chromium.close()
