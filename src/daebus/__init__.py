@@ -17,6 +17,7 @@ from .http.component import DaebusHttp
 from .http.routing import Request
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection
+from .websocket.info import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from .websocket.request import WebSocketRequest
 
 __all__ = [
@@ -29,11 +30,14 @@ __all__ = [
     "DaebusError",
     "DaebusHttp",
     "DaebusWebSocket",
+    "DisconnectInfo",
     "DuplicateHandlerError",
     "EncodeError",
     "ForkedError",
     "NoClientError",
     "Request",
+    "SlowConsumerInfo",
+    "SlowHandlerInfo",
     "StateError",
     "WebSocketRequest",
     "__version__",

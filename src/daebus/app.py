@@ -16,16 +16,18 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
 from .http.component import View as _View
+from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
 from .websocket.component import DaebusWebSocket
@@ -43,8 +45,6 @@ NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopp
 # The main thread wakes this often while it waits: a signal that the kernel gave to
 # another thread is then handled, which an endless wait would miss.
 _SIGNAL_POLL = 0.25
-
-_Component = TypeVar("_Component", DaebusHttp, DaebusWebSocket)
 
 
 class Daebus:
@@ -65,6 +65,7 @@ class Daebus:
         self._stopped = threading.Event()  # set unless the app is up
         self._stopped.set()
         self._left: list[str] = []
+        self._started = 0.0
         self._minder: Minder | None = None
         self._loop: LoopThread | None = None
         self.forked = False
@@ -215,6 +216,7 @@ class Daebus:
             )
             websocket.listening(ws_port)
         self._minder, self._loop = minder, loop
+        self._started = time.monotonic()
         self._stopped.clear()
         minder.start()
         http.accept()
@@ -332,8 +334,9 @@ class Daebus:
     def run(self, *, timeout: float = 10.0) -> None:
         """Start, wait until something stops the app, and return.
 
-        In the main thread SIGINT and SIGTERM stop it; a second one leaves at once. The
-        previous handlers are restored. In another thread signals are left alone.
+        In the main thread SIGINT and SIGTERM stop it; a second one leaves at once.
+        SIGUSR1 prints what ``dump`` does. The previous handlers are restored. In another
+        thread signals are left alone.
 
         Args:
             timeout: seconds for the stop.
@@ -349,6 +352,10 @@ class Daebus:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, on_signal)
+            if hasattr(signal, "SIGUSR1"):
+                previous[signal.SIGUSR1] = signal.signal(
+                    signal.SIGUSR1, lambda number, frame: self.dump()
+                )
         try:
             self.start()
             while not stop.is_set() and not self._stopped.wait(_SIGNAL_POLL):
@@ -366,6 +373,36 @@ class Daebus:
         stopper.start()
         while stopper.is_alive():
             stopper.join(_SIGNAL_POLL)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what the app does, in numbers.
+
+        Keys: ``name``, ``state``, ``seconds`` since the start, ``threads`` (by role) and,
+        where one is attached, ``websocket`` (see ``DaebusWebSocket.stats``).
+
+        Threads:
+            Any; cheap enough to be asked every second.
+        """
+        stats: dict[str, Any] = {
+            "name": self.name,
+            "state": self._state,
+            "seconds": 0.0 if self._stopped.is_set() else time.monotonic() - self._started,
+            "threads": threads_by_role(),
+        }
+        if self._websocket is not None:
+            stats["websocket"] = self._websocket.stats()
+        return stats
+
+    def dump(self, file: TextIO | None = None) -> None:
+        """Print every thread with its stack, every connection and its queue.
+
+        ``run()`` does this when the process gets SIGUSR1.
+
+        Args:
+            file: where to; None is standard error.
+        """
+        hub = None if self._websocket is None else self._websocket.hub
+        print(describe(repr(self), hub), file=sys.stderr if file is None else file, flush=True)
 
     def test_client(self, path: str = "/", **options: Any) -> AppClient:
         """Return a client for tests; see ``daebus.testing``.

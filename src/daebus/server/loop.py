@@ -28,6 +28,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None  # guarded by: _lock
         self._thread: threading.Thread | None = None  # guarded by: _lock
         self._stopped = False  # guarded by: _lock
+        self._asked: float | None = None  # an unanswered probe; the prober's and the loop's
 
     @property
     def thread(self) -> threading.Thread | None:
@@ -69,6 +70,28 @@ class LoopThread:
                     raise
                 self._loop, self._thread = loop, thread
             return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+    def probe(self) -> float:
+        """Tell for how many seconds the loop has not answered; it is asked anew if it did.
+
+        Threads:
+            One prober at a time; never waits.
+        """
+        asked = self._asked
+        if asked is not None:
+            return time.monotonic() - asked
+        with self._lock:
+            loop = self._loop
+        if loop is not None:
+            self._asked = time.monotonic()
+            try:
+                loop.call_soon_threadsafe(self._answer)
+            except RuntimeError:  # closed already
+                self._asked = None
+        return 0.0
+
+    def _answer(self) -> None:
+        self._asked = None
 
     def cancel_all(self) -> None:
         """Cancel every coroutine that runs; those who wait for one see ``CancelledError``."""

@@ -16,11 +16,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .affinity import keep_on
+
 __all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
 
 logger = logging.getLogger("daebus.server")
 
 Job = Callable[[], None]
+
+_stack_size_lock = threading.Lock()
 
 
 def _run_logged(job: Job) -> None:
@@ -140,9 +144,20 @@ class ConnectionThreads:
     Args:
         idle_timeout: seconds after which a parked thread ends.
         max_parked: most threads kept waiting; more end at once.
+        stack_size: bytes of each thread's stack; None takes the system's default.
+        affinity: CPU cores that the threads keep to; None for all.
     """
 
-    def __init__(self, idle_timeout: float = 5.0, max_parked: int = 64) -> None:
+    def __init__(
+        self,
+        idle_timeout: float = 5.0,
+        max_parked: int = 64,
+        *,
+        stack_size: int | None = None,
+        affinity: frozenset[int] | None = None,
+    ) -> None:
+        self._stack_size = stack_size
+        self._affinity = affinity
         self._idle_timeout = idle_timeout
         self._max_parked = max_parked
         self._lock = threading.Lock()
@@ -171,11 +186,24 @@ class ConnectionThreads:
         with self._lock:
             self._all.add(thread)
         try:
-            thread.start()
+            self._start(thread)
         except RuntimeError:
             with self._lock:
                 self._all.discard(thread)
             raise
+
+    def _start(self, thread: threading.Thread) -> None:
+        if self._stack_size is None:
+            thread.start()
+            return
+        # The size is the process's, for all threads that start from now on: it is put
+        # back at once, and only one of ours changes it at a time.
+        with _stack_size_lock:
+            previous = threading.stack_size(self._stack_size)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(previous)
 
     def count(self) -> tuple[int, int]:
         """Return how many threads exist, and how many of them are parked."""
@@ -198,6 +226,8 @@ class ConnectionThreads:
 
     def _run(self, seat: _Parked) -> None:
         thread = threading.current_thread()
+        if self._affinity is not None:
+            keep_on(self._affinity)
         try:
             while seat.job is not None:
                 job, seat.job = seat.job, None

@@ -15,7 +15,7 @@ Rules of this module:
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -126,6 +126,7 @@ class Codec:
         "_protocol",
         "_size",
         "_text",
+        "compress",
     )
 
     def __init__(
@@ -138,6 +139,8 @@ class Codec:
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
         self._extensions = extensions
+        # Builds one whole frame with the negotiated extensions.
+        self.compress: Callable[[int, bytes], bytes] = self._compress if extensions else frame
         self._protocol: ServerProtocol | None = None
         self._buffer = bytearray()  # less than one frame, between two calls
         self._need = 0  # no frame can be whole before the buffer holds this many bytes
@@ -186,10 +189,7 @@ class Codec:
         """Equal for codecs whose ``compress`` gives equal frames; None for plain ones."""
         return repr(self._extensions) if self._extensions else None
 
-    def compress(self, opcode: int, payload: bytes) -> bytes:
-        """Build one whole frame with the negotiated extensions; as ``frame`` without any."""
-        if not self._extensions:
-            return frame(opcode, payload)
+    def _compress(self, opcode: int, payload: bytes) -> bytes:
         return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=self._extensions)
 
     def _cut(self, data: bytes) -> list[Event]:

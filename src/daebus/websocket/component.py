@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from ..errors import DuplicateHandlerError, ForkedError, NoClientError
 from ..server.loop import LoopThread
@@ -14,9 +14,11 @@ from .codec import TEXT, frame
 from .connection import Connection, current
 from .dispatch import Dispatcher
 from .hub import Hub, Settings
+from .info import hook_call
 from .limits import Limits
+from .outbox import OnFull
 from .request import WebSocketRequest
-from .sending import GONE
+from .sending import QUEUED, SENT
 
 if TYPE_CHECKING:
     from ..app import Daebus
@@ -25,8 +27,11 @@ __all__ = ["DaebusWebSocket"]
 
 _DEFAULTS = Limits()
 
+# CPython refuses stacks smaller than this.
+MIN_STACK = 32768
+
 SocketHandler = TypeVar("SocketHandler", bound=Callable[[WebSocketRequest], Any])
-Hook = TypeVar("Hook", bound=Callable[[str], Any])
+Hook = TypeVar("Hook", bound=Callable[..., Any])
 RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 
 
@@ -48,10 +53,21 @@ class DaebusWebSocket:
         subprotocols: those spoken, the preferred first.
         max_outbox: bytes that may wait for one slow client; more end its connection.
         max_outbox_messages: messages that may wait for one slow client.
+        on_full: what happens to a message that finds a client's outbox full:
+            ``"disconnect"`` cuts the client (close code 1013 if it can still be said),
+            ``"drop_oldest"`` and ``"drop_newest"`` drop a message and count it,
+            ``"block"`` has the client's own handler wait, ``send_timeout`` at most, and
+            drops messages from elsewhere.
         send_timeout: seconds that a handler waits for its own client to read.
         ping_interval: seconds of silence before a client is pinged; None never pings.
         ping_timeout: seconds for any sign of life after that; None waits for ever.
         close_timeout: seconds a client has to answer a close frame.
+        slow_handler: seconds after which a running handler is logged with its stack;
+            None never.
+        stack_size: bytes of stack for each connection's thread, at least 32 KiB; None
+            takes the system's default. It is virtual memory: only what is used counts.
+        affinity: CPU cores for the connection threads, such as ``{0}`` (Linux). Programs
+            that a handler starts inherit it.
 
     Raises:
         ValueError: an argument makes no sense; the message says which.
@@ -70,13 +86,23 @@ class DaebusWebSocket:
         subprotocols: Sequence[str] = (),
         max_outbox: int = _DEFAULTS.max_outbox,
         max_outbox_messages: int = _DEFAULTS.max_outbox_messages,
+        on_full: OnFull = _DEFAULTS.on_full,
         send_timeout: float = _DEFAULTS.send_timeout,
         ping_interval: float | None = _DEFAULTS.ping_interval,
         ping_timeout: float | None = _DEFAULTS.ping_timeout,
         close_timeout: float = _DEFAULTS.close_timeout,
+        slow_handler: float | None = _DEFAULTS.slow_handler,
+        stack_size: int | None = None,
+        affinity: Collection[int] | None = None,
     ) -> None:
         if compression not in (None, "deflate"):
             raise ValueError(f"compression is 'deflate' or None, not {compression!r}")
+        if on_full not in get_args(OnFull):
+            raise ValueError(f"on_full is one of {get_args(OnFull)}, not {on_full!r}")
+        if stack_size is not None and stack_size < MIN_STACK:
+            raise ValueError(f"stack_size must be at least {MIN_STACK} bytes, not {stack_size!r}")
+        if affinity is not None and not affinity:
+            raise ValueError("affinity names no core; write affinity={0}, or None for all")
         if isinstance(origins, str):
             if origins != "*":
                 raise ValueError(f"origins is '*' or a list; write origins=[{origins!r}]")
@@ -94,6 +120,8 @@ class DaebusWebSocket:
             else _positive("ping_interval", ping_interval),
             ping_timeout=None if ping_timeout is None else _positive("ping_timeout", ping_timeout),
             close_timeout=_positive("close_timeout", close_timeout),
+            on_full=on_full,
+            slow_handler=None if slow_handler is None else _positive("slow_handler", slow_handler),
         )
         self._configured_port = port
         self._port: int | None = None
@@ -105,6 +133,8 @@ class DaebusWebSocket:
             deflate=compression == "deflate",
             path=path,
             subprotocols=tuple(subprotocols),
+            stack_size=stack_size,
+            affinity=None if affinity is None else frozenset(affinity),
         )
         self._app: Daebus | None = None
         self._hub: Hub | None = None
@@ -156,29 +186,59 @@ class DaebusWebSocket:
         It runs in the client's thread, after the client is registered and before its
         first message. It may be async, broadcast, and ``send`` to the new client.
         """
-        self._settings.on_connect.append(hook)
+        self._settings.on_connect.append(lambda client_id, info: hook(client_id))
         return hook
 
     def on_disconnect(self, hook: Hook) -> Hook:
         """Decorate a function that is called with the id of each client that left.
 
         It runs once for each connection, after the client's last handler; the client
-        is no longer counted. It may be async.
+        is no longer counted. It may be async. A function of two arguments gets a
+        ``DisconnectInfo`` as the second, which says why.
         """
-        self._settings.on_disconnect.append(hook)
+        self._settings.on_disconnect.append(hook_call(hook))
+        return hook
+
+    def on_slow_consumer(self, hook: Hook) -> Hook:
+        """Decorate a function that is called with the id of a client whose outbox is full.
+
+        Once until the outbox has emptied. A second argument is a ``SlowConsumerInfo``. It
+        runs in a thread for such notices, so it may take its time, but the next waits.
+        """
+        self._settings.on_slow_consumer.append(hook_call(hook))
+        return hook
+
+    def on_slow_handler(self, hook: Hook) -> Hook:
+        """Decorate a function that is called when a handler has run ``slow_handler`` seconds.
+
+        It gets the client's id (an empty string if the loop of the async handlers is
+        blocked) and, if it takes two arguments, a ``SlowHandlerInfo`` with the stack. It
+        runs in a thread for such notices, while the handler goes on.
+        """
+        self._settings.on_slow_handler.append(hook_call(hook))
         return hook
 
     # --- sending ----------------------------------------------------------------
 
-    def send(self, data: Any, message_type: str = "response") -> bool:
+    def send(
+        self,
+        data: Any,
+        message_type: str = "response",
+        *,
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> bool:
         """Send to the client whose message is being handled.
 
         Args:
             data: what JSON can carry; see the README for dataclasses and the like.
             message_type: the ``"type"`` of the message.
+            droppable: drop it rather than wait or cut, if the client is too slow.
+            conflate: a key; a message that still waits with the same key is replaced by
+                this newer one.
 
         Returns:
-            False if that client has left.
+            False if that client has left, or the message was dropped.
 
         Raises:
             NoClientError: called outside of a handler or hook.
@@ -195,9 +255,20 @@ class DaebusWebSocket:
                 "send() answers the client whose message is being handled, and here is none; "
                 "to reach all clients write app.websocket.broadcast_to_all(data)"
             )
-        return connection.reply(connection.text_frame(envelope.encode(message_type, data)))
+        return connection.reply(
+            connection.text_frame(envelope.encode(message_type, data)),
+            droppable=droppable,
+            conflate=conflate,
+        )
 
-    def broadcast_to_all(self, data: Any, message_type: str = "broadcast") -> int:
+    def broadcast_to_all(
+        self,
+        data: Any,
+        message_type: str = "broadcast",
+        *,
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> int:
         """Send to every connected client, the one being handled included.
 
         The message is encoded once. A client that does not read costs the others
@@ -206,6 +277,9 @@ class DaebusWebSocket:
         Args:
             data: what JSON can carry.
             message_type: the ``"type"`` of the message.
+            droppable: drop it for clients that are too slow, rather than cut them.
+            conflate: a key; where a message with the same key still waits, this newer one
+                replaces it. For values of which only the latest matters.
 
         Returns:
             How many clients it was sent to or queued for; 0 if the app does not run.
@@ -222,15 +296,18 @@ class DaebusWebSocket:
         if hub is None:
             return 0
         plain = frame(TEXT, payload)
-        if not self._settings.deflate:
-            return sum([c.offer(plain) != GONE for c in hub.registry.snapshot()])
         frames: dict[object, bytes] = {None: plain}
         reached = 0
         for connection in hub.registry.snapshot():
-            key = connection.compression
-            if key not in frames:
-                frames[key] = connection.text_frame(payload)
-            reached += connection.offer(frames[key]) != GONE
+            data_frame = plain
+            if self._settings.deflate:
+                key = connection.compression
+                if key not in frames:
+                    frames[key] = connection.text_frame(payload)
+                data_frame = frames[key]
+            done = connection.offer(data_frame, droppable=droppable, conflate=conflate)
+            if done in (SENT, QUEUED):
+                reached += 1
         return reached
 
     # --- asking -----------------------------------------------------------------
@@ -250,12 +327,38 @@ class DaebusWebSocket:
         hub = self._hub
         return hub is not None and hub.registry.get(client_id) is not None
 
+    def stats(self) -> dict[str, Any]:
+        """Return counts since the start; empty if the app does not run.
+
+        Keys: ``connections``, ``connections_total``, ``messages_in``, ``messages_out``,
+        ``bytes_in``, ``bytes_out``, ``dropped``, ``queued_bytes``, ``queued_messages``,
+        ``slow_consumers``, ``disconnects`` (by reason), ``refused`` (by code), ``errors``
+        (by code), ``handlers`` (by type: ``count``, ``seconds``, ``buckets`` by upper bound
+        in seconds) and ``json`` (the package in use).
+
+        Threads:
+            Any; looks at each connection briefly.
+        """
+        hub = self._hub
+        if hub is None:
+            return {}
+        return {
+            **hub.tally.report(hub.registry.snapshot()),
+            "errors": self._settings.dispatcher.errors(),
+            "json": envelope.package(),
+        }
+
     @property
     def port(self) -> int | None:
         """The port that clients connect to; the real one once the app runs."""
         return self._port if self._port is not None else self._configured_port
 
     # --- for the app ------------------------------------------------------------
+
+    @property
+    def hub(self) -> Hub | None:
+        """The running side, None while the app does not run."""
+        return self._hub
 
     @property
     def own_port(self) -> int | None:

@@ -12,17 +12,20 @@ Rules of this module:
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 from ..errors import ConnectionClosed, StateError
 from ..server.transport import RECV_SIZE, Transport
 from .codec import BINARY, PING, TEXT, Closed, Codec, Event, Ping, close_frame, frame
 from .heartbeat import Heartbeat
+from .info import DisconnectInfo, Times
 from .limits import Limits
 from .sending import CLOSED, GONE, OPEN, Hub, SendingHalf
 
@@ -61,6 +64,7 @@ class Connection(SendingHalf):
         "_lent",
         "_reading",
         "_recv",
+        "_watch",
         "bytes_in",
         "client_id",
         "connected_at",
@@ -70,6 +74,8 @@ class Connection(SendingHalf):
         "remote_address",
         "running",
         "subprotocol",
+        "task",
+        "times",
         "turn",
     )
 
@@ -96,7 +102,10 @@ class Connection(SendingHalf):
         # For the minder, which looks from outside: the same turn twice is no progress.
         self.turn = 0
         self.running: str | None = None  # type of the message that is being handled
+        self.task: asyncio.Task[Any] | None = None  # of an async handler that runs
+        self.times: dict[str, Times] = {}  # how long handlers took, by message type
         self._recv = transport.recv
+        self._watch = hub.watch
         self._codec = codec
         self._heartbeat: Heartbeat | None = None
         self._reading = True  # guarded by: _lock; the owner reads, and has the codec
@@ -320,8 +329,8 @@ class Connection(SendingHalf):
             data = self._recv(RECV_SIZE)
         except OSError:
             data = b""
-        if self._hub.dozing:
-            self._hub.rouse()
+        if self._watch.dozing:
+            self._watch.rouse()
         return self._take(data)
 
     def _take(self, data: bytes) -> bool:
@@ -340,7 +349,10 @@ class Connection(SendingHalf):
                 if not self._ended:
                     self._lose_locked()
                 return False
-            self._sort_locked(events)
+            if len(events) == 1 and events[0].__class__ is str:  # nearly always
+                self._inbox.append(events[0])
+            else:
+                self._sort_locked(events)
         return True
 
     def _sort_locked(self, events: list[Event]) -> None:
@@ -361,6 +373,25 @@ class Connection(SendingHalf):
             self._close_locked(why, final.code, final.reason, final.answer)
 
     # --- the minder's side ------------------------------------------------------
+
+    @property
+    def thread_id(self) -> int:
+        """Identifier of the connection's thread, as in ``threading.get_ident``."""
+        return self._thread_id
+
+    def account(self) -> DisconnectInfo:
+        """Return why it ended (``lost`` while it has not) and its counts."""
+        with self._lock:
+            return DisconnectInfo(
+                self.why,
+                self._code,
+                time.monotonic() - self.connected_at,
+                self.messages_in,
+                self.messages_out,
+                self.bytes_in,
+                self.bytes_out,
+                self.dropped,
+            )
 
     @property
     def busy(self) -> bool:

@@ -9,17 +9,21 @@ Rules of this module:
 
 from __future__ import annotations
 
+import asyncio
 import difflib
-import inspect
 import logging
+import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any
 
 from ..errors import ClientError, DuplicateHandlerError, EncodeError
 from ..server.loop import LoopThread
 from . import envelope
 from .connection import Connection
+from .info import Times
 from .request import WebSocketRequest
 
 __all__ = ["Dispatcher"]
@@ -43,6 +47,8 @@ class Dispatcher:
     def __init__(self, *, debug: bool = False) -> None:
         self.debug = debug
         self._handlers: dict[str, Callable[[WebSocketRequest], Any]] = {}
+        self._lock = threading.Lock()
+        self._errors: Counter[str] = Counter()  # guarded by: _lock
 
     def add(self, kind: str, handler: Callable[[WebSocketRequest], Any]) -> None:
         """Register a handler, sync or async.
@@ -65,6 +71,11 @@ class Dispatcher:
             )
         # One assignment of a new dict: connection threads look things up meanwhile.
         self._handlers = {**self._handlers, kind: handler}
+
+    def errors(self) -> dict[str, int]:
+        """Return how many errors were sent, by code."""
+        with self._lock:
+            return dict(self._errors)
 
     def types(self) -> Iterable[str]:
         """Return the registered message types."""
@@ -89,12 +100,13 @@ class Dispatcher:
             self._refuse(connection, "unknown_type", self._unknown(kind), kind)
             return
         connection.running = kind
+        started = perf_counter()
         try:
             result = handler(WebSocketRequest(connection, kind, payload))
             if result is None:
                 return
-            if inspect.isawaitable(result):
-                result = loop.submit(_await(result)).result()
+            if hasattr(result, "__await__"):
+                result = loop.submit(_await(result, connection)).result()
                 if result is None:
                     return
             connection.reply(connection.text_frame(envelope.encode("response", result)), hold=True)
@@ -102,6 +114,10 @@ class Dispatcher:
             self._failed(connection, kind, exc)
         finally:
             connection.running = None
+            times = connection.times.get(kind)
+            if times is None:
+                times = connection.times[kind] = Times()
+            times.add(perf_counter() - started)
 
     def _failed(self, connection: Connection, kind: str, exc: BaseException) -> None:
         if isinstance(exc, ClientError):
@@ -123,7 +139,10 @@ class Dispatcher:
             data = envelope.error(text, code, kind)
         except EncodeError:  # a ClientError with a text or code that JSON cannot carry
             logger.error("error %r for client %s cannot be sent", code, connection.client_id)
-            data = envelope.error("the handler failed", "handler_error", kind)
+            code = "handler_error"
+            data = envelope.error("the handler failed", code, kind)
+        with self._lock:
+            self._errors[code] += 1
         connection.reply(connection.text_frame(data), hold=True)
 
     def _unknown(self, kind: str) -> str:
@@ -134,5 +153,9 @@ class Dispatcher:
         return f"unknown message type {kind!r}{hint}"
 
 
-async def _await(awaitable: Any) -> Any:
-    return await awaitable
+async def _await(awaitable: Any, connection: Connection) -> Any:
+    connection.task = asyncio.current_task()
+    try:
+        return await awaitable
+    finally:
+        connection.task = None

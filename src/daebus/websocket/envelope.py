@@ -25,11 +25,21 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..errors import EncodeError
+from . import fastjson
 
-__all__ = ["BadMessage", "decode", "encode", "error"]
+__all__ = ["BadMessage", "decode", "encode", "error", "package"]
 
 # Longest part of a client's own text that is repeated to it or shown in a log.
 MAX_ECHO = 128
+
+
+# Chosen once, when the module is imported: both give the same answers.
+_fast: bool = fastjson.AVAILABLE
+
+
+def package() -> str:
+    """Return the name of the JSON package in use."""
+    return "orjson" if _fast else "json"
 
 
 class BadMessage(Exception):
@@ -60,12 +70,14 @@ def decode(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         BadMessage: with code ``bad_json``, ``not_an_object``, ``missing_type`` or ``bad_type``.
     """
-    try:
-        payload, end = _scan(text, 0)
-        if end != len(text):
-            payload = _decoder.decode(text)
-    except (StopIteration, ValueError, RecursionError):
-        payload = _decode_slowly(text)
+    payload = fastjson.loads(text) if _fast else fastjson.UNSURE
+    if payload is fastjson.UNSURE:
+        try:
+            payload, end = _scan(text, 0)
+            if end != len(text):
+                payload = _decoder.decode(text)
+        except (StopIteration, ValueError, RecursionError):
+            payload = _decode_slowly(text)
     if not isinstance(payload, dict):
         raise BadMessage("not_an_object", 'send an object such as {"type": "...", "data": ...}')
     try:
@@ -150,6 +162,10 @@ def encode(kind: str, data: Any) -> bytes:
         EncodeError: the data has no JSON form.
     """
     envelope = {"type": kind, "data": data}
+    if _fast:
+        fast = fastjson.dumps(envelope, _default)
+        if fast is not None:
+            return fast
     try:
         text = _to_text(envelope)
         try:

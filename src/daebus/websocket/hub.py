@@ -12,31 +12,36 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..server.handoff import Refusal, Upgrade
 from ..server.loop import LoopThread
 from ..server.minder import Minder
 from ..server.transport import Transport
-from ..server.workers import ConnectionThreads, join_all
+from ..server.workers import ConnectionThreads, WorkerPool, join_all
 from .codec import Codec
 from .connection import Connection
 from .dispatch import Dispatcher
 from .handshake import Accepted, negotiate
+from .info import SlowConsumerInfo, SlowHandlerInfo
 from .limits import Limits
 from .registry import Registry
+from .tally import Tally
+from .watch import Watch
 
 __all__ = ["Hub", "Settings"]
 
 logger = logging.getLogger("daebus.websocket")
 
-# How often the minder looks for handlers that take long, while there is traffic. Their
-# clients' pings and closes are noticed after two looks at most.
-TICK = 0.1
+HookCall = Callable[[str, Any], object]
+
+# Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
+MAX_NOTICES = 100
 
 
 @dataclass
 class Settings:
-    """What the component was told; the handlers may grow while the hub runs."""
+    """What the component was told; handlers and hooks may be added while the hub runs."""
 
     limits: Limits
     dispatcher: Dispatcher
@@ -45,9 +50,13 @@ class Settings:
     deflate: bool
     path: str | None
     subprotocols: Sequence[str]
+    stack_size: int | None
+    affinity: frozenset[int] | None
     raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
-    on_connect: list[Callable[[str], object]] = field(default_factory=list)
-    on_disconnect: list[Callable[[str], object]] = field(default_factory=list)
+    on_connect: list[HookCall] = field(default_factory=list)
+    on_disconnect: list[HookCall] = field(default_factory=list)
+    on_slow_consumer: list[HookCall] = field(default_factory=list)
+    on_slow_handler: list[HookCall] = field(default_factory=list)
 
 
 class Hub:
@@ -62,14 +71,18 @@ class Hub:
     def __init__(self, settings: Settings, minder: Minder, loop: LoopThread) -> None:
         self.minder = minder
         self.registry = Registry(settings.max_clients)
-        self.threads = ConnectionThreads()
-        self.dozing = True
+        self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
+        self.tally = Tally()
         self._settings = settings
         self._loop = loop
+        self.watch = Watch(
+            self.registry, minder, loop, settings.limits.slow_handler, self._slow_handler
+        )
+        # Hooks that must not wait for the connection they are about.
+        self._notices = WorkerPool("daebus-hook", 1, MAX_NOTICES)
         self._lock = threading.Lock()
         self._stopping = False  # guarded by: _lock
         self._alive: set[Connection] = set()  # guarded by: _lock; until the descriptor is gone
-        self._seen: dict[Connection, int] = {}  # turns at the last tick; the minder's thread
 
     # --- admission --------------------------------------------------------------
 
@@ -83,6 +96,12 @@ class Hub:
         Threads:
             HTTP workers; never waits.
         """
+        refusal = self._admit(upgrade)
+        if refusal is not None:
+            self.tally.refused(refusal.code)
+        return refusal
+
+    def _admit(self, upgrade: Upgrade) -> Refusal | None:
         settings = self._settings
         if not self._known_path(upgrade.path):
             return Refusal(404, "not_found", "there is no WebSocket at this path")
@@ -165,7 +184,9 @@ class Hub:
         if stopping:  # admitted just before the stop, which did not see it
             connection.shut(1001, "", "shutdown")
         logger.info("client %s connected from %s", connection.client_id, connection.remote_address)
-        self._call_hooks("on_connect", self._settings.on_connect, connection)
+        connection.running = "on_connect"
+        self._call_hooks("on_connect", self._settings.on_connect, connection.client_id, None)
+        connection.running = None
         raw = self._settings.raw.get(connection.path)
         if raw is not None:
             self._serve_raw(raw, connection)
@@ -187,57 +208,71 @@ class Hub:
     def _part(self, connection: Connection) -> None:
         connection.end()
         self.left(connection)
-        self._call_hooks("on_disconnect", self._settings.on_disconnect, connection)
+        info = connection.account()
+        self.tally.finished(info, connection.times)
+        self._call_hooks("on_disconnect", self._settings.on_disconnect, connection.client_id, info)
         logger.info(
-            "client %s left: %s, code %d, %.1f s, %d messages in, %d out",
+            "client %s left: %s, code %d, %.1f s, %d messages in, %d out, %d dropped",
             connection.client_id,
-            connection.why,
-            connection.close_code,
-            time.monotonic() - connection.connected_at,
-            connection.messages_in,
-            connection.messages_out,
+            info.reason,
+            info.code,
+            info.seconds,
+            info.messages_in,
+            info.messages_out,
+            info.dropped,
         )
 
-    def _call_hooks(
-        self, name: str, hooks: Sequence[Callable[[str], object]], connection: Connection
-    ) -> None:
+    def _call_hooks(self, name: str, hooks: Sequence[HookCall], client_id: str, info: Any) -> None:
         for hook in tuple(hooks):
             try:
-                result = hook(connection.client_id)
+                result = hook(client_id, info)
                 if hasattr(result, "__await__"):
                     self._loop.submit(_await(result)).result()
             except BaseException:  # one broken hook must not keep the others from running
-                logger.exception("%s hook failed for client %s", name, connection.client_id)
+                logger.exception("%s hook failed for client %s", name, client_id)
 
     def left(self, connection: Connection) -> None:
         """Take a connection out of the registry; any number of calls, from any thread."""
         self.registry.remove(connection)
 
-    # --- watching over handlers -------------------------------------------------
+    # --- slow clients and slow handlers -----------------------------------------
 
-    def rouse(self) -> None:
-        """Look after busy handlers again; the first message after a quiet time calls this."""
-        with self._lock:
-            if not self.dozing or self._stopping:
-                return
-            self.dozing = False
-        self.minder.call_later(TICK, self._tick)
+    def slow_consumer(
+        self, connection: Connection, queued_bytes: int, queued: int, *, cut: bool
+    ) -> None:
+        """Note a client whose outbox is full; called under its lock."""
+        info = SlowConsumerInfo(queued_bytes, queued, cut)
+        # Neither logging nor hooks belong under a lock: the minder takes it from here.
+        self.minder.call_later(0.0, lambda: self._slow_consumer(connection, info))
 
-    def _tick(self) -> None:
-        """Read for connections that are still in the handler of the last tick."""
-        seen: dict[Connection, int] = {}
-        for connection in self.registry.snapshot():
-            if connection.busy:
-                turn = connection.turn
-                if self._seen.get(connection) == turn:
-                    connection.lend(turn)
-                seen[connection] = turn
-        quiet = not seen and not self._seen
-        self._seen = seen
-        if quiet:
-            self.dozing = True
-        else:
-            self.minder.call_later(TICK, self._tick)
+    def _slow_consumer(self, connection: Connection, info: SlowConsumerInfo) -> None:
+        logger.warning(
+            "client %s does not read: %d bytes in %d messages wait; %s",
+            connection.client_id,
+            info.queued_bytes,
+            info.queued_messages,
+            "cutting it" if info.cut else "dropping messages",
+        )
+        self._notify("on_slow_consumer", self._settings.on_slow_consumer, connection, info)
+
+    def _slow_handler(self, connection: Connection | None, info: SlowHandlerInfo) -> None:
+        logger.warning(
+            "handler for %r of client %s has run for %.1f s; it is at:\n%s",
+            info.message_type,
+            "any" if connection is None else connection.client_id,
+            info.seconds,
+            info.stack,
+        )
+        self._notify("on_slow_handler", self._settings.on_slow_handler, connection, info)
+
+    def _notify(
+        self, name: str, hooks: Sequence[HookCall], connection: Connection | None, info: Any
+    ) -> None:
+        if not hooks:
+            return
+        client_id = "" if connection is None else connection.client_id
+        if not self._notices.submit(lambda: self._call_hooks(name, hooks, client_id, info)):
+            logger.warning("%s hooks are not called for client %s: too many wait", name, client_id)
 
     # --- the end ----------------------------------------------------------------
 
@@ -268,10 +303,10 @@ class Hub:
             for connection in alive:
                 connection.abort()
             self._loop.cancel_all()
-        left = join_all(threads, deadline)
-        self._seen = {}
-        return left
+        self.watch.stop()
+        threads += self._notices.stop()
+        return join_all(threads, deadline)
 
 
-async def _await(awaitable: object) -> object:
-    return await awaitable  # type: ignore[misc]  # tested for __await__ by the caller
+async def _await(awaitable: Any) -> Any:
+    return await awaitable

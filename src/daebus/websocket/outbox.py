@@ -7,8 +7,12 @@ whole frames are ever dropped or replaced.
 from __future__ import annotations
 
 from collections import deque
+from typing import Literal
 
-__all__ = ["Outbox"]
+__all__ = ["OnFull", "Outbox"]
+
+# What happens to a message that finds no room.
+OnFull = Literal["disconnect", "drop_oldest", "drop_newest", "block"]
 
 
 class _Entry:
@@ -32,9 +36,21 @@ class Outbox:
 
     Attributes:
         size: bytes queued.
+        dropped: messages dropped or replaced so far.
+        complained: the app was told that this client is slow; for the owner of the outbox.
     """
 
-    __slots__ = ("_count", "_entries", "_keyed", "_max_bytes", "_max_messages", "_offset", "size")
+    __slots__ = (
+        "_count",
+        "_entries",
+        "_keyed",
+        "_max_bytes",
+        "_max_messages",
+        "_offset",
+        "complained",
+        "dropped",
+        "size",
+    )
 
     def __init__(self, max_bytes: int, max_messages: int) -> None:
         self._max_bytes = max_bytes
@@ -44,6 +60,8 @@ class Outbox:
         self._offset = 0  # how much of the first entry is written
         self._count = 0
         self.size = 0
+        self.dropped = 0
+        self.complained = False
 
     def __len__(self) -> int:
         return self._count
@@ -58,6 +76,38 @@ class Outbox:
     def low(self) -> bool:
         """True below half of both bounds: the moment to let a waiting writer go on."""
         return self.size * 2 <= self._max_bytes and self._count * 2 <= self._max_messages
+
+    def admit(
+        self, frame: bytes, on_full: OnFull, *, droppable: bool, key: str | None
+    ) -> bool | None:
+        """Queue a message, or do what was agreed for a full outbox.
+
+        Messages marked droppable go first, whatever was agreed for the others.
+
+        Args:
+            frame: a whole frame.
+            on_full: see ``OnFull``; ``"block"`` drops here, for its waiting is over.
+            droppable: this message may be dropped.
+            key: replace the queued message that has the same one.
+
+        Returns:
+            True if it is queued, False if it is dropped, None if the client must go.
+        """
+        size = len(frame)
+        if key is not None and self.replace(frame, key):
+            self.dropped += 1
+            return True
+        if not self.has_room(size) and not droppable:
+            self.drop_oldest(size, droppable_only=True)
+            if on_full == "drop_oldest":
+                self.drop_oldest(size)
+        if self.has_room(size):
+            self.push(frame, droppable=droppable, key=key)
+            return True
+        if on_full == "disconnect" and not droppable:
+            return None
+        self.dropped += 1
+        return False
 
     def push(
         self, frame: bytes, offset: int = 0, *, droppable: bool = False, key: str | None = None
@@ -88,7 +138,7 @@ class Outbox:
         """Make room for a frame of that many bytes.
 
         Returns:
-            How many frames were dropped; less than needed if none is left to drop.
+            How many frames were dropped; there may be no room still.
         """
         dropped = 0
         for entry in self._entries:
@@ -98,6 +148,7 @@ class Outbox:
                 continue
             self._remove(entry)
             dropped += 1
+        self.dropped += dropped
         return dropped
 
     def clear(self) -> int:
@@ -111,6 +162,7 @@ class Outbox:
             if entry.frame and not self._begun(entry):
                 self._remove(entry)
                 dropped += 1
+        self.dropped += dropped
         return dropped
 
     def chunk(self, limit: int = 262144) -> bytes | memoryview:

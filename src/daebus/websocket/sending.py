@@ -27,8 +27,20 @@ from .outbox import Outbox
 
 if TYPE_CHECKING:
     from .connection import Connection
+    from .watch import Watch
 
-__all__ = ["CLOSED", "CLOSING", "CONNECTING", "GONE", "OPEN", "QUEUED", "SENT", "SendingHalf"]
+__all__ = [
+    "CLOSED",
+    "CLOSING",
+    "CONNECTING",
+    "DROPPED",
+    "GONE",
+    "OPEN",
+    "QUEUED",
+    "SENT",
+    "Hub",
+    "SendingHalf",
+]
 
 CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 
@@ -36,6 +48,8 @@ CONNECTING, OPEN, CLOSING, CLOSED = range(4)
 GONE: Final = 0
 SENT: Final = 1
 QUEUED: Final = 2
+DROPPED: Final = 3
+_TAKEN = (SENT, QUEUED)
 
 # Replies held back to leave in one write; beyond this many bytes they go out.
 MAX_HELD = 65536
@@ -45,13 +59,15 @@ class Hub(Protocol):
     """What a connection needs of the one that admitted it."""
 
     minder: Minder
-    dozing: bool
-
-    def rouse(self) -> None:
-        """Start watching for handlers that take long."""
+    watch: Watch
 
     def left(self, connection: Connection) -> None:
         """Take the connection out of the registry; any number of calls."""
+
+    def slow_consumer(
+        self, connection: Connection, queued_bytes: int, queued: int, *, cut: bool
+    ) -> None:
+        """Note a client whose outbox is full; called under its lock, must not wait."""
 
 
 class SendingHalf:
@@ -141,17 +157,19 @@ class SendingHalf:
         """Tell whether this is the connection's own thread."""
         return threading.get_ident() == self._thread_id
 
-    def offer(self, data: bytes) -> int:
+    def offer(self, data: bytes, *, droppable: bool = False, conflate: str | None = None) -> int:
         """Write a frame now, or queue it; never wait.
 
-        A client that cannot keep up must not cost the others memory or time: a full
-        outbox ends its connection.
+        A client that cannot keep up must not cost the others memory or time: what
+        happens when its outbox is full is ``on_full`` of the limits.
 
         Args:
             data: one or more whole frames.
+            droppable: it may be dropped rather than end a slow client.
+            conflate: replace a queued frame that has the same key.
 
         Returns:
-            ``SENT``, ``QUEUED``, or ``GONE``: not open (any more), the frame is dropped.
+            ``SENT``, ``QUEUED``, ``DROPPED``, or ``GONE``: not open (any more).
 
         Threads:
             Any. Takes ``_lock`` briefly; never waits for the network.
@@ -160,33 +178,40 @@ class SendingHalf:
             if self._state != OPEN:
                 return GONE
             if self._held:
-                data = self._take_held_locked(data)
+                self._flush_held_locked()
             if self._outbox is None:
-                done = self._write_locked(data)
-            elif self._outbox.has_room(len(data)):
-                self._outbox.push(data)
-                done = QUEUED
+                done = self._write_locked(data, conflate)
             else:
-                self._cut_slow_locked()
-                done = GONE
+                done = self._queue_locked(self._outbox, data, droppable, conflate)
+            if done == DROPPED:
+                return DROPPED
             if done != GONE:
                 self.messages_out += 1
                 return done
         self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
         return GONE
 
-    def reply(self, data: bytes, *, hold: bool = False) -> bool:
-        """Send from a handler: as ``offer``, but the owner waits for room in its outbox.
+    def reply(
+        self,
+        data: bytes,
+        *,
+        hold: bool = False,
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> bool:
+        """Send from a handler: as ``offer``, but the owner may wait for room in its outbox.
 
         Args:
             data: one whole frame.
             hold: let it leave with the replies to the messages that came along.
+            droppable: as for ``offer``; it does not wait then.
+            conflate: as for ``offer``; it does not wait then.
 
         Returns:
-            False if the connection is no longer open.
+            False if the connection is no longer open, or the message was dropped.
         """
         if threading.get_ident() != self._thread_id:
-            return self.offer(data) != GONE
+            return self.offer(data, droppable=droppable, conflate=conflate) in _TAKEN
         if hold and self._more and self._held_size < MAX_HELD:
             with self._lock:
                 if self._state != OPEN:
@@ -195,9 +220,17 @@ class SendingHalf:
                 self._held_size += len(data)
                 self.messages_out += 1
                 return True
-        if self._outbox is not None:
+        if self._held:
+            with self._lock:
+                data = self._take_held_locked(data)
+        if self._outbox is not None and self._limits.waits and not (droppable or conflate):
             self._wait_for_room(len(data))
-        return self.offer(data) != GONE
+        return self.offer(data, droppable=droppable, conflate=conflate) in _TAKEN
+
+    def queued(self) -> tuple[int, int]:
+        """Return how many bytes and messages wait in the outbox."""
+        with self._lock:
+            return (0, 0) if self._outbox is None else (self._outbox.size, len(self._outbox))
 
     def flush_held(self) -> None:
         """Let replies go that wait for others: the next handler takes long."""
@@ -243,7 +276,24 @@ class SendingHalf:
                     return
                 room.wait(rest)
 
-    def _write_locked(self, data: bytes) -> int:
+    def _queue_locked(
+        self, outbox: Outbox, data: bytes, droppable: bool, conflate: str | None
+    ) -> int:
+        """Queue a frame behind others, as ``on_full`` says if there is no room."""
+        before = outbox.dropped
+        taken = outbox.admit(data, self._limits.on_full, droppable=droppable, key=conflate)
+        self.dropped += outbox.dropped - before
+        if taken and outbox.dropped == before:
+            return QUEUED
+        if not outbox.complained and conflate is None:
+            outbox.complained = True
+            self._hub.slow_consumer(self, outbox.size, len(outbox), cut=taken is None)  # type: ignore[arg-type]  # Connection is the only subclass
+        if taken is None:
+            self._cut_slow_locked(outbox)
+            return GONE
+        return QUEUED if taken else DROPPED
+
+    def _write_locked(self, data: bytes, conflate: str | None = None) -> int:
         """Hand a frame to the socket; queue the rest for the minder."""
         try:
             written = self._try_send(data)
@@ -254,7 +304,7 @@ class SendingHalf:
         if written == len(data):
             return SENT
         self._outbox = Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
-        self._outbox.push(data, written)
+        self._outbox.push(data, written, key=conflate)
         self._attend_locked()
         return QUEUED
 
@@ -312,12 +362,11 @@ class SendingHalf:
             self._state = CLOSING
         self._set_cancelled_locked()
 
-    def _cut_slow_locked(self) -> None:
+    def _cut_slow_locked(self, outbox: Outbox) -> None:
         """End a client that does not read; say 1013 if it reads after all, for a moment."""
         self._note_locked("slow_consumer", 1013, "too slow")
-        assert self._outbox is not None
-        self.dropped += self._outbox.clear() + 1
-        self._outbox.push(close_frame(1013, "too slow"))
+        self.dropped += outbox.clear() + 1
+        outbox.push(close_frame(1013, "too slow"))
         self._state = CLOSING
         self._ended = True
         self._set_cancelled_locked()

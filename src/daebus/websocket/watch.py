@@ -1,0 +1,147 @@
+"""Looking after handlers that take long, from the minder's thread.
+
+While a handler runs nobody reads its client. After two looks the minder reads in its
+place, so that pings are answered and a close is seen; and after ``slow_handler``
+seconds it says where the handler is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+
+from ..server.loop import LoopThread
+from ..server.minder import Minder
+from .connection import Connection
+from .info import SlowHandlerInfo
+from .registry import Registry
+
+__all__ = ["Watch", "stack_of"]
+
+logger = logging.getLogger("daebus.websocket")
+
+# Seconds between two looks, while there is traffic; in quiet times there are none.
+TICK = 0.1
+
+
+def stack_of(connection: Connection) -> str:
+    """Return where a connection's handler is, as text; an async one's coroutine too."""
+    parts = []
+    task = connection.task
+    if task is not None:
+        for coroutine in task.get_stack():
+            parts += traceback.format_stack(coroutine, limit=1)
+    else:
+        frame = sys._current_frames().get(connection.thread_id)
+        if frame is not None:
+            parts = traceback.format_stack(frame)
+    return "".join(parts).rstrip()
+
+
+class _Seen:
+    """What a busy connection was doing at the last look."""
+
+    __slots__ = ("reported", "since", "turn", "what")
+
+    def __init__(self, turn: int, what: int, now: float) -> None:
+        self.turn = turn
+        self.what = what
+        self.since = now
+        self.reported = False
+
+
+class Watch:
+    """Ticks while connections are busy, sleeps while none is.
+
+    Args:
+        registry: whose connections are looked at.
+        minder: on whose thread.
+        loop: its thread is watched too.
+        slow_handler: seconds; None reports nothing.
+        report: called with the slow connection (None for the loop) and what is known.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        minder: Minder,
+        loop: LoopThread,
+        slow_handler: float | None,
+        report: Callable[[Connection | None, SlowHandlerInfo], None],
+    ) -> None:
+        self.dozing = True
+        self._registry = registry
+        self._minder = minder
+        self._loop = loop
+        self._slow_handler = slow_handler
+        self._report = report
+        self._lock = threading.Lock()
+        self._stopped = False  # guarded by: _lock
+        self._seen: dict[Connection, _Seen] = {}  # only the minder's thread
+        self._loop_reported = False  # only the minder's thread
+
+    def rouse(self) -> None:
+        """Look again; the first message after a quiet time calls this."""
+        with self._lock:
+            if not self.dozing or self._stopped:
+                return
+            self.dozing = False
+        self._minder.call_later(TICK, self._tick)
+
+    def stop(self) -> None:
+        """Look no more."""
+        with self._lock:
+            self._stopped = True
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        seen: dict[Connection, _Seen] = {}
+        for connection in self._registry.snapshot():
+            if connection.busy:
+                seen[connection] = self._look(connection, now)
+        quiet = not seen and not self._seen
+        self._seen = seen
+        if seen:
+            self._look_at_loop()
+        with self._lock:
+            if quiet or self._stopped:
+                self.dozing = not self._stopped
+                self._seen = {}
+                return
+        self._minder.call_later(TICK, self._tick)
+
+    def _look(self, connection: Connection, now: float) -> _Seen:
+        turn, what = connection.turn, connection.messages_in
+        last = self._seen.get(connection)
+        if last is None or (last.turn, last.what) != (turn, what):
+            return _Seen(turn, what, now)
+        connection.lend(turn)
+        seconds = now - last.since
+        running = connection.running
+        if (
+            running is not None
+            and self._slow_handler is not None
+            and seconds >= self._slow_handler
+            and not last.reported
+        ):
+            last.reported = True
+            self._report(connection, SlowHandlerInfo(running, seconds, stack_of(connection)))
+        return last
+
+    def _look_at_loop(self) -> None:
+        """See whether a handler blocks the loop's thread, and with it all async handlers."""
+        thread = self._loop.thread
+        if self._slow_handler is None or thread is None:
+            return
+        seconds = self._loop.probe()
+        if seconds < self._slow_handler:
+            self._loop_reported = False
+        elif not self._loop_reported:
+            self._loop_reported = True
+            frame = sys._current_frames().get(thread.ident or 0)
+            stack = "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
+            self._report(None, SlowHandlerInfo("(the loop thread)", seconds, stack))
