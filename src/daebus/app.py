@@ -332,7 +332,7 @@ class Daebus:
         self.stop()
 
     def run(self, *, timeout: float = 10.0) -> None:
-        """Start, wait until something stops the app, and return.
+        """Start unless it runs, wait until something stops the app, and return.
 
         In the main thread SIGINT and SIGTERM stop it; a second one leaves at once.
         SIGUSR1 prints what ``dump`` does. The previous handlers are restored. In another
@@ -341,12 +341,13 @@ class Daebus:
         Args:
             timeout: seconds for the stop.
         """
-        stop = threading.Event()
+        # No Event: setting one in a signal handler can deadlock with its own waiter.
+        signals: list[int] = []
 
         def on_signal(number: int, frame: FrameType | None) -> None:
-            if stop.is_set():
+            signals.append(number)
+            if len(signals) > 1:
                 raise SystemExit(128 + number)
-            stop.set()
 
         previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -357,8 +358,9 @@ class Daebus:
                     signal.SIGUSR1, lambda number, frame: self.dump()
                 )
         try:
-            self.start()
-            while not stop.is_set() and not self._stopped.wait(_SIGNAL_POLL):
+            if not self.running:
+                self.start()
+            while not signals and not self._stopped.wait(_SIGNAL_POLL):
                 pass
             self._stop_interruptibly(timeout)
         finally:

@@ -49,6 +49,20 @@ class RequestError(DaebusError):
         self.code = data.get("code")
 
 
+class _Client(simple_websocket.Client):
+    def handshake(self) -> None:
+        # Frames that came in one read with the 101 would stay unseen until more bytes
+        # arrive; read byte by byte, the handshake takes none of them.
+        size, self.receive_bytes = self.receive_bytes, 1
+        try:
+            super().handshake()
+        except BaseException:
+            if self.sock is not None:
+                self.sock.close()
+            raise
+        self.receive_bytes = size
+
+
 class AppClient:
     """One WebSocket client of an app.
 
@@ -89,7 +103,7 @@ class AppClient:
                 _users[self._app] = _users.get(self._app, 0) + 1
                 self._holds = True
         try:
-            self._socket = simple_websocket.Client.connect(
+            self._socket = _Client(
                 f"ws://{self._app.http.host}:{self._app.websocket.port}{self._path}",
                 headers=self._headers,  # type: ignore[arg-type]  # str works, see wsproto
                 subprotocols=self._subprotocols,

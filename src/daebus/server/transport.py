@@ -16,14 +16,14 @@ import select
 import socket
 from collections.abc import Callable
 
-__all__ = ["RECV_SIZE", "Transport"]
+__all__ = ["DONTWAIT", "RECV_SIZE", "Transport"]
 
 # One read: large enough that bulk data costs few calls, small enough that
 # thousands of blocked readers do not matter (CPython allocates it per call).
 RECV_SIZE = 65536
 
 # Windows has no such flag; there the socket is made non-blocking instead.
-_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Transport:
@@ -34,17 +34,20 @@ class Transport:
 
     Attributes:
         recv: ``recv(size) -> bytes``, waits for data; ``b""`` is the end of the
-            stream. The socket's own method where the platform allows, because
-            this call is made once for every message.
+            stream.
+        send: ``send(data, DONTWAIT) -> int``, how much the kernel took at once; raises
+            ``BlockingIOError`` for nothing. Both are the socket's own methods where the
+            platform allows, because each is called once for every message.
     """
 
-    __slots__ = ("_closed", "_sock", "recv")
+    __slots__ = ("_closed", "_sock", "recv", "send")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._closed = False
         self.recv: Callable[[int], bytes]
-        if _DONTWAIT:
+        self.send: Callable[[bytes | memoryview, int], int] = sock.send
+        if DONTWAIT:
             sock.settimeout(None)
             self.recv = sock.recv
         else:
@@ -65,7 +68,7 @@ class Transport:
             OSError: the connection is broken.
         """
         try:
-            return self._sock.recv(size, _DONTWAIT)
+            return self._sock.recv(size, DONTWAIT)
         except BlockingIOError:
             return None
 
@@ -82,7 +85,7 @@ class Transport:
             Any, one at a time. Never waits.
         """
         try:
-            return self._sock.send(data, _DONTWAIT)
+            return self._sock.send(data, DONTWAIT)
         except BlockingIOError:
             return 0
 

@@ -277,7 +277,9 @@ class Codec:
             # fresh object does not know of the fragments.
             self._protocol = None
         if self._protocol is None:
-            self._protocol = ServerProtocol(state=OPEN, max_size=self._max_message_size)
+            # The limit is that of messages; control frames are bounded by themselves.
+            limit = None if first & 0x0F == CLOSE else self._max_message_size
+            self._protocol = ServerProtocol(state=OPEN, max_size=limit)
             self._protocol.extensions = list(self._extensions)
         protocol = self._protocol
         protocol.receive_data(whole)
@@ -302,6 +304,8 @@ class Codec:
         if part.opcode is Opcode.TEXT:
             # Broken UTF-8 is noticed in the fragment it stands in, not at the end.
             self._text = codecs.getincrementaldecoder("utf-8")()
+        if self._size + len(part.data) > self._max_message_size:
+            return self._too_big()  # zlib takes "no bytes left" for "no limit"
         data: str | BytesLike = part.data
         if self._text is not None:
             try:

@@ -334,7 +334,7 @@ class Connection(SendingHalf):
         return self._take(data)
 
     def _take(self, data: bytes) -> bool:
-        """Put what was read through the codec; the reader stops being the owner.
+        """Put what was read through the codec; from now on the minder may read.
 
         Returns:
             False at the end of the stream.

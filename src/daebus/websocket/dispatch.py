@@ -109,7 +109,7 @@ class Dispatcher:
                 result = loop.submit(_await(result, connection)).result()
                 if result is None:
                     return
-            connection.reply(connection.text_frame(envelope.encode("response", result)), hold=True)
+            connection.answer(connection.text_frame(envelope.encode("response", result)))
         except BaseException as exc:  # a SystemExit must not end the connection's thread
             self._failed(connection, kind, exc)
         finally:
@@ -143,7 +143,7 @@ class Dispatcher:
             data = envelope.error("the handler failed", code, kind)
         with self._lock:
             self._errors[code] += 1
-        connection.reply(connection.text_frame(data), hold=True)
+        connection.answer(connection.text_frame(data))
 
     def _unknown(self, kind: str) -> str:
         if len(kind) > _MAX_SUGGEST:

@@ -35,7 +35,7 @@ class Heartbeat:
         self._minder = minder
         self._interval = limits.ping_interval
         self._timeout = limits.ping_timeout
-        self._pinged = False
+        self._pinged: float | None = None  # when the ping went out that waits for an answer
         self._timer = minder.call_later(self._interval, self._beat)
 
     def stop(self) -> None:
@@ -50,14 +50,15 @@ class Heartbeat:
 
     def _check(self, idle: float) -> float | None:
         """Act on that many seconds of silence; return when to look again."""
+        if self._pinged is not None and self._connection.last_in >= self._pinged:
+            self._pinged = None  # answered, perhaps long before this timer
         if idle < self._interval:
-            self._pinged = False
             return self._interval - idle
         if self._timeout is None:
             self._connection.offer(_PING)
             return self._interval
-        if not self._pinged:
-            self._pinged = True
+        if self._pinged is None:
+            self._pinged = time.monotonic()
             self._connection.offer(_PING)
             return self._timeout
         if idle < self._interval + self._timeout:

@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ..server.minder import Minder
-from ..server.transport import Transport
+from ..server.transport import DONTWAIT, Transport
 from .codec import PONG, close_frame, frame
 from .limits import Limits
 from .outbox import Outbox
@@ -87,6 +87,7 @@ class SendingHalf:
         "_outbox",
         "_released",
         "_room",
+        "_send",
         "_state",
         "_text",
         "_thread_id",
@@ -104,6 +105,7 @@ class SendingHalf:
         self.bytes_out = 0
         self.dropped = 0
         self._transport = transport
+        self._send = transport.send
         self._try_send = transport.try_send
         self._limits = limits
         self._hub = hub
@@ -177,6 +179,21 @@ class SendingHalf:
         with self._lock:
             if self._state != OPEN:
                 return GONE
+            if self._outbox is None and not self._held:
+                # Nothing waits: one call hands the frame over. Nearly always.
+                try:
+                    written = self._send(data, DONTWAIT)
+                except OSError:  # full, or broken: the long way finds out
+                    written = 0
+                if written == len(data):
+                    self.bytes_out += written
+                    self.messages_out += 1
+                    return SENT
+                if written:
+                    self.bytes_out += written
+                    self.messages_out += 1
+                    self._start_outbox_locked(data, written, conflate)
+                    return QUEUED
             if self._held:
                 self._flush_held_locked()
             if self._outbox is None:
@@ -191,19 +208,31 @@ class SendingHalf:
         self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
         return GONE
 
-    def reply(
-        self,
-        data: bytes,
-        *,
-        hold: bool = False,
-        droppable: bool = False,
-        conflate: str | None = None,
-    ) -> bool:
+    def answer(self, data: bytes) -> None:
+        """Send the one automatic answer to a message; it may leave with the next ones.
+
+        Threads:
+            The owner; may wait for room in its outbox.
+        """
+        if self._more and self._outbox is None and self._held_size < MAX_HELD:
+            with self._lock:
+                if self._state == OPEN:
+                    self._held.append(data)
+                    self._held_size += len(data)
+                    self.messages_out += 1
+            return
+        if self._held:
+            with self._lock:
+                data = self._take_held_locked(data)
+        if self._outbox is not None and self._limits.waits:
+            self._wait_for_room(len(data))
+        self.offer(data)
+
+    def reply(self, data: bytes, *, droppable: bool = False, conflate: str | None = None) -> bool:
         """Send from a handler: as ``offer``, but the owner may wait for room in its outbox.
 
         Args:
             data: one whole frame.
-            hold: let it leave with the replies to the messages that came along.
             droppable: as for ``offer``; it does not wait then.
             conflate: as for ``offer``; it does not wait then.
 
@@ -212,17 +241,6 @@ class SendingHalf:
         """
         if threading.get_ident() != self._thread_id:
             return self.offer(data, droppable=droppable, conflate=conflate) in _TAKEN
-        if hold and self._more and self._held_size < MAX_HELD:
-            with self._lock:
-                if self._state != OPEN:
-                    return False
-                self._held.append(data)
-                self._held_size += len(data)
-                self.messages_out += 1
-                return True
-        if self._held:
-            with self._lock:
-                data = self._take_held_locked(data)
         if self._outbox is not None and self._limits.waits and not (droppable or conflate):
             self._wait_for_room(len(data))
         return self.offer(data, droppable=droppable, conflate=conflate) in _TAKEN
@@ -303,10 +321,14 @@ class SendingHalf:
         self.bytes_out += written
         if written == len(data):
             return SENT
+        self._start_outbox_locked(data, written, conflate)
+        return QUEUED
+
+    def _start_outbox_locked(self, data: bytes, written: int, conflate: str | None) -> None:
+        """Leave the rest of a frame to the minder."""
         self._outbox = Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
         self._outbox.push(data, written, key=conflate)
         self._attend_locked()
-        return QUEUED
 
     def _drain_outbox_locked(self) -> None:
         """Go on writing what is queued; for the minder, when the socket takes more."""
