@@ -117,7 +117,12 @@ class Dispatcher:
             times = connection.times.get(kind)
             if times is None:
                 times = connection.times[kind] = Times()
-            times.add(perf_counter() - started)
+            elapsed = perf_counter() - started
+            if elapsed < 0.001:
+                times.seconds += elapsed
+                times.buckets[0] += 1
+            else:
+                times.add(elapsed)
 
     def _failed(self, connection: Connection, kind: str, exc: BaseException) -> None:
         if isinstance(exc, ClientError):

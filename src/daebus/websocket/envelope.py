@@ -21,7 +21,7 @@ import json
 import json.encoder
 import json.scanner
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from ..errors import EncodeError
@@ -125,26 +125,39 @@ def _default(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} has no JSON form")
 
 
-def _make_encoder(ensure_ascii: bool) -> Callable[[Any], str]:
+def _make_chunks(ensure_ascii: bool) -> Callable[[Any, int], Iterable[str]]:
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # an interpreter without the C accelerator
-        return json.JSONEncoder(
+        encoder = json.JSONEncoder(
             default=_default,
             ensure_ascii=ensure_ascii,
             allow_nan=False,
             check_circular=False,
             separators=(",", ":"),
-        ).encode
+        )
+        return lambda value, level: encoder.iterencode(value)
     quote = json.encoder.encode_basestring_ascii if ensure_ascii else json.encoder.encode_basestring
     # No dictionary of markers: it would be shared by all threads. A circular
     # reference ends in RecursionError instead.
-    chunks = make(None, _default, quote, None, ":", ",", False, False, False)
-    join = "".join
-    return lambda value: join(chunks(value, 0))
+    chunks: Callable[[Any, int], Iterable[str]] = make(
+        None, _default, quote, None, ":", ",", False, False, False
+    )
+    return chunks
 
 
-_to_text = _make_encoder(ensure_ascii=False)
-_to_ascii = _make_encoder(ensure_ascii=True)
+_chunks = _make_chunks(ensure_ascii=False)
+_ascii_chunks = _make_chunks(ensure_ascii=True)
+
+# What stands before the data, by message type; a program has few of them.
+_heads: dict[str, str] = {}
+_MAX_HEADS = 1000
+
+
+def _head(kind: str) -> str:
+    head = "{" + f'"type":{json.dumps(kind)},"data":'
+    if len(_heads) < _MAX_HEADS:
+        _heads[kind] = head
+    return head
 
 
 def encode(kind: str, data: Any) -> bytes:
@@ -161,17 +174,16 @@ def encode(kind: str, data: Any) -> bytes:
     Raises:
         EncodeError: the data has no JSON form.
     """
-    envelope = {"type": kind, "data": data}
     if _fast:
-        fast = fastjson.dumps(envelope, _default)
+        fast = fastjson.dumps({"type": kind, "data": data}, _default)
         if fast is not None:
             return fast
+    head = _heads.get(kind) or _head(kind)
     try:
-        text = _to_text(envelope)
         try:
-            return text.encode()
+            return "".join((head, *_chunks(data, 0), "}")).encode()
         except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
-            return _to_ascii(envelope).encode()
+            return "".join((head, *_ascii_chunks(data, 0), "}")).encode()
     except RecursionError:
         raise EncodeError(
             f"the data of the {kind!r} message contains itself, or is nested too deep; "

@@ -78,7 +78,7 @@ class Times:
     def add(self, seconds: float) -> None:
         """Count one call."""
         self.seconds += seconds
-        self.buckets[0 if seconds < 0.001 else bisect_right(BUCKETS, seconds)] += 1
+        self.buckets[bisect_right(BUCKETS, seconds)] += 1
 
     def merge(self, other: Times) -> None:
         """Add the counts of another."""

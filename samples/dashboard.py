@@ -1,0 +1,121 @@
+"""An old boiler daemon, and the few lines that give it a live page.
+
+The daemon is ``Boiler`` and the ``while True:`` loop in ``main``; both were there before.
+Every line that daebus needs stands between the two rulers, or ends in ``# daebus``.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from _common import exit_without_port, port_from_environment
+from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
+
+STEP = 0.25  # seconds between two readings
+Message = dict[str, Any]
+
+
+class Boiler:
+    """Simulate a steam boiler with a lazy burner and a steam draw that comes in waves."""
+
+    lowest, highest = 100, 180  # set-points in degrees Celsius that the plant allows
+
+    def __init__(self) -> None:
+        self.seconds, self.temperature, self.set_point = 0.0, 120.0, 140.0
+        self.burning, self.alarm, self._heat = False, False, 0.0
+
+    @property
+    def pressure(self) -> float:
+        """Saturated steam over water, in bar (Antoine's equation)."""
+        return float(10 ** (8.14019 - 1810.94 / (244.485 + self.temperature)) / 750.06)
+
+    def step(self, dt: float) -> str | None:
+        """Advance by ``dt`` seconds; return the text of an alarm that came or went."""
+        self.seconds += dt
+        if abs(self.temperature - self.set_point) > 1:
+            self.burning = self.temperature < self.set_point
+        self._heat += (12 * self.burning - self._heat) * dt / 0.6
+        draw = 0.025 + 0.01 * math.sin(self.seconds / 9)
+        self.temperature += (self._heat - draw * (self.temperature - 20)) * dt
+        limit = 7.5 if self.alarm else 8.0  # bar; the gap keeps it from ringing on and off
+        if (self.pressure > limit) == self.alarm:
+            return None
+        self.alarm = not self.alarm
+        return "pressure above 8 bar, lower the set-point" if self.alarm else "pressure is normal"
+
+    def reading(self) -> Message:
+        """Return what the daemon has always written to its log."""
+        reading = {"time": time.time(), "temperature": self.temperature, "pressure": self.pressure}
+        return {**reading, "set_point": self.set_point, "burning": self.burning}
+
+
+boiler, lock = Boiler(), threading.Lock()  # handlers run in threads of their own
+readings: deque[Message] = deque(maxlen=480)  # guarded by: lock
+alarms: deque[Message] = deque(maxlen=20)  # guarded by: lock
+
+# -------------------------------------------------------------------------- daebus, from here
+app = Daebus("boiler")
+page = Path(__file__).parent / "dashboard"
+http = app.attach(DaebusHttp(port=port_from_environment(), static=page))
+websocket = app.attach(DaebusWebSocket())
+
+
+@app.socket("history")
+def history(req: WebSocketRequest) -> None:
+    with lock:
+        past = {"readings": list(readings), "alarms": list(alarms)}
+    websocket.send(past, message_type="history")
+
+
+@app.socket("set_point")
+def change_set_point(req: WebSocketRequest) -> Message:
+    value: Any = req.data.get("value") if isinstance(req.data, dict) else None
+    if type(value) not in (int, float) or not boiler.lowest <= value <= boiler.highest:
+        wanted = f"a number from {boiler.lowest} to {boiler.highest} °C"
+        raise ClientError(f"the set-point must be {wanted}", code="bad_set_point")
+    with lock:
+        boiler.set_point = float(value)
+    return {"set_point": float(value)}
+
+
+@websocket.on_connect
+@websocket.on_disconnect
+def tell_client_count(client_id: str) -> None:
+    websocket.broadcast_to_all({"count": websocket.get_client_count()}, message_type="clients")
+
+
+# -------------------------------------------------------------------------- daebus, to here
+
+
+def main() -> None:
+    asked_to_stop: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: asked_to_stop.append(number))
+    try:
+        app.start()  # daebus
+    except OSError as error:
+        exit_without_port("dashboard", http.port, error)
+    print(f"boiler dashboard: http://127.0.0.1:{http.port}/  (Ctrl-C ends it)", flush=True)
+    while True:
+        with lock:
+            text = boiler.step(STEP)
+            reading = boiler.reading()
+            alarm = {"time": reading["time"], "active": boiler.alarm, "text": text}
+            readings.append(reading)
+            if text:
+                alarms.append(alarm)
+        websocket.broadcast_to_all(reading, message_type="reading")  # daebus
+        if text:
+            websocket.broadcast_to_all(alarm, message_type="alarm")  # daebus
+        if asked_to_stop:
+            break
+        time.sleep(STEP)
+    app.stop()  # daebus
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Samples as a user runs them: a process of its own, found by the line it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import simple_websocket
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 20.0  # seconds until a test gives up on an event
+
+
+class Sample:
+    """One running sample; its output is read by a thread, so no pipe fills up."""
+
+    def __init__(self, name: str, port: str = "0") -> None:
+        paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "samples" / f"{name}.py")],
+            env={**os.environ, "PORT": port, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.output: list[str] = []
+        self.port = 0
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, name=f"read-{name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def wait_until_listening(self) -> None:
+        """Take the port from the address that the sample prints."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            assert line is not None, f"the sample ended: {''.join(self.output)}"
+            self.output.append(line)
+            if match := re.search(r"http://127\.0\.0\.1:(\d+)/", line):
+                self.port = int(match[1])
+                return
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; return the exit code and everything printed."""
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        while (line := self._lines.get_nowait()) is not None:
+            self.output.append(line)
+        return code, "".join(self.output)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+class Client:
+    """A WebSocket client that speaks the envelope over an independent stack."""
+
+    def __init__(self, sample: Sample) -> None:
+        self._socket = simple_websocket.Client(f"ws://127.0.0.1:{sample.port}/")
+
+    def send(self, message_type: str, data: object) -> None:
+        self._socket.send(json.dumps({"type": message_type, "data": data}))
+
+    def receive(self, message_type: str, wanted: Callable[[Any], bool] = lambda data: True) -> Any:
+        """Return the data of the next message of that type that is wanted; skip the others."""
+        deadline = time.monotonic() + PATIENCE
+        while (left := deadline - time.monotonic()) > 0:
+            text = self._socket.receive(timeout=left)
+            if text is None:
+                break
+            message = json.loads(text)
+            if message["type"] == message_type and wanted(message["data"]):
+                return message["data"]
+        raise AssertionError(f"no {message_type!r} message came within {PATIENCE} seconds")
+
+    def close(self) -> None:
+        if self._socket.connected:
+            self._socket.close()
+        thread: Any = self._socket.thread
+        thread.join(PATIENCE)
+
+
+@pytest.fixture
+def run_sample() -> Iterator[Callable[..., Sample]]:
+    """Start samples and end them with the test: ``run_sample("chat", port="0")``."""
+    started: list[Sample] = []
+
+    def run(name: str, port: str = "0", listening: bool = True) -> Sample:
+        sample = Sample(name, port)
+        started.append(sample)
+        if listening:
+            sample.wait_until_listening()
+        return sample
+
+    yield run
+    for sample in started:
+        sample.close()
+
+
+@pytest.fixture
+def open_client() -> Iterator[Callable[[Sample], Client]]:
+    """Open WebSocket clients and close them with the test."""
+    clients: list[Client] = []
+
+    def connect(sample: Sample) -> Client:
+        client = Client(sample)
+        clients.append(client)
+        return client
+
+    yield connect
+    for client in clients:
+        client.close()

@@ -1,0 +1,180 @@
+"""The samples do what they promise, seen from outside of their process."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+OpenClient = Callable[[Any], Any]
+Run = Callable[..., Any]
+SAMPLES = ["dashboard", "chat"]
+
+
+def fetch(url: str) -> tuple[str, str]:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        return answer.headers.get_content_type(), answer.read().decode()
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_page_and_the_files_it_names_are_served(run_sample: Run, name: str) -> None:
+    sample = run_sample(name)
+    kind, page = fetch(sample.url)
+    assert kind == "text/html"
+    assert f"<title>{'Boiler' if name == 'dashboard' else 'Chat'}</title>" in page
+    links = re.findall(r'<(?:link rel="stylesheet"|script)[^>]* ?(?:href|src)="([^"]+)"', page)
+    assert len(links) == 2
+    kinds = {fetch(sample.url + link)[0] for link in links}
+    assert kinds == {"text/css", "text/javascript"}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_page_needs_no_other_host(run_sample: Run, name: str) -> None:
+    sample = run_sample(name)
+    page = fetch(sample.url)[1]
+    texts = [page]
+    texts += [fetch(sample.url + link)[1] for link in re.findall(r'"(\w+\.(?:css|js))"', page)]
+    assert len(texts) == 3
+    addresses = {url for text in texts for url in re.findall(r"(?:https?:)?//[\w.-]+\.\w+", text)}
+    assert addresses <= {"http://www.w3.org"}  # the name of SVG's XML namespace, never fetched
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_the_sample_cleanly(
+    run_sample: Run, open_client: OpenClient, name: str, number: signal.Signals
+) -> None:
+    sample = run_sample(name)
+    open_client(sample)  # a client that stays must not keep the process
+    sample.process.send_signal(number)
+    code, output = sample.finish()
+    assert code == 0
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("dashboard", "make run-sample PORT="), ("chat", "make run-sample SAMPLE=chat PORT=")],
+)
+def test_taken_port_says_so_and_names_a_free_one(run_sample: Run, name: str, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, output = run_sample(name, port=str(port), listening=False).finish()
+    assert code == 1
+    assert output.count("\n") == 1
+    match = re.fullmatch(f"port {port} is already in use; try: {command}(\\d+)\n", output)
+    assert match is not None, output
+    assert run_sample(name, port=match[1]).port == int(match[1]) != port
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_port_that_is_no_number_is_explained(run_sample: Run, name: str) -> None:
+    code, output = run_sample(name, port="80a", listening=False).finish()
+    assert (code, output) == (1, "PORT must be a number from 0 to 65535, not '80a'\n")
+
+
+class TestDashboard:
+    def test_readings_arrive_and_move(self, run_sample: Run, open_client: OpenClient) -> None:
+        client = open_client(run_sample("dashboard"))
+        first = client.receive("reading")
+        second = client.receive("reading")
+        assert second["time"] > first["time"]
+        assert second["temperature"] != first["temperature"]
+        assert 0 < second["pressure"] < 20
+        assert second["set_point"] == 140.0
+
+    def test_late_page_gets_the_past(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("dashboard")
+        early = open_client(sample)
+        readings = [early.receive("reading") for _ in range(3)]
+        late = open_client(sample)
+        late.send("history", {})
+        history = late.receive("history")
+        assert [reading for reading in history["readings"] if reading in readings] == readings
+        assert history["alarms"] == []
+
+    def test_set_point_talks_back_and_reaches_everyone(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("dashboard")
+        one, two = open_client(sample), open_client(sample)
+        one.send("set_point", {"value": 125})
+        assert one.receive("response") == {"set_point": 125.0}
+        two.receive("reading", lambda reading: reading["set_point"] == 125.0)
+
+    @pytest.mark.parametrize(
+        "data", [{"value": 500}, {"value": 99.9}, {"value": "hot"}, {"value": True}, {}, [], None]
+    )
+    def test_bad_set_point_is_refused(
+        self, run_sample: Run, open_client: OpenClient, data: object
+    ) -> None:
+        client = open_client(run_sample("dashboard"))
+        client.send("set_point", data)
+        assert client.receive("error") == {
+            "error": "the set-point must be a number from 100 to 180 °C",
+            "code": "bad_set_point",
+            "message_type": "set_point",
+        }
+        assert client.receive("reading")["set_point"] == 140.0
+
+    def test_too_hot_raises_one_alarm_that_ends(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("dashboard")
+        client = open_client(sample)
+        client.send("set_point", {"value": 178})
+        alarm = client.receive("alarm")
+        assert alarm["active"] is True
+        assert "pressure above 8 bar" in alarm["text"]
+        client.send("set_point", {"value": 120})
+        assert client.receive("alarm")["active"] is False
+        late = open_client(sample)
+        late.send("history", {})
+        assert [alarm["active"] for alarm in late.receive("history")["alarms"]] == [True, False]
+
+    def test_clients_are_counted(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("dashboard")
+        one = open_client(sample)
+        assert one.receive("clients") == {"count": 1}
+        two = open_client(sample)
+        assert two.receive("clients") == {"count": 2}
+        assert one.receive("clients") == {"count": 2}
+        two.close()
+        assert one.receive("clients") == {"count": 1}
+
+
+class TestChat:
+    def test_two_clients_see_each_other(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("chat")
+        ann, bob = open_client(sample), open_client(sample)
+        ann.receive("broadcast", lambda data: data == {"user_count": 2})
+        for speaker, name in ((ann, "Ann"), (bob, "Bob")):
+            said = {"username": name, "message": f"{name} was here"}
+            speaker.send("chat_message", said)
+            assert speaker.receive("chat_message") == said
+            assert speaker.receive("response") == {"status": "received"}
+            assert (bob if speaker is ann else ann).receive("chat_message") == said
+        bob.close()
+        assert ann.receive("broadcast") == {"user_count": 1}
+
+    def test_nameless_is_anonymous(self, run_sample: Run, open_client: OpenClient) -> None:
+        client = open_client(run_sample("chat"))
+        client.send("chat_message", {"message": "hello"})
+        assert client.receive("chat_message") == {"username": "Anonymous", "message": "hello"}
+
+    @pytest.mark.parametrize("data", [{"username": "Ann", "message": " "}, {}, None, "hello"])
+    def test_empty_message_is_refused(
+        self, run_sample: Run, open_client: OpenClient, data: object
+    ) -> None:
+        client = open_client(run_sample("chat"))
+        client.send("chat_message", data)
+        assert client.receive("error") == {
+            "error": "a chat message needs some text",
+            "code": "empty_message",
+            "message_type": "chat_message",
+        }
