@@ -61,6 +61,7 @@ class Daebus:
         self._http: DaebusHttp | None = None
         self._websocket: DaebusWebSocket | None = None
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._state = NEW  # guarded by: _lock
         self._stopped = threading.Event()  # set unless the app is up
         self._stopped.set()
@@ -192,9 +193,6 @@ class Daebus:
         except BaseException:
             self._abandon(minder)
             raise
-        _running_apps.add(self)
-        with self._lock:
-            self._state = RUNNING
         logger.info("%s listens on %s port %d", self.name, self._http.host, self._http.port)
 
     def _start_parts(self, http: DaebusHttp, minder: Minder, port: int | None) -> None:
@@ -219,6 +217,10 @@ class Daebus:
         self._started = time.monotonic()
         self._stopped.clear()
         minder.start()
+        _running_apps.add(self)
+        with self._changed:  # before the first client, whose handler may stop the app
+            self._state = RUNNING
+            self._changed.notify_all()
         http.accept()
 
     def _abandon(self, minder: Minder | None) -> None:
@@ -230,8 +232,9 @@ class Daebus:
                 component.finish_stop(now)
         if minder is not None:
             minder.stop()
-        with self._lock:
+        with self._changed:
             self._state = STOPPED
+            self._changed.notify_all()
         self._stopped.set()
 
     def stop(self, timeout: float = 10.0) -> list[str]:
@@ -253,8 +256,11 @@ class Daebus:
             handler the stop goes on in a thread of its own, and this returns at once.
         """
         deadline = time.monotonic() + timeout
-        with self._lock:
-            if self.forked or self._state in (NEW, STOPPED):
+        with self._changed:
+            if self.forked:
+                return []
+            self._changed.wait_for(lambda: self._state != STARTING, timeout)
+            if self._state in (NEW, STARTING, STOPPED):
                 return []
             first = self._state == RUNNING
             if first:
@@ -417,6 +423,7 @@ class Daebus:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()  # whoever held it does not exist here
+        self._changed = threading.Condition(self._lock)
         self._state = STOPPED
         self.forked = True
         self._stopped = threading.Event()

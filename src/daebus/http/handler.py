@@ -121,12 +121,8 @@ class RequestHandler(WSGIRequestHandler):
             self.keep = False
 
     def _note_upgrade(self, head: Head) -> None:
-        body = self._body
-        assert body is not None
         if head.length != 0:
             raise BadRequest(400, "a WebSocket handshake has no body")
-        while not body.done:
-            body.readinto(memoryview(bytearray(1)))
         self.upgrade = Upgrade(
             sock=self.client.sock,
             method=head.method,
@@ -134,8 +130,8 @@ class RequestHandler(WSGIRequestHandler):
             target=head.target,
             http_version=head.version,
             headers=head.headers,
-            early=body.trailing(),
-            remote_address=self.address_string(),
+            early=head.rest,
+            remote_address=self.client.host,
             port=self.client.port,
         )
 

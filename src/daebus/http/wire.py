@@ -58,6 +58,7 @@ class Head:
         version: ``"1.0"`` or ``"1.1"``.
         headers: names in lower case, in order.
         length: bytes of the body; None if it is chunked.
+        rest: what came behind the head.
     """
 
     connection: h11.Connection
@@ -66,6 +67,7 @@ class Head:
     version: str
     headers: tuple[tuple[str, str], ...]
     length: int | None
+    rest: bytes
 
     def all(self, name: str) -> list[str]:
         """Return the values of every header of that (lower case) name."""
@@ -124,10 +126,10 @@ def read_head(buffer: bytes) -> Head:
     except h11.RemoteProtocolError as exc:
         raise BadRequest(exc.error_status_hint or 400, str(exc)) from None
     assert isinstance(event, h11.Request)
-    return _checked(connection, event)
+    return _checked(connection, event, buffer[end + 4 :])
 
 
-def _checked(connection: h11.Connection, request: h11.Request) -> Head:
+def _checked(connection: h11.Connection, request: h11.Request, rest: bytes) -> Head:
     version = request.http_version.decode()
     if version not in ("1.0", "1.1"):
         raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
@@ -141,7 +143,7 @@ def _checked(connection: h11.Connection, request: h11.Request) -> Head:
         or target.lower().startswith(("http://", "https://"))
     ):
         raise BadRequest(400, "the request target must be a path or an absolute URL")
-    raw = list(request.headers)
+    raw = [(name.lower(), value) for name, value in request.headers.raw_items()]
     lengths = [value for name, value in raw if name == b"content-length"]
     encodings = [value for name, value in raw if name == b"transfer-encoding"]
     if len(lengths) > 1 or (lengths and encodings):
@@ -152,7 +154,7 @@ def _checked(connection: h11.Connection, request: h11.Request) -> Head:
         raise BadRequest(400, "the only transfer encoding is chunked")
     headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in raw)
     length = None if encodings else int(lengths[0]) if lengths else 0
-    return Head(connection, method, target, version, headers, length)
+    return Head(connection, method, target, version, headers, length, rest)
 
 
 class Body(io.RawIOBase):

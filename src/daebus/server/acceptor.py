@@ -74,6 +74,11 @@ class Client:
         self.lingers = False
         self.discarded = 0
 
+    @property
+    def host(self) -> str:
+        """Host of the peer, an empty string where there is none."""
+        return str(self.address[0]) if isinstance(self.address, tuple) else ""
+
 
 class Intake(Protocol):
     """What the acceptor asks of the protocol spoken on its connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Coroutine
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 from ..errors import StateError
 
 __all__ = ["LoopThread"]
+
+logger = logging.getLogger("daebus.server")
 
 T = TypeVar("T")
 
@@ -125,7 +128,12 @@ class LoopThread:
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while True:
+                try:
+                    loop.run_forever()
+                    break
+                except (SystemExit, KeyboardInterrupt):  # asyncio lets these two through
+                    logger.exception("a coroutine tried to end the loop's thread")
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()

@@ -267,7 +267,6 @@ class Connection(SendingHalf):
         ``close_timeout`` at most.
         """
         deadline = time.monotonic() + self._limits.close_timeout
-        timer = self._hub.minder.call_later(self._limits.close_timeout, self.abort)
         with self._lock:
             self._lent = False
             self._reading = True
@@ -277,7 +276,6 @@ class Connection(SendingHalf):
             lost = self._state == CLOSED
         if not lost:
             self._drain(deadline)
-        timer.cancel()
         with self._lock:
             self._state = CLOSED
             self._outbox = None
@@ -289,15 +287,18 @@ class Connection(SendingHalf):
             self._transport.close()
 
     def _drain(self, deadline: float) -> None:
-        """Read and drop until the peer has closed too; ``abort`` ends it at the deadline."""
+        """Read and drop until the peer has closed too, or the deadline passes."""
         while True:
             if self._final is not None:
                 self._transport.shutdown_write()
+            # Not the minder's deadline: after a stop in this very thread there is none.
+            if not self._transport.wait_readable(deadline - time.monotonic()):
+                return
             try:
                 data = self._recv(RECV_SIZE)
             except OSError:
                 return
-            if not data or time.monotonic() > deadline:
+            if not data:
                 return
             if self._final is None:
                 self._take(data)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
@@ -105,16 +106,26 @@ def negotiate(
         subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         select_subprotocol=_select_subprotocol if subprotocols else None,
     )
-    response = protocol.accept(
-        Request(upgrade.target, headers, upgrade.method, f"HTTP/{upgrade.http_version}")
-    )
-    if response.status_code != 101:
-        return Refusal(400, "bad_handshake", f"this is no WebSocket handshake: {_why(protocol)}")
+    request = Request(upgrade.target, headers, upgrade.method, f"HTTP/{upgrade.http_version}")
+    try:
+        accept, extensions, subprotocol = protocol.process_request(request)
+    except InvalidHandshake as exc:
+        return Refusal(400, "bad_handshake", f"this is no WebSocket handshake: {_printable(exc)}")
     if not origin_allowed(upgrade.header("origin"), upgrade.header("host"), origins):
         return Refusal(
             403, "origin_not_allowed", "pages of this origin may not connect; see origins="
         )
-    return Accepted(response.serialize(), list(protocol.extensions), protocol.subprotocol)
+    response = (
+        "HTTP/1.1 101 Switching Protocols\r\n"
+        "Upgrade: websocket\r\n"
+        "Connection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n"
+    )
+    if extensions is not None:
+        response += f"Sec-WebSocket-Extensions: {extensions}\r\n"
+    if subprotocol is not None:
+        response += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    return Accepted((response + "\r\n").encode(), list(protocol.extensions), subprotocol)
 
 
 def _deflate_factory() -> ServerPerMessageDeflateFactory:
@@ -139,6 +150,6 @@ def _select_subprotocol(
     return None
 
 
-def _why(protocol: ServerProtocol) -> str:
-    text = str(protocol.handshake_exc)
+def _printable(exc: Exception) -> str:
+    text = str(exc)
     return text if len(text) <= 200 and text.isprintable() else "a header is invalid"
