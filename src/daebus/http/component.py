@@ -181,7 +181,7 @@ class DaebusHttp:
         """Drop the server in a forked child, and its copy of the port with it."""
         server, self._server = self._server, None
         if server is not None:
-            server.socket.close()
+            server.forget()
 
     def _wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         assert self._loop is not None

@@ -79,8 +79,9 @@ class HttpServer(BaseWSGIServer):
         self._active: set[Client] = set()  # guarded by: _lock; those that workers own
         self._date: tuple[int, str] = (0, "")
         self._pool = WorkerPool("daebus-http", workers, backlog)
+        self._listeners = [self.socket, *others]
         self._acceptor = Acceptor(
-            [self.socket, *others], self, head_timeout=head_timeout, idle_timeout=idle_timeout
+            self._listeners, self, head_timeout=head_timeout, idle_timeout=idle_timeout
         )
 
     def begin(self) -> None:
@@ -161,6 +162,11 @@ class HttpServer(BaseWSGIServer):
         return client.port in self._only_upgrades
 
     # --- the end ----------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Close this process's copies of the listeners; for the child of a fork."""
+        for listener in self._listeners:
+            listener.close()
 
     def begin_stop(self) -> None:
         """Close the listeners and the connections without a request."""

@@ -112,11 +112,12 @@ class Acceptor:
         idle_timeout: float,
     ) -> None:
         self._listeners = list(listeners)
+        self._ports = {listener: listener.getsockname()[1] for listener in listeners}
         self._intake = intake
         self._head_timeout = head_timeout
         self._idle_timeout = idle_timeout
         self._lock = threading.Lock()
-        self._inbox: deque[tuple[Client, bool]] = deque()  # guarded by: _lock
+        self._inbox: deque[Client] = deque()  # guarded by: _lock
         self._stopping = False  # guarded by: _lock
         self._closed = False  # guarded by: _lock
         self._number = itertools.count()
@@ -171,7 +172,8 @@ class Acceptor:
         with self._lock:
             if not self._closed:
                 client.lingers = lingers
-                self._inbox.append((client, lingers))
+                client.sock.setblocking(False)
+                self._inbox.append(client)
                 self._wakeup.set()
                 return
         client.sock.close()
@@ -186,8 +188,8 @@ class Acceptor:
                     if self._stopping:
                         return
                     inbox, self._inbox = self._inbox, deque()
-                for client, lingers in inbox:
-                    self._admit(client, lingers)
+                for client in inbox:
+                    self._guarded(self._admit, client)
                 for key, _ in self._selector.select(self._expire()):
                     if isinstance(key.data, Client):
                         self._guarded(self._read, key.data)
@@ -210,7 +212,7 @@ class Acceptor:
                 return
             self._closed = True
             inbox, self._inbox = self._inbox, deque()
-        for client, _ in inbox:
+        for client in inbox:
             client.sock.close()
         for key in list(self._selector.get_map().values()):
             if isinstance(key.data, Client):
@@ -221,7 +223,7 @@ class Acceptor:
         self._selector.close()
 
     def _accept(self, listener: socket.socket) -> None:
-        port = listener.getsockname()[1]
+        port = self._ports[listener]
         for _ in range(_BURST):
             try:
                 sock, address = listener.accept()
@@ -240,7 +242,7 @@ class Acceptor:
             except OSError:  # gone already
                 sock.close()
                 continue
-            self._admit(client, lingers=False)
+            self._guarded(self._admit, client)
 
     def _pause(self, exc: OSError) -> None:
         if not self._warned:
@@ -250,17 +252,16 @@ class Acceptor:
             self._selector.unregister(listener)
         self._resume = time.monotonic() + _PAUSE
 
-    def _admit(self, client: Client, lingers: bool) -> None:
+    def _admit(self, client: Client) -> None:
         """Start to wait for a client; often its request is there already."""
-        client.sock.setblocking(False)
         now = time.monotonic()
-        if lingers:
+        if client.lingers:
             client.deadline = now + _LINGER
         elif client.requests and not client.buffer:
             client.deadline = now + self._idle_timeout
         else:
             client.deadline = now + self._head_timeout
-        if not lingers and client.buffer and self._intake.has_request(client.buffer):
+        if not client.lingers and client.buffer and self._intake.has_request(client.buffer):
             self._intake.dispatch(client)
             return
         if not self._receive(client):

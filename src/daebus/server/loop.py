@@ -8,6 +8,7 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -31,6 +32,8 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None  # guarded by: _lock
         self._thread: threading.Thread | None = None  # guarded by: _lock
         self._stopped = False  # guarded by: _lock
+        # Handed-out futures: whoever waits for one must not outlast the loop.
+        self._futures: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
         self._asked: float | None = None  # an unanswered probe; the prober's and the loop's
 
     @property
@@ -72,7 +75,9 @@ class LoopThread:
                     loop.close()
                     raise
                 self._loop, self._thread = loop, thread
-            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+            self._futures.add(future)
+            return future
 
     def probe(self) -> float:
         """Tell for how many seconds the loop has not answered; it is asked anew if it did.
@@ -136,6 +141,10 @@ class LoopThread:
                     logger.exception("a coroutine tried to end the loop's thread")
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
+            with self._lock:
+                futures = list(self._futures)
+            for future in futures:
+                future.cancel()
             loop.close()
 
     def _begin_stop(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -76,6 +76,7 @@ class Minder:
         self._inbox: deque[Watched] = deque()  # guarded by: _lock
         self._released: deque[Watched] = deque()  # guarded by: _lock
         self._timers: list[tuple[float, int, Timer]] = []  # guarded by: _lock
+        self._additions = 0  # guarded by: _lock; since the heap was swept
         self._sleeps_until = 0.0  # guarded by: _lock
         self._stopping = False  # guarded by: _lock
         self._number = itertools.count()
@@ -106,6 +107,12 @@ class Minder:
         when = time.monotonic() + seconds
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._number), timer))
+            self._additions += 1
+            if self._additions > len(self._timers) // 2 + 1000:
+                # Now and then: cancelled ones would otherwise stay until they are due.
+                self._additions = 0
+                self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+                heapq.heapify(self._timers)
             early = when < self._sleeps_until
         if early:
             self._wakeup.set()

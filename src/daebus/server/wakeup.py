@@ -45,10 +45,12 @@ class Wakeup:
         The selector's thread calls this before it looks at its inbox, so that nothing
         put there later is missed.
         """
+        # In one go: a byte sent in between would be read here, and every later ``set``
+        # would rely on it.
         with self._lock:
+            with contextlib.suppress(BlockingIOError):
+                self._receiver.recv(64)
             self._pending = False
-        with contextlib.suppress(BlockingIOError):
-            self._receiver.recv(64)
 
     def close(self) -> None:
         """Close both ends; the selector's owner calls this after its loop."""

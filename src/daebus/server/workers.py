@@ -126,14 +126,13 @@ class WorkerPool:
 class _Parked:
     """A thread between two connections, and the door it waits at."""
 
-    __slots__ = ("door", "job", "name", "thread")
+    __slots__ = ("door", "job", "name")
 
     def __init__(self) -> None:
         self.door = threading.Lock()
         self.door.acquire()
         self.job: Job | None = None
         self.name = ""
-        self.thread: threading.Thread | None = None
 
 
 class ConnectionThreads:
@@ -175,16 +174,16 @@ class ConnectionThreads:
             if self._stopping:
                 raise RuntimeError("connection threads are stopping")
             seat = self._parked.pop() if self._parked else None
+            if seat is None:
+                # Counted before it starts, so that no stop misses it.
+                new = _Parked()
+                thread = threading.Thread(target=self._run, args=(new,), name=name, daemon=True)
+                self._all.add(thread)
         if seat is not None:
             seat.job, seat.name = job, name
             seat.door.release()
             return
-        seat = _Parked()
-        seat.job, seat.name = job, name
-        thread = threading.Thread(target=self._run, args=(seat,), name=name, daemon=True)
-        seat.thread = thread
-        with self._lock:
-            self._all.add(thread)
+        new.job, new.name = job, name
         try:
             self._start(thread)
         except RuntimeError:

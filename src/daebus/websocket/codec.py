@@ -3,8 +3,8 @@
 Rules of this module:
 
 1. We cut the stream into frames. The common ones (whole, unfragmented, uncompressed
-   data; ping; pong) are taken here by their header; every other *whole* frame goes to
-   the ``websockets`` package's protocol object, which knows the rules.
+   data; control frames) are taken here by their header; every other *whole* frame
+   goes to the ``websockets`` package's protocol object, which knows the rules.
 2. That object is made when first needed: it would cost an idle connection 13 KiB.
 3. Nothing is kept beyond the limits: a declared length over them is refused before
    its data is waited for.
@@ -102,6 +102,10 @@ def close_frame(code: int, reason: str = "") -> bytes:
         raise ValueError(
             f"{code} is no close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
         ) from exc
+    return _close_frame(payload)
+
+
+def _close_frame(payload: bytes) -> bytes:
     return bytes((0x80 | CLOSE, len(payload))) + payload
 
 
@@ -225,11 +229,11 @@ class Codec:
                 break
             body = start + header
             opcode = first & 0x0F
-            if (first & 0xF0 == 0x80) and (opcode >= PING or (opcode <= BINARY and opcode)):
+            if first & 0xF0 == 0x80 and opcode:
                 payload = apply_mask(data[body:stop], data[body - 4 : body])
                 events.append(self._take_common(opcode, payload))
             else:
-                self._take_other(first, data[start:stop], events)
+                self._take_other(data[start:stop], events)
             start = stop
         if not self._done:
             self._buffer = (
@@ -268,18 +272,26 @@ class Codec:
                 return self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")
         if opcode == BINARY:
             return payload
+        if opcode == CLOSE:
+            return self._take_close(payload)
         return Ping(payload) if opcode == PING else Pong(payload)
 
-    def _take_other(self, first: int, whole: bytes, events: list[Event]) -> None:
-        """Have ``websockets`` judge a frame: close, fragment, compressed or broken."""
-        if first & 0x0F == CLOSE:
-            # Theirs fails a close amid fragments, which RFC 6455 section 5.4 allows: a
-            # fresh object does not know of the fragments.
-            self._protocol = None
+    def _take_close(self, payload: bytes) -> Closed:
+        """Judge a close frame; it may come amid fragments (RFC 6455 section 5.4)."""
+        try:
+            close = Close.parse(payload)
+        except _FrameError as exc:
+            return self._fail(CloseCode.PROTOCOL_ERROR, str(exc))
+        except UnicodeDecodeError as exc:
+            return self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")
+        self._forget()
+        # The same code goes back, or none where none came (RFC 6455 section 5.5.1).
+        return Closed(close.code, close.reason, _close_frame(payload), failed=False)
+
+    def _take_other(self, whole: bytes, events: list[Event]) -> None:
+        """Have ``websockets`` judge a fragment, or a frame that is compressed or broken."""
         if self._protocol is None:
-            # The limit is that of messages; control frames are bounded by themselves.
-            limit = None if first & 0x0F == CLOSE else self._max_message_size
-            self._protocol = ServerProtocol(state=OPEN, max_size=limit)
+            self._protocol = ServerProtocol(state=OPEN, max_size=self._max_message_size)
             self._protocol.extensions = list(self._extensions)
         protocol = self._protocol
         protocol.receive_data(whole)
@@ -287,17 +299,9 @@ class Codec:
             events.append(self._failed(protocol))
             return
         for event in protocol.events_received():
-            taken = cast(Frame, event)
-            if taken.opcode is Opcode.CLOSE:
-                answer = b"".join(protocol.data_to_send())
-                self._forget()
-                received = protocol.close_rcvd
-                assert received is not None
-                events.append(Closed(received.code, received.reason, answer, failed=False))
-            else:
-                message = self._join(taken)
-                if message is not None:
-                    events.append(message)
+            message = self._join(cast(Frame, event))
+            if message is not None:
+                events.append(message)
 
     def _join(self, part: Frame) -> Event | None:
         """Add a fragment; return the message if it was the last one."""

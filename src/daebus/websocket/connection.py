@@ -287,8 +287,12 @@ class Connection(SendingHalf):
             self._transport.close()
 
     def _drain(self, deadline: float) -> None:
-        """Read and drop until the peer has closed too, or the deadline passes."""
-        while True:
+        """Read and drop until the peer has closed too, or the deadline passes.
+
+        After a closing handshake nothing more can come, and the server closes first
+        (RFC 6455 section 7.1.1).
+        """
+        while self._final is None or self._final.failed:
             if self._final is not None:
                 self._transport.shutdown_write()
             # Not the minder's deadline: after a stop in this very thread there is none.
@@ -318,8 +322,8 @@ class Connection(SendingHalf):
                 self._flush_held_locked()
             if self._final is not None and not self._ended:
                 self._finish_locked(self._final)
-            if self._ended:
-                return False
+            if self._ended or self._state != OPEN:
+                return False  # what the peer still says is for ``finish``
             self._ahead = 0
             self._reading = True
             self.turn += 1

@@ -101,11 +101,7 @@ def negotiate(
     headers = Headers()
     for name, value in upgrade.headers:
         headers.set_insecure(name, value)
-    protocol = ServerProtocol(
-        extensions=[_deflate_factory()] if deflate else None,
-        subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-        select_subprotocol=_select_subprotocol if subprotocols else None,
-    )
+    protocol = _Negotiation(deflate, subprotocols)
     request = Request(upgrade.target, headers, upgrade.method, f"HTTP/{upgrade.http_version}")
     try:
         accept, extensions, subprotocol = protocol.process_request(request)
@@ -128,6 +124,27 @@ def negotiate(
     return Accepted((response + "\r\n").encode(), list(protocol.extensions), subprotocol)
 
 
+class _Negotiation(ServerProtocol):
+    """The part of ``ServerProtocol`` that judges a request, without its parser.
+
+    What ``process_request`` needs is set here; the rest of the object (stream buffer,
+    parser, identifier) would cost more than the handshake and is never used.
+    """
+
+    def __init__(self, deflate: bool, subprotocols: Sequence[str]) -> None:
+        self.origins = None
+        self.available_extensions = [_deflate_factory()] if deflate else None
+        self.available_subprotocols = [Subprotocol(name) for name in subprotocols] or None
+        self.extensions = []
+
+    def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
+        """Choose the first of ours that the client offers; none is no error."""
+        for name in self.available_subprotocols or ():
+            if name in subprotocols:
+                return name
+        return None
+
+
 def _deflate_factory() -> ServerPerMessageDeflateFactory:
     # No context is kept between messages: a broadcast is then compressed once for all,
     # and an idle connection holds no 256 KiB of zlib state. Window and memory level
@@ -139,15 +156,6 @@ def _deflate_factory() -> ServerPerMessageDeflateFactory:
         client_max_window_bits=12,
         compress_settings={"memLevel": 5},
     )
-
-
-def _select_subprotocol(
-    protocol: ServerProtocol, offered: Sequence[Subprotocol]
-) -> Subprotocol | None:
-    for name in protocol.available_subprotocols or ():
-        if name in offered:
-            return name
-    return None
 
 
 def _printable(exc: Exception) -> str:

@@ -7,9 +7,9 @@ ends everything by a common deadline.
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -150,7 +150,7 @@ class Hub:
             extensions=accepted.extensions,
         )
         return Connection(
-            uuid.uuid4().hex,
+            secrets.token_hex(16),
             Transport(upgrade.sock),
             codec,
             limits,

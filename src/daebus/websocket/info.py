@@ -87,15 +87,20 @@ class Times:
 
 
 def hook_call(hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
-    """Return the hook as a function of two arguments; one that takes one gets one."""
+    """Return the hook as a function of two arguments.
+
+    One whose second parameter has a default, as in ``lambda client_id, name=name: ...``,
+    is called with the client id alone.
+    """
     try:
-        parameters = inspect.signature(hook).parameters.values()
+        parameters = list(inspect.signature(hook).parameters.values())
     except (TypeError, ValueError):  # a builtin that tells nothing
-        return lambda client_id, info: hook(client_id)
-    positional = [
+        parameters = []
+    needed = [
         p
         for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
-    takes_two = len(positional) > 1 or any(p.kind is p.VAR_POSITIONAL for p in positional)
-    return hook if takes_two else lambda client_id, info: hook(client_id)
+    if len(needed) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return hook
+    return lambda client_id, info: hook(client_id)

@@ -95,7 +95,6 @@ class Outbox:
         """
         size = len(frame)
         if key is not None and self.replace(frame, key):
-            self.dropped += 1
             return True
         if not self.has_room(size) and not droppable:
             self.drop_oldest(size, droppable_only=True)
@@ -126,9 +125,18 @@ class Outbox:
             self._keyed[key] = entry
 
     def replace(self, frame: bytes, key: str) -> bool:
-        """Put a newer frame in the place of the queued one with that key, if there is one."""
+        """Put a newer frame in the place of the queued one with that key, and drop that.
+
+        Returns:
+            False if the newer one has yet to be queued: there is none, or no room.
+        """
         entry = self._keyed.get(key)
         if entry is None or self._begun(entry):
+            return False
+        self.dropped += 1
+        growth = len(frame) - len(entry.frame)
+        if growth > 0 and self._count > 1 and self.size + growth > self._max_bytes:
+            self._remove(entry)  # it must not follow the newer one, which has no room here
             return False
         self.size += len(frame) - len(entry.frame)
         entry.frame = frame
@@ -167,6 +175,8 @@ class Outbox:
 
     def chunk(self, limit: int = 262144) -> bytes | memoryview:
         """Return what to write next: the rest of the first frame, or several small ones."""
+        while not self._entries[0].frame:  # dropped
+            self._entries.popleft()
         first = self._entries[0]
         if self._offset or len(self._entries) == 1 or len(first.frame) >= limit:
             return memoryview(first.frame)[self._offset :]
