@@ -18,7 +18,7 @@ from .info import hook_call
 from .limits import Limits
 from .outbox import OnFull
 from .request import WebSocketRequest
-from .sending import QUEUED, SENT
+from .sending import TAKEN
 
 if TYPE_CHECKING:
     from ..app import Daebus
@@ -297,16 +297,16 @@ class DaebusWebSocket:
             return 0
         plain = frame(TEXT, payload)
         frames: dict[object, bytes] = {None: plain}
+        deflate = self._settings.deflate
         reached = 0
         for connection in hub.registry.snapshot():
             data_frame = plain
-            if self._settings.deflate:
+            if deflate:
                 key = connection.compression
                 if key not in frames:
                     frames[key] = connection.text_frame(payload)
                 data_frame = frames[key]
-            done = connection.offer(data_frame, droppable=droppable, conflate=conflate)
-            if done in (SENT, QUEUED):
+            if connection.offer(data_frame, droppable, conflate) in TAKEN:
                 reached += 1
         return reached
 

@@ -347,6 +347,11 @@ class Connection(SendingHalf):
         self.last_in = time.monotonic()
         self.bytes_in += len(data)
         events = self._codec.feed(data)
+        if len(events) == 1 and events[0].__class__ is str:  # nearly always
+            self._inbox.append(events[0])
+            # One store, after everything else: it needs no lock to hand the codec over.
+            self._reading = False
+            return True
         with self._lock:
             self._reading = False
             if not data:
@@ -354,10 +359,7 @@ class Connection(SendingHalf):
                 if not self._ended:
                     self._lose_locked()
                 return False
-            if len(events) == 1 and events[0].__class__ is str:  # nearly always
-                self._inbox.append(events[0])
-            else:
-                self._sort_locked(events)
+            self._sort_locked(events)
         return True
 
     def _sort_locked(self, events: list[Event]) -> None:

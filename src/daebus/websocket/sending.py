@@ -38,6 +38,7 @@ __all__ = [
     "OPEN",
     "QUEUED",
     "SENT",
+    "TAKEN",
     "Hub",
     "SendingHalf",
 ]
@@ -49,7 +50,7 @@ GONE: Final = 0
 SENT: Final = 1
 QUEUED: Final = 2
 DROPPED: Final = 3
-_TAKEN = (SENT, QUEUED)
+TAKEN = (SENT, QUEUED)
 
 # Replies held back to leave in one write; beyond this many bytes they go out.
 MAX_HELD = 65536
@@ -159,7 +160,7 @@ class SendingHalf:
         """Tell whether this is the connection's own thread."""
         return threading.get_ident() == self._thread_id
 
-    def offer(self, data: bytes, *, droppable: bool = False, conflate: str | None = None) -> int:
+    def offer(self, data: bytes, droppable: bool = False, conflate: str | None = None) -> int:
         """Write a frame now, or queue it; never wait.
 
         A client that cannot keep up must not cost the others memory or time: what
@@ -240,10 +241,10 @@ class SendingHalf:
             False if the connection is no longer open, or the message was dropped.
         """
         if threading.get_ident() != self._thread_id:
-            return self.offer(data, droppable=droppable, conflate=conflate) in _TAKEN
+            return self.offer(data, droppable=droppable, conflate=conflate) in TAKEN
         if self._outbox is not None and self._limits.waits and not (droppable or conflate):
             self._wait_for_room(len(data))
-        return self.offer(data, droppable=droppable, conflate=conflate) in _TAKEN
+        return self.offer(data, droppable=droppable, conflate=conflate) in TAKEN
 
     def queued(self) -> tuple[int, int]:
         """Return how many bytes and messages wait in the outbox."""
