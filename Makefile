@@ -4,9 +4,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 SAMPLE ?= dashboard
 PORT ?= 8080
+BENCH_VENV := .venv-bench
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run-sample test test-slow lint format clean
+.PHONY: help run-sample test test-slow lint format bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
@@ -37,6 +39,18 @@ lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 format: $(VENV)/dev.stamp  ## let ruff format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+$(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable . --requirement benchmarks/requirements.txt
+	@if command -v npm >/dev/null; then \
+		npm install --silent --no-fund --no-audit --prefix $(BENCH_VENV)/node 'ws@8' \
+		|| echo "npm cannot install ws; the benchmarks go without it"; fi
+	@touch $@
+
+bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute
+	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .venv-bench build dist src/*.egg-info .mypy_cache .ruff_cache

@@ -13,6 +13,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -218,10 +219,10 @@ class Daebus:
         self._stopped.clear()
         minder.start()
         _running_apps.add(self)
-        with self._changed:  # before the first client, whose handler may stop the app
+        http.accept()
+        with self._changed:  # a stop that a first client's handler asked for waits for this
             self._state = RUNNING
             self._changed.notify_all()
-        http.accept()
 
     def _abandon(self, minder: Minder | None) -> None:
         """Release what a failed start had taken."""
@@ -252,7 +253,8 @@ class Daebus:
             daemons, so they do not keep the program alive.
 
         Threads:
-            Any, handlers included: the calling thread is not waited for. In an async
+            Any, handlers included: the calling thread is not waited for, and a second
+            handler that calls it while the first does returns at once. In an async
             handler the stop goes on in a thread of its own, and this returns at once.
         """
         deadline = time.monotonic() + timeout
@@ -273,7 +275,9 @@ class Daebus:
             return []
         if first:
             return self._stop(deadline)
-        self._stopped.wait(max(0.0, deadline - time.monotonic()))
+        if not threading.current_thread().name.startswith("daebus-"):
+            # One of our own threads must not wait: the stop waits for it.
+            self._stopped.wait(max(0.0, deadline - time.monotonic()))
         return list(self._left)
 
     def _stop(self, deadline: float) -> list[str]:
@@ -355,14 +359,17 @@ class Daebus:
             if len(signals) > 1:
                 raise SystemExit(128 + number)
 
+        def on_dump(number: int, frame: FrameType | None) -> None:
+            # Nobody may be reading: a question about the program must not end it.
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self.dump()
+
         previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 previous[number] = signal.signal(number, on_signal)
             if hasattr(signal, "SIGUSR1"):
-                previous[signal.SIGUSR1] = signal.signal(
-                    signal.SIGUSR1, lambda number, frame: self.dump()
-                )
+                previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_dump)
         try:
             if not self.running:
                 self.start()
@@ -410,7 +417,9 @@ class Daebus:
             file: where to; None is standard error.
         """
         hub = None if self._websocket is None else self._websocket.hub
-        print(describe(repr(self), hub), file=sys.stderr if file is None else file, flush=True)
+        target = sys.stderr if file is None else file
+        if target is not None:  # a program without a console has no standard error
+            print(describe(repr(self), hub), file=target, flush=True)
 
     def test_client(self, path: str = "/", **options: Any) -> AppClient:
         """Return a client for tests; see ``daebus.testing``.

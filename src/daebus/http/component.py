@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..server.handoff import Refusal, Upgrade
 from ..server.listener import listen
 from ..server.loop import LoopThread
+from .limits import Limits
 from .routing import Router
 from .server import HttpServer
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     from ..app import Daebus
@@ -20,6 +26,25 @@ if TYPE_CHECKING:
 __all__ = ["DaebusHttp"]
 
 View = TypeVar("View", bound=Callable[..., Any])
+
+_DEFAULTS = Limits()
+
+# Connections when nothing else is said, and descriptors that are left to the rest of the
+# program: its files, its WebSockets.
+MAX_CONNECTIONS = 4096
+RESERVED_DESCRIPTORS = 128
+
+
+def _possible(wanted: int | None) -> int:
+    """Return how many connections to allow: what was asked for, else what is possible."""
+    if wanted is not None:
+        return wanted
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(soft // 2, soft - RESERVED_DESCRIPTORS))
 
 
 class DaebusHttp:
@@ -34,7 +59,21 @@ class DaebusHttp:
         backlog: requests that may wait for a worker; more are answered 503.
         head_timeout: seconds for a whole request head; one deadline, however it comes.
         idle_timeout: seconds an idle connection is kept for its next request.
+        max_connections: HTTP connections at once, idle ones included; more are answered
+            503. None takes 4,096, or what the process may open if that is less: a
+            thousand browsers with a few connections each, at 2 KiB a silent one.
         max_body: bytes of a request body; a larger one is answered 413, unread.
+        body_timeout: seconds for a whole request body.
+        min_rate: bytes a second at which bodies must come and answers be taken, after a
+            grace; who is slower is sent away.
+        write_timeout: seconds in which a client must take each part of a streamed answer.
+        max_line: bytes of a request line (414) or header line (431).
+        max_headers: header lines of a request; more are answered 431.
+        max_head: bytes of a request head; a larger one is answered 431.
+
+    The reasons of the defaults stand in ``daebus.http.limits``. None of these limits lets
+    a client hold a worker: it gets requests that are complete, and what a client takes
+    slowly is written elsewhere. Only a view that streams holds its worker as it streams.
 
     Raises:
         ValueError: an argument makes no sense; the message says which.
@@ -48,19 +87,34 @@ class DaebusHttp:
         static: str | Path | None = None,
         workers: int = 8,
         backlog: int = 64,
-        head_timeout: float = 10.0,
-        idle_timeout: float = 15.0,
-        max_body: int = 16 << 20,
+        max_connections: int | None = None,
+        head_timeout: float = _DEFAULTS.head_timeout,
+        idle_timeout: float = _DEFAULTS.idle_timeout,
+        max_body: int = _DEFAULTS.max_body,
+        body_timeout: float = _DEFAULTS.body_timeout,
+        min_rate: float = _DEFAULTS.min_rate,
+        write_timeout: float = _DEFAULTS.write_timeout,
+        max_line: int = _DEFAULTS.max_line,
+        max_headers: int = _DEFAULTS.max_headers,
+        max_head: int = _DEFAULTS.max_head,
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {port!r}")
-        for name, value in (
-            ("workers", workers),
-            ("backlog", backlog),
-            ("head_timeout", head_timeout),
-            ("idle_timeout", idle_timeout),
-            ("max_body", max_body),
-        ):
+        self._limits = Limits(
+            max_line=max_line,
+            max_headers=max_headers,
+            max_head=max_head,
+            max_body=max_body,
+            head_timeout=head_timeout,
+            body_timeout=body_timeout,
+            min_rate=min_rate,
+            write_timeout=write_timeout,
+            idle_timeout=idle_timeout,
+        )
+        numbers = {"workers": workers, "backlog": backlog, **asdict(self._limits)}
+        if max_connections is not None:
+            numbers["max_connections"] = max_connections
+        for name, value in numbers.items():
             if not value > 0:
                 raise ValueError(f"{name} must be greater than 0, not {value!r}")
         if static is not None and not Path(static).is_dir():
@@ -70,9 +124,7 @@ class DaebusHttp:
         self._port: int | None = None
         self._workers = workers
         self._backlog = backlog
-        self._head_timeout = head_timeout
-        self._idle_timeout = idle_timeout
-        self._max_body = max_body
+        self._max_connections = max_connections
         self._router = Router(None if static is None else str(static), max_body)
         self._server: HttpServer | None = None
         self._loop: LoopThread | None = None
@@ -152,9 +204,8 @@ class DaebusHttp:
                 upgrade_port=ws_port,
                 workers=self._workers,
                 backlog=self._backlog,
-                head_timeout=self._head_timeout,
-                idle_timeout=self._idle_timeout,
-                max_body=self._max_body,
+                max_connections=_possible(self._max_connections),
+                limits=self._limits,
             )
             on_error.pop_all()
         self._port = http_port

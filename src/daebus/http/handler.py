@@ -1,30 +1,27 @@
 """One request on one connection: Werkzeug's handler, with our reading and writing.
 
 Werkzeug's own ``run_wsgi`` closes every connection after a pause of 10 ms in which it
-drains the input, so it would eat WebSocket frames and lose keep-alive. Only its
-``make_environ`` is used; parsing is ``wire``'s and writing is here.
+drains the input, so it would eat WebSocket frames and lose keep-alive; its parsing is
+lenient and slow. So the request comes parsed (``reader``), and writing is here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
-import io
+import functools
 import json
 import logging
-import re
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes
 
-from werkzeug.datastructures import Headers
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import WSGIRequestHandler
 
-from ..server.acceptor import Client
-from ..server.handoff import Refusal, Upgrade
-from .wire import BadRequest, Body, Head, read_head, status_code_name
+from ..server.client import Client
+from ..server.handoff import Upgrade
+from .reader import Request
+from .response import BytesRest, FileBody, FileRest, Rest, wait_for
 
 if TYPE_CHECKING:
     from .server import HttpServer
@@ -33,19 +30,13 @@ __all__ = ["RequestHandler", "error_response"]
 
 logger = logging.getLogger("daebus.http")
 
-# An unread body up to this size is read and dropped to keep the connection; of a
-# larger one nothing is read and the connection closes.
-MAX_DRAIN = 65536
-
-# Seconds in which one write must be taken by the client.
-WRITE_TIMEOUT = 30.0
-
 
 class _ClientGone(Exception):
     """The client does not take the answer: it left, or does not read."""
 
 
-_UNSAFE = re.compile(r"[\r\n\0]")
+# What concerns this connection alone is the server's to say.
+_HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding"))
 
 
 def error_response(
@@ -66,71 +57,74 @@ def error_response(
 
 
 class RequestHandler(WSGIRequestHandler):
-    """Handles the request whose head is in the client's buffer.
+    """Answers one request, as far as the client takes the answer at once.
 
-    The connection goes on as these say once ``finish`` has run:
+    The connection goes on as these say once the constructor has returned:
 
     Attributes:
         upgrade: the client wants to change to WebSocket; nothing was answered yet.
-        keep: the connection can take another request; the client's buffer holds what
-            came of it.
+        rest: what is left to write of the answer.
+        keep: the connection can take another request.
     """
 
     server: HttpServer
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, client: Client, server: HttpServer) -> None:
+    def __init__(self, client: Client, request: Request, server: HttpServer) -> None:
         self.client = client
+        self.connection = client.sock
+        self.head = request.head
+        self.body = request.body
+        self.size = request.size
         self.upgrade: Upgrade | None = None
+        self.rest: Rest | None = None
         self.keep = False
-        self._head: Head | None = None
-        self._body: Body | None = None
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._sent = False
         self._chunked = False
+        self._bodiless = False
+        self._left: int | None = None  # bytes that Content-Length still promises
         super().__init__(client.sock, client.address, server)
 
     def setup(self) -> None:
-        """Take the socket; reading and writing need no buffers of their own."""
-        self.connection = self.client.sock
-        self.connection.settimeout(WRITE_TIMEOUT)
+        """Do nothing: reading and writing need no buffers of their own."""
 
     def finish(self) -> None:
         """Leave the socket as it is: what happens next is the server's decision."""
 
     def handle(self) -> None:
-        """Parse one request and answer it, or note the upgrade."""
+        """Answer the request, or note the upgrade."""
+        head = self.head
         try:
-            head = self._head = read_head(self.client.buffer)
-            self.client.buffer = b""
-            self._body = Body(
-                head, self.connection, max_size=self.server.max_body, on_expect=self._continue
-            )
-            if head.length is not None and head.length > self.server.max_body:
-                raise BadRequest(413, f"the body is larger than {self.server.max_body} bytes")
-            if head.version == "1.1" and "websocket" in head.tokens("upgrade"):
-                self._note_upgrade(head)
+            if head.upgrade:
+                self.upgrade = self._note_upgrade()
             elif self.server.only_upgrades(self.client):
-                raise BadRequest(426, "only WebSockets are served on this port")
+                self._send(
+                    error_response(
+                        426,
+                        "upgrade_required",
+                        "only WebSockets are served on this port",
+                        [("Upgrade", "websocket")],
+                    )
+                )
             else:
                 self.run_wsgi()
-        except BadRequest as exc:
-            self._reject(exc)
         except (_ClientGone, OSError):
             self.keep = False
+        finally:
+            self.body.close()
 
-    def _note_upgrade(self, head: Head) -> None:
-        if head.length != 0:
-            raise BadRequest(400, "a WebSocket handshake has no body")
-        self.upgrade = Upgrade(
+    def _note_upgrade(self) -> Upgrade:
+        head = self.head
+        return Upgrade(
             sock=self.client.sock,
             method=head.method,
-            path=unquote(urlsplit(head.target).path),
+            path=unquote(self._target()[0]),
             target=head.target,
             http_version=head.version,
-            headers=head.headers,
-            early=head.rest,
+            headers=tuple(head.headers),
+            early=self.client.state.reader.take_rest(),
             remote_address=self.client.host,
             port=self.client.port,
         )
@@ -139,38 +133,66 @@ class RequestHandler(WSGIRequestHandler):
 
     def run_wsgi(self) -> None:
         """Have the app answer, and decide whether the connection goes on."""
-        head, body = self._head, self._body
-        assert head is not None
-        assert body is not None
-        self.command, self.path = head.method, head.target
-        self.request_version = f"HTTP/{head.version}"
-        self.headers = Headers(head.headers)  # type: ignore[assignment]  # get and items serve
-        self.rfile = io.BufferedReader(body)
-        self.environ = environ = self.make_environ()
-        self.keep = head.keep_alive and not self.server.draining
+        head = self.head
+        self.keep = head.keep_alive
         result: Any = None
         try:
-            result = self.server.app(environ, self._start_response)
-            self._write_all(result)
-        except (BadRequest, _ClientGone):
-            raise
-        except Exception:
+            result = self.server.app(self.make_environ(), self._start_response)
+            if isinstance(result, FileBody) and self._send_file(result):
+                result = None  # the rest of the answer closes it
+            else:
+                self._write_all(result)
+        except _ClientGone:
+            self.keep = False
+        except BaseException:  # a SystemExit in a generator must not end a worker
             logger.exception("%s %r failed while it was written", head.method, head.target)
             self.keep = False
             if not self._sent:
                 self._send(error_response(500, "internal_server_error", "the view failed"))
         finally:
-            if hasattr(result, "close"):
+            self._close_result(result)
+
+    def _close_result(self, result: Any) -> None:
+        if hasattr(result, "close"):
+            try:
                 result.close()
-        self.keep = self.keep and self._drain(head, body)
+            except BaseException:
+                logger.exception("%s %r failed at its end", self.head.method, self.head.target)
+
+    def _target(self) -> tuple[str, str]:
+        """Return path, still encoded, and query of the target (RFC 9112 section 3.2)."""
+        target = self.head.target
+        if self.head.authority is not None:
+            target = target.partition("//")[2][len(self.head.authority) :]
+        path, _, query = target.partition("?")
+        return path or "/", query
 
     def make_environ(self) -> dict[str, Any]:
-        """Build the WSGI environment."""
-        environ = super().make_environ()
-        del environ["werkzeug.socket"]  # the view must not take the connection over
-        environ["wsgi.input"] = self.rfile
-        environ["wsgi.input_terminated"] = True
-        environ["SERVER_PORT"] = str(self.client.port)
+        """Build the WSGI environment (PEP 3333)."""
+        head, client = self.head, self.client
+        path, query = self._target()
+        environ = self.server.environ_of(client.port)
+        environ["wsgi.input"] = self.body
+        environ["REQUEST_METHOD"] = head.method
+        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+        environ["QUERY_STRING"] = query
+        environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
+        environ["REMOTE_ADDR"] = client.host
+        if isinstance(client.address, tuple):
+            environ["REMOTE_PORT"] = client.address[1]
+        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
+        for name, value in head.headers:
+            key = _environ_key(name)
+            if key in environ:
+                value = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
+            elif not key:
+                continue
+            environ[key] = value
+        if head.length is None:
+            environ["CONTENT_LENGTH"] = str(self.size)
+            del environ["HTTP_TRANSFER_ENCODING"]
+        if head.authority is not None:
+            environ["HTTP_HOST"] = head.authority
         return environ
 
     def _start_response(
@@ -183,36 +205,89 @@ class RequestHandler(WSGIRequestHandler):
         self._status, self._headers = status, headers
         return self._write
 
+    # --- the answer -------------------------------------------------------------
+
     def _write_all(self, result: Iterable[bytes]) -> None:
         for data in result:
             if data:
                 self._write(data)
+                if self._bodiless:
+                    break
         if not self._sent:
-            self._send(self._response_head(b"", last=True))
+            self._send(self._response_head(last=True), final=True)
         elif self._chunked:
-            self._send(b"0\r\n\r\n")
+            self._send(b"0\r\n\r\n", final=True)
+        if self._left and not self._bodiless:
+            logger.error("%s %r ended before its length", self.head.method, self.head.target)
+            self.keep = False
 
     def _write(self, data: bytes) -> None:
         """Send a part of the body, the head before the first one."""
-        if not self._sent:
-            self._send(self._response_head(data, last=False))
-        elif self._head is not None and self._head.method != "HEAD":
-            self._send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        start = b"" if self._sent else self._response_head(last=False)
+        final = False
+        if self._bodiless:
+            data = b""
+        elif self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        elif self._left is not None:
+            if len(data) > self._left:
+                logger.error("%s %r exceeds its length", self.head.method, self.head.target)
+                data = data[: self._left]
+            self._left -= len(data)
+            final = self._left == 0
+        if start or data:
+            self._send(start + data if start else data, final=final)
 
-    def _response_head(self, data: bytes, *, last: bool) -> bytes:
-        """Build status line and headers, with the first part of the body behind."""
-        head, status = self._head, self._status
-        assert head is not None
+    def _send_file(self, body: FileBody) -> bool:
+        """Have the kernel send a file; False if this one must be read."""
+        if self._status is None or not body.can_be_sent():
+            return False
+        head = self._response_head(last=False)
+        if self._bodiless or self._left is None:
+            self._send(head)
+            return False
+        self._sent = True
+        rest = FileRest(self.connection, self.server.limits, memoryview(head), body, self._left)
+        self._left = 0
+        try:
+            if rest.proceed():
+                rest.close()
+            else:
+                self.rest = rest
+        except BaseException as exc:
+            rest.close()
+            raise _ClientGone(str(exc)) from exc
+        return True
+
+    def _response_head(self, *, last: bool) -> bytes:
+        """Build status line and headers.
+
+        Args:
+            last: nothing follows.
+        """
+        head, status = self.head, self._status
         if status is None:
             raise AssertionError("the app wrote before start_response")
-        names = {name.lower() for name, _ in self._headers}
-        code = int(status[:3])
-        bodiless = head.method == "HEAD" or code in (204, 304) or code < 200
+        code = status[:3]
+        self._bodiless = head.method == "HEAD" or code in ("204", "304") or code[0] == "1"
         lines = [f"HTTP/1.1 {status}"]
-        lines += [f"{name}: {value}" for name, value in self._headers]
-        if "date" not in names:
-            lines.append(f"Date: {self.server.http_date()}")
-        if not bodiless and "content-length" not in names:
+        dated = False
+        for name, value in self._headers:
+            lowered = name.lower()
+            if lowered == "content-length":
+                if code == "204":  # RFC 9110 section 8.6
+                    continue
+                self._left = int(value)
+            elif lowered == "date":
+                dated = True
+            elif lowered in _HOP_BY_HOP:
+                if lowered == "connection" and "close" in value.lower():
+                    self.keep = False
+                continue
+            lines.append(f"{name}: {value}")
+        if not dated:
+            lines.append(self.server.date_line())
+        if self._left is None and not self._bodiless:
             if last:
                 lines.append("Content-Length: 0")
             elif head.version == "1.1":
@@ -220,63 +295,60 @@ class RequestHandler(WSGIRequestHandler):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self.keep = False  # the end of the body is the end of the connection
-        if "connection" in names:
+        if self.server.draining:
             self.keep = False
-        elif not self.keep:
+        if not self.keep:
             lines.append("Connection: close")
         elif head.version == "1.0":
             lines.append("Connection: keep-alive")
-        for line in lines:
-            if _UNSAFE.search(line):
-                raise ValueError(f"a response header holds a line break: {line!r}")
-        block = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-        if bodiless or not data:
-            return block
-        return block + (b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        lines.append("\r\n")
+        text = "\r\n".join(lines)
+        breaks = len(lines)
+        if text.count("\r") != breaks or text.count("\n") != breaks or "\0" in text:
+            raise ValueError("a response header holds a line break or a NUL")
+        return text.encode("latin-1")
 
     # --- the socket -------------------------------------------------------------
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, *, final: bool = False) -> None:
+        """Write; what the client does not take of the final part is left to the acceptor."""
         self._sent = True
         try:
-            self.connection.settimeout(WRITE_TIMEOUT)
-            self.connection.sendall(data)
+            sent = self.connection.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
         except OSError as exc:
             raise _ClientGone(str(exc)) from exc
+        if sent == len(data):
+            return
+        left = memoryview(data)[sent:]
+        if final:
+            self.rest = BytesRest(self.connection, self.server.limits, left)
+        else:
+            self._send_slowly(left)
 
-    def _continue(self) -> None:
-        if not self._sent:
-            head = self._head
-            assert head is not None
-            self.connection.sendall(head.go_on())
-
-    def _drain(self, head: Head, body: Body) -> bool:
-        """Read and drop what the app left of the body; False if that is too much."""
-        if not body.done and head.connection.they_are_waiting_for_100_continue:
-            return False
-        if head.length is not None and head.length > MAX_DRAIN and not body.done:
-            return False
-        buffer, total = memoryview(bytearray(16384)), 0
-        started = time.monotonic()
-        while not body.done:
-            total += body.readinto(buffer)
-            if total > MAX_DRAIN or time.monotonic() - started > 1.0:
-                return False
-        self.client.buffer = body.trailing()
-        return True
-
-    def _reject(self, exc: BadRequest) -> None:
-        self.keep = False
-        logger.debug("refused a request from %s: %s", self.address_string(), exc.text)
-        if not self._sent:
-            with contextlib.suppress(_ClientGone):
-                self._send(error_response(exc.status, status_code_name(exc.status), exc.text))
-
-    def refuse_upgrade(self, refusal: Refusal) -> None:
-        """Answer an upgrade that was not admitted."""
-        with contextlib.suppress(_ClientGone):
-            self._send(error_response(refusal.status, refusal.code, refusal.text, refusal.headers))
+    def _send_slowly(self, left: memoryview) -> None:
+        """Wait until the client has taken a part of a streamed answer."""
+        try:
+            while left:
+                if not wait_for(self.connection, self.server.limits.write_timeout, write=True):
+                    raise _ClientGone("the client does not read")
+                left = left[self.connection.send(left) :]
+        except OSError as exc:
+            raise _ClientGone(str(exc)) from exc
 
     def log(self, type: str, message: str, *args: Any) -> None:
         """Log below our own name: Werkzeug would install a handler of its own."""
         logger.debug(message.rstrip(), *args)
+
+
+@functools.lru_cache(maxsize=256)
+def _environ_key(name: str) -> str:
+    """Return the WSGI name of a header; empty if it must not be passed on.
+
+    ``X_Real-Ip`` would become what ``X-Real-Ip`` does, so a client could forge it.
+    """
+    if "_" in name:
+        return ""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key

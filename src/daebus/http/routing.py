@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
-from werkzeug.routing import Map, Rule
+from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
 
 from ..errors import DuplicateHandlerError
 from ..server.loop import LoopThread
-from . import wire
+from .wire import status_code_name
 
 __all__ = ["Request", "Router"]
 
@@ -27,6 +28,9 @@ logger = logging.getLogger("daebus.http")
 # Bounds that Werkzeug needs for forms: memory for fields that are no files, and parts.
 MAX_FORM_MEMORY = 1 << 20
 MAX_FORM_PARTS = 1000
+
+# Names of this server that are remembered with the map; a client may invent many.
+MAX_HOSTS = 64
 
 
 class Request(WerkzeugRequest):
@@ -67,6 +71,7 @@ class Router:
         self._map = Map()
         self._views: dict[str, Callable[..., Any]] = {}
         self._taken: dict[tuple[str, str], str] = {}
+        self._adapters: dict[tuple[str, str], MapAdapter] = {}  # entries are only added
 
     def add(self, path: str, view: Callable[..., Any], methods: Iterable[str]) -> None:
         """Register a view.
@@ -100,19 +105,21 @@ class Router:
             response = self._respond(request, loop)
         except HTTPException as exc:
             response = _error(exc)
-        except wire.BadRequest as exc:
-            response = _json_error(exc.status, exc.text)
-            response.headers["Connection"] = "close"
         except BaseException:  # a SystemExit in a view must not end a worker
             logger.exception("the view of %s %r failed", request.method, request.path)
             text = traceback.format_exc().rstrip() if self.debug else "the view failed"
             response = _json_error(500, text)
+        if "files" in vars(request):  # they were asked for; large ones are on the disk
+            response.call_on_close(request.close)
         return response(environ, start_response)
 
     def _respond(self, request: Request, loop: LoopThread) -> Response:
-        adapter = self._map.bind_to_environ(request.environ)
         try:
-            endpoint, arguments = adapter.match()
+            endpoint, arguments = self._adapter(request.environ).match(
+                request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),
+                request.method,
+                query_args=request.environ.get("QUERY_STRING"),
+            )
         except NotFound:
             if self._static is not None and request.method in ("GET", "HEAD"):
                 return self._file(request)
@@ -121,6 +128,17 @@ class Router:
         if inspect.isawaitable(result):
             result = loop.submit(_await(result)).result()
         return _to_response(result)
+
+    def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
+        """Return the map as seen by clients that use the host name of this request."""
+        scheme = environ["wsgi.url_scheme"]
+        host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
+        adapter = self._adapters.get((scheme, host))
+        if adapter is None:
+            adapter = self._map.bind(host, url_scheme=scheme)
+            if len(self._adapters) < MAX_HOSTS:
+                self._adapters[scheme, host] = adapter
+        return adapter
 
     def _file(self, request: Request) -> Response:
         path = request.path.lstrip("/")
@@ -148,21 +166,24 @@ def _to_response(result: Any) -> Response:
     if isinstance(result, Response):
         return result
     if isinstance(result, dict | list):
-        body = json.dumps(result, allow_nan=False)
-        return Response(body, status, headers, mimetype="application/json")
-    if isinstance(result, str):
-        return Response(result, status, headers, mimetype="text/html")
-    if isinstance(result, bytes):
-        return Response(result, status, headers, mimetype="application/octet-stream")
-    if inspect.isgenerator(result):
-        parts: Any = result
-        return Response(parts, status, headers, mimetype="text/plain")
-    if result is None and status != 200:
-        return Response(b"", status, headers)
-    raise TypeError(
-        f"a view returns dict, list, str, bytes, a generator, a tuple with a status, or a "
-        f"Response; not {type(result).__name__}"
-    )
+        kind, result = "application/json", json.dumps(result, allow_nan=False)
+    elif isinstance(result, str):
+        kind = "text/html; charset=utf-8"
+    elif isinstance(result, bytes):
+        kind = "application/octet-stream"
+    elif inspect.isgenerator(result):
+        kind = "text/plain; charset=utf-8"
+    elif result is None and status != 200:
+        kind, result = "text/html; charset=utf-8", b""
+    else:
+        raise TypeError(
+            f"a view returns dict, list, str, bytes, a generator, a tuple with a status, or a "
+            f"Response; not {type(result).__name__}"
+        )
+    response = Response(result, status, headers, content_type=kind if headers is None else None)
+    if headers is not None and "content-type" not in Headers(headers):
+        response.headers["Content-Type"] = kind
+    return response
 
 
 def _error(exc: HTTPException) -> Response:
@@ -170,7 +191,7 @@ def _error(exc: HTTPException) -> Response:
         return cast(Response, exc.response)  # the view's own: abort(response)
     own = exc.get_response()
     if own.status_code < 400:  # a redirect
-        return Response(status=own.status_code, headers=own.headers)
+        return own
     response = _json_error(own.status_code, exc.description or exc.name)
     for name in ("Allow", "WWW-Authenticate", "Retry-After", "Content-Range"):
         if name in own.headers:
@@ -179,7 +200,7 @@ def _error(exc: HTTPException) -> Response:
 
 
 def _json_error(status: int, text: str) -> Response:
-    body = json.dumps({"error": text, "code": wire.status_code_name(status)})
+    body = json.dumps({"error": text, "code": status_code_name(status)})
     return Response(body, status, mimetype="application/json")
 
 

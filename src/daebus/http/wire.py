@@ -1,36 +1,30 @@
-"""Requests as bytes: a strict reading of RFC 9112.
+"""Request heads as bytes: a strict reading of RFC 9112. Pure: no socket, thread, clock.
 
-h11 parses and frames; in front of it stand the checks in which it is more lenient
-than a server on a hostile network should be. Whoever sends what two programs could
-read differently gets a 400 and a closed connection.
+Whoever sends what two programs could read differently gets a 400 and a closed
+connection. The grammar is checked by one regular expression over the whole head; only
+when it does not match is the reason looked for, line by line.
 """
 
 from __future__ import annotations
 
-import io
 import re
-import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import h11
 from werkzeug.http import HTTP_STATUS_CODES
 
-__all__ = ["BadRequest", "Body", "Head", "has_head", "read_head", "status_code_name"]
+from .limits import Limits
 
-# Limits of other servers of this kind (nginx, gunicorn, Apache: 8 KiB and 100 lines).
-MAX_LINE = 8192
-MAX_HEADERS = 100
-MAX_HEAD = 65536
+__all__ = ["BadRequest", "Head", "find_broken", "parse_head", "parse_trailers", "status_code_name"]
 
-# Seconds before the least rate counts, and that rate in bytes a second.
-BODY_GRACE = 10.0
-BODY_RATE = 1024
-
-_BAD_BYTES = re.compile(rb"(?<!\r)\n|\r(?!\n)|\0")
-_FOLDED = re.compile(rb"\r\n[ \t]")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_FIELD = _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n"
+_FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
+_ONE_FIELD = re.compile(_FIELD)
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/(\d)\.(\d)\r\n")
+_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.%A-Za-z_~-]+\])(?::[0-9]{0,5})?")
+_ABSOLUTE = re.compile(r"https?://([^/?@]+)(?:[/?]|$)", re.IGNORECASE)
+_DIGITS = re.compile(r"[0-9]{1,18}")
+_LINE_BREAKS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 
 
 class BadRequest(Exception):
@@ -47,198 +41,166 @@ def status_code_name(status: int) -> str:
     return HTTP_STATUS_CODES.get(status, "error").lower().replace(" ", "_")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """A request head, checked.
 
     Attributes:
-        connection: h11's object, which goes on to read the body.
         method: such as ``GET``.
         target: origin-form, absolute-form or ``*``.
         version: ``"1.0"`` or ``"1.1"``.
         headers: names in lower case, in order.
         length: bytes of the body; None if it is chunked.
-        rest: what came behind the head.
+        authority: of an absolute-form target, which outranks the ``Host`` header; else None.
+        keep_alive: the client wants to go on (RFC 9112 section 9.3).
+        upgrade: the client asks for a WebSocket.
+        expects: the client waits for ``100 Continue`` before it sends the body.
     """
 
-    connection: h11.Connection
     method: str
     target: str
     version: str
-    headers: tuple[tuple[str, str], ...]
+    headers: list[tuple[str, str]]
     length: int | None
-    rest: bytes
-
-    def all(self, name: str) -> list[str]:
-        """Return the values of every header of that (lower case) name."""
-        return [value for key, value in self.headers if key == name]
-
-    def tokens(self, name: str) -> set[str]:
-        """Return the comma-separated parts of a header, in lower case."""
-        return {part.strip().lower() for value in self.all(name) for part in value.split(",")}
-
-    def go_on(self) -> bytes:
-        """Return the ``100 Continue`` that the client waits for before it sends the body."""
-        return self.connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b""
-
-    @property
-    def keep_alive(self) -> bool:
-        """Tell whether the client wants to go on (RFC 9112 section 9.3)."""
-        wishes = self.tokens("connection")
-        if self.version == "1.0":
-            return "keep-alive" in wishes and "close" not in wishes
-        return "close" not in wishes
+    authority: str | None
+    keep_alive: bool
+    upgrade: bool
+    expects: bool
 
 
-def has_head(buffer: bytes) -> bool:
-    """Tell whether a worker can answer: the head is whole, too large, or broken already."""
-    return (
-        b"\r\n\r\n" in buffer.lstrip(b"\r\n")
-        or len(buffer) > MAX_HEAD
-        or _BAD_BYTES.search(buffer, 0, max(0, len(buffer) - 1)) is not None
+def find_broken(data: bytes | bytearray, start: int) -> bool:
+    """Tell whether a head is broken already: a NUL, or a CR or LF without the other.
+
+    A CR at the very end is no judgement yet.
+    """
+    return _LINE_BREAKS.search(data, start) is not None
+
+
+def parse_head(block: bytes, limits: Limits) -> Head:
+    r"""Parse and check a head, from the request line to the end of the last header line.
+
+    Args:
+        block: with its ``\r\n`` at the end, without the empty line.
+        limits: for lines and their number.
+
+    Raises:
+        BadRequest: 400, 414, 417, 431, 501 or 505; the connection must be closed.
+    """
+    line = _REQUEST_LINE.match(block)
+    first = block.find(b"\r\n")
+    if first > limits.max_line:
+        raise BadRequest(414, "the request line is too long")
+    if line is None:
+        raise BadRequest(400, "the request line is not: method, space, target, space, HTTP/1.1")
+    if not _FIELDS.fullmatch(block, line.end()):
+        raise BadRequest(400, _what_is_wrong(block[line.end() :]))
+    method, target, major, minor = (part.decode("ascii") for part in line.groups())
+    if major != "1" or minor not in "01":
+        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+    lines = block[line.end() :].decode("latin-1").split("\r\n")
+    lines.pop()
+    if len(lines) > limits.max_headers or (lines and max(map(len, lines)) > limits.max_line):
+        raise BadRequest(431, "the request has too many headers, or too long ones")
+    headers = []
+    known: dict[str, list[str]] = {}
+    for text in lines:
+        name, _, value = text.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        headers.append((name, value))
+        if name in _FRAMING:
+            known.setdefault(name, []).append(value)
+    authority = _check_target(method, target)
+    _check_host(known.get("host", ()), minor)
+    wishes = _tokens(known.get("connection", ()))
+    return Head(
+        method,
+        target,
+        "1.1" if minor == "1" else "1.0",
+        headers,
+        _body_length(known, minor),
+        authority,
+        "close" not in wishes and (minor == "1" or "keep-alive" in wishes),
+        minor == "1" and "websocket" in _tokens(known.get("upgrade", ())),
+        minor == "1" and _expects(known.get("expect", ())),
     )
 
 
-def read_head(buffer: bytes) -> Head:
-    """Parse and check the head at the start of the buffer.
-
-    Raises:
-        BadRequest: 400, 414, 431, 501 or 505; the connection must be closed.
-    """
-    while buffer.startswith(b"\r\n"):  # an empty line before a request is ignored
-        buffer = buffer[2:]
-    end = buffer.find(b"\r\n\r\n")
-    head = buffer[: end + 2] if end >= 0 else buffer
-    first = head.find(b"\r\n")
-    if first > MAX_LINE or (first < 0 and len(head) > MAX_LINE):
-        raise BadRequest(414, "the request line is too long")
-    if _BAD_BYTES.search(head, 0, len(head) - (end < 0)):
-        raise BadRequest(400, "lines must end with CR LF, and hold no CR, LF or NUL")
-    lines = head.split(b"\r\n")
-    if end < 0 or end > MAX_HEAD or len(lines) - 2 > MAX_HEADERS or max(map(len, lines)) > MAX_LINE:
-        raise BadRequest(431, "the request head is too large")
-    if _FOLDED.search(head):
-        raise BadRequest(400, "folded header lines are not accepted")
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD + 4)
-    connection.receive_data(buffer)
-    try:
-        event = connection.next_event()
-    except h11.RemoteProtocolError as exc:
-        raise BadRequest(exc.error_status_hint or 400, str(exc)) from None
-    assert isinstance(event, h11.Request)
-    return _checked(connection, event, buffer[end + 4 :])
+_FRAMING = frozenset(
+    ("connection", "content-length", "expect", "host", "transfer-encoding", "upgrade")
+)
 
 
-def _checked(connection: h11.Connection, request: h11.Request, rest: bytes) -> Head:
-    version = request.http_version.decode()
-    if version not in ("1.0", "1.1"):
-        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-    target = request.target.decode("ascii")
-    method = request.method.decode("ascii")
+def _tokens(values: list[str] | tuple[()]) -> set[str]:
+    """Return the comma-separated parts of headers, in lower case."""
+    return {part.strip(" \t").lower() for value in values for part in value.split(",")}
+
+
+def _check_target(method: str, target: str) -> str | None:
+    """Return the authority of an absolute-form target."""
     if method == "CONNECT":
         raise BadRequest(501, "this is no proxy")
-    if not (
-        target.startswith("/")
-        or (target == "*" and method == "OPTIONS")
-        or target.lower().startswith(("http://", "https://"))
-    ):
+    if not method.isupper():  # they are case-sensitive, but Werkzeug takes get for GET
+        raise BadRequest(501, "methods are written in capitals")
+    if target[0] == "/" or (target == "*" and method == "OPTIONS"):
+        return None
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None or not _HOST.fullmatch(absolute[1]):
         raise BadRequest(400, "the request target must be a path or an absolute URL")
-    raw = [(name.lower(), value) for name, value in request.headers.raw_items()]
-    lengths = [value for name, value in raw if name == b"content-length"]
-    encodings = [value for name, value in raw if name == b"transfer-encoding"]
+    return absolute[1]
+
+
+def _check_host(values: list[str] | tuple[()], minor: str) -> None:
+    if len(values) > 1 or (minor == "1" and not values):
+        raise BadRequest(400, "a request must have one Host header")
+    if values and not _HOST.fullmatch(values[0]):
+        raise BadRequest(400, "the Host header names no host")
+
+
+def _body_length(known: dict[str, list[str]], minor: str) -> int | None:
+    lengths, encodings = known.get("content-length", ()), known.get("transfer-encoding", ())
     if len(lengths) > 1 or (lengths and encodings):
         raise BadRequest(400, "the length of the body is ambiguous")
-    if lengths and not _DIGITS.fullmatch(lengths[0]):
+    if encodings:
+        if minor == "0" or len(encodings) > 1 or encodings[0].lower() != "chunked":
+            raise BadRequest(400, "the only transfer encoding is chunked")
+        return None
+    if not lengths:
+        return 0
+    if not _DIGITS.fullmatch(lengths[0]):
         raise BadRequest(400, "Content-Length must be a number")
-    if encodings and (version == "1.0" or [value.lower() for value in encodings] != [b"chunked"]):
-        raise BadRequest(400, "the only transfer encoding is chunked")
-    headers = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in raw)
-    length = None if encodings else int(lengths[0]) if lengths else 0
-    return Head(connection, method, target, version, headers, length, rest)
+    return int(lengths[0])
 
 
-class Body(io.RawIOBase):
-    """The body of one request, read from the socket as it is asked for.
+def _expects(values: list[str] | tuple[()]) -> bool:
+    if not values:
+        return False
+    if _tokens(values) != {"100-continue"}:
+        raise BadRequest(417, "the only expectation is 100-continue")
+    return True
 
-    Args:
-        head: of the request.
-        sock: with any timeout; this sets its own.
-        max_size: bytes; a larger body raises ``BadRequest`` 413.
-        on_expect: called once before the first read if the client waits for
-            ``100 Continue``.
 
-    Attributes:
-        done: the body was read to its end.
+def parse_trailers(block: bytes) -> None:
+    """Check the trailer lines of a chunked body; what they say is not used.
+
+    Raises:
+        BadRequest: a line is no header.
     """
+    if not _FIELDS.fullmatch(block):
+        raise BadRequest(400, _what_is_wrong(block))
 
-    def __init__(
-        self,
-        head: Head,
-        sock: socket.socket,
-        *,
-        max_size: int,
-        on_expect: Callable[[], None],
-    ) -> None:
-        super().__init__()
-        self._connection = head.connection
-        self._sock = sock
-        self._max_size = max_size
-        self._on_expect = on_expect
-        self._began = time.monotonic()
-        self._received = 0
-        self._rest = memoryview(b"")
-        self.done = False
 
-    def readable(self) -> bool:
-        """Return True, for ``io.BufferedReader``."""
-        return True
-
-    def readinto(self, target: memoryview) -> int:  # type: ignore[override]  # Buffer in stubs
-        """Fill the target with the next bytes of the body; 0 at its end.
-
-        Raises:
-            BadRequest: 413 too large, 408 too slow, 400 cut short or badly framed.
-        """
-        while not self._rest and not self.done:
-            self._advance()
-        size = min(len(target), len(self._rest))
-        target[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-    def trailing(self) -> bytes:
-        """Return what came behind the request: the next one, or WebSocket frames."""
-        return bytes(self._connection.trailing_data[0])
-
-    def _advance(self) -> None:
-        try:
-            event = self._connection.next_event()
-        except h11.RemoteProtocolError as exc:
-            raise BadRequest(400, str(exc)) from None
-        if event is h11.NEED_DATA:
-            if self._connection.they_are_waiting_for_100_continue:
-                self._on_expect()
-            self._connection.receive_data(self._receive())
-        elif isinstance(event, h11.Data):
-            self._received += len(event.data)
-            if self._received > self._max_size:
-                raise BadRequest(413, f"the body is larger than {self._max_size} bytes")
-            self._rest = memoryview(event.data)
-        elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
-            self.done = True
-        else:
-            raise BadRequest(400, "the body is cut short")
-
-    def _receive(self) -> bytes:
-        due = self._began + BODY_GRACE + self._received / BODY_RATE
-        rest = due - time.monotonic()
-        if rest <= 0:
-            raise BadRequest(408, f"the body came slower than {BODY_RATE} bytes a second")
-        self._sock.settimeout(rest)
-        try:
-            data = self._sock.recv(65536)
-        except TimeoutError:
-            raise BadRequest(408, f"the body came slower than {BODY_RATE} bytes a second") from None
-        if not data:
-            raise BadRequest(400, "the body is cut short")
-        return data
+def _what_is_wrong(block: bytes) -> str:
+    """Say why a header block does not match."""
+    if _LINE_BREAKS.search(block):
+        return "lines must end with CR LF, and hold no CR, LF or NUL"
+    for line in block.split(b"\r\n")[:-1]:
+        if _ONE_FIELD.fullmatch(line + b"\r\n"):
+            continue
+        if line[:1] in (b" ", b"\t"):
+            return "folded header lines are not accepted"
+        if b":" not in line:
+            return "a header line has no colon"
+        if re.match(_TOKEN + rb":", line) is None:
+            return "a header name is empty or holds a character that is not allowed"
+        break
+    return "a header value holds a control character"

@@ -1,106 +1,59 @@
-"""Accepting connections, and holding those that have nothing to say yet.
+"""Accepting connections, and holding those for which no worker is needed.
 
 Rules of this module:
 
-1. A socket without a complete request waits here, in the selector; no worker is held
-   by a client that is silent, slow or idle.
+1. A socket without a complete request waits here, in the poller; no worker is held by a
+   client that is silent, slow or idle, nor by one that takes a finished answer slowly.
 2. The acceptor owns a parked socket. Handing it out passes the ownership; whoever
-   finishes with it parks it again, lets it linger, or closes it.
-3. Out of descriptors, the accept loop pauses: it neither ends nor spins.
+   finishes with it parks, flushes, lingers, releases or closes it.
+3. Sockets stay non-blocking, whoever owns them.
+4. Out of descriptors, clients are told so as long as one descriptor can be had, and the
+   loop neither ends nor spins.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
-import itertools
 import logging
-import selectors
+import math
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
+from .alarms import Alarms
+from .client import FLUSHING, LINGERING, READING, WORKING, Client, Flush, Intake
+from .poller import make_poller
+from .spare import SpareDescriptor
 from .transport import RECV_SIZE
-from .wakeup import Wakeup
 
-__all__ = ["Acceptor", "Client", "Intake"]
+__all__ = ["Acceptor"]
 
 logger = logging.getLogger("daebus.server")
 
-# Seconds to wait when the process is out of descriptors; one is likely to come free.
+# Seconds to wait when not even the spare descriptor is left; one is likely to come free.
 _PAUSE = 0.5
+# Seconds between two warnings about that: a crowd must not flood the log.
+_QUIET = 10.0
 # Connections taken in one go before others get their turn.
 _BURST = 64
-# How long unread input of a finished connection is drained, in seconds and bytes.
-_LINGER = 2.0
+# Bytes of unread input of a finished connection that are drained.
 _LINGER_BYTES = 1 << 20
+# Refused connections that may linger, beside the others; more are cut.
+_REFUSED_ROOM = 128
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Client:
-    """A connection that speaks no WebSocket (yet).
-
-    Attributes:
-        sock: the socket.
-        address: of the peer, as ``accept`` gave it.
-        port: local port number of the listener.
-        buffer: bytes that were read and belong to the next request.
-        requests: how many requests have been answered on it.
-    """
-
-    __slots__ = (
-        "address",
-        "buffer",
-        "deadline",
-        "discarded",
-        "lingers",
-        "port",
-        "requests",
-        "sock",
-    )
-
-    def __init__(self, sock: socket.socket, address: object, port: int) -> None:
-        self.sock = sock
-        self.address = address
-        self.port = port
-        self.buffer = b""
-        self.requests = 0
-        self.deadline = 0.0
-        self.lingers = False
-        self.discarded = 0
-
-    @property
-    def host(self) -> str:
-        """Host of the peer, an empty string where there is none."""
-        return str(self.address[0]) if isinstance(self.address, tuple) else ""
-
-
-class Intake(Protocol):
-    """What the acceptor asks of the protocol spoken on its connections."""
-
-    def has_request(self, buffer: bytes) -> bool:
-        """Tell whether a worker could go on: a whole head, or one that is broken."""
-
-    def dispatch(self, client: Client) -> None:
-        """Take over the client; called on the acceptor's thread, must not wait."""
-
-    def late(self, client: Client) -> bytes:
-        """Return the answer to a client whose request did not come in time."""
-
-
 class Acceptor:
-    """One thread, the listeners, and every connection without a complete request.
+    """One thread, the listeners, and every connection that needs no worker.
 
     Args:
         listeners: non-blocking listening sockets; closed by ``stop``.
         intake: the protocol.
-        head_timeout: seconds for a whole request head, from the first moment.
-        idle_timeout: seconds between two requests of one connection.
+        max_connections: most connections at once; more are refused with an answer.
+        linger_timeout: seconds in which a client that is sent away may still read why.
     """
 
     def __init__(
@@ -108,24 +61,27 @@ class Acceptor:
         listeners: Sequence[socket.socket],
         intake: Intake,
         *,
-        head_timeout: float,
-        idle_timeout: float,
+        max_connections: int,
+        linger_timeout: float,
     ) -> None:
-        self._listeners = list(listeners)
+        self._listeners = {listener.fileno(): listener for listener in listeners}
         self._ports = {listener: listener.getsockname()[1] for listener in listeners}
         self._intake = intake
-        self._head_timeout = head_timeout
-        self._idle_timeout = idle_timeout
+        self._max_connections = max_connections
+        self._linger_timeout = linger_timeout
         self._lock = threading.Lock()
-        self._inbox: deque[Client] = deque()  # guarded by: _lock
-        self._stopping = False  # guarded by: _lock
+        self._clients: dict[int, Client] = {}  # guarded by: _lock; open ones, by descriptor
+        self._turned_away: set[Client] = set()  # guarded by: _lock; refused, still open
+        self._alarms = Alarms()  # guarded by: _lock
+        self._sleeps_until = 0.0  # guarded by: _lock
+        self._stopping = False  # guarded by: _lock; no new connection, no new request
+        self._ending = False  # guarded by: _lock; ends once no answer is being flushed
         self._closed = False  # guarded by: _lock
-        self._number = itertools.count()
-        self._deadlines: list[tuple[float, int, Client]] = []
-        self._resume: float | None = None  # when to accept again
-        self._warned = False
-        self._selector = selectors.DefaultSelector()
-        self._wakeup = Wakeup(self._selector)
+        self._resume = math.inf  # when to accept again
+        self._warned = -math.inf
+        self._last_refused: Client | None = None  # it holds the spare descriptor
+        self._spare = SpareDescriptor()
+        self._poller = make_poller()
         self._thread = threading.Thread(target=self._run, name="daebus-accept", daemon=True)
 
     @property
@@ -135,95 +91,198 @@ class Acceptor:
 
     def start(self) -> None:
         """Start accepting."""
-        for listener in self._listeners:
-            self._selector.register(listener, selectors.EVENT_READ, listener)
+        for fd in self._listeners:
+            self._poller.listen(fd)
         self._thread.start()
 
-    def park(self, client: Client) -> None:
-        """Hold a connection until its next request.
+    # --- any thread; the ownership of the socket passes -------------------------
 
-        Threads:
-            Any; the ownership of the socket passes to the acceptor.
+    def park(self, client: Client, deadline: float) -> None:
+        """Hold a connection until more comes from it.
+
+        Args:
+            client: its socket becomes the acceptor's.
+            deadline: moment of ``time.monotonic()`` at which it is late.
         """
-        self._give(client, lingers=False)
+        self._wait(client, READING, deadline)
+
+    def flush(self, client: Client, flush: Flush) -> None:
+        """Have the rest of an answer written as the client takes it."""
+        client.flush = flush
+        self._wait(client, FLUSHING, flush.deadline)
 
     def linger(self, client: Client) -> None:
         """Close a connection without destroying the answer that is on its way.
 
         A close with unread input would send a reset; so the write side is shut and the
-        input drained, for two seconds and 1 MiB at most.
-
-        Threads:
-            Any; the ownership of the socket passes to the acceptor.
+        input drained, for a short time and 1 MiB at most.
         """
-        with contextlib.suppress(OSError):
+        try:
             client.sock.shutdown(socket.SHUT_WR)
-        self._give(client, lingers=True)
+        except OSError:
+            self.close(client)
+            return
+        with self._lock:
+            stopping = self._stopping
+        if stopping:  # no time to wait: what is there is read, and that is all
+            with contextlib.suppress(OSError):
+                client.sock.recv(RECV_SIZE)
+            self.close(client)
+        else:
+            self._wait(client, LINGERING, time.monotonic() + self._linger_timeout)
+
+    def release(self, client: Client) -> None:
+        """Let go of an open socket, so that it can be given away."""
+        if client.known:
+            self._poller.forget(client.fd)
+            client.known = False
+        with self._lock:
+            self._clients.pop(client.fd, None)
+
+    def close(self, client: Client) -> None:
+        """Close a connection now."""
+        with self._lock:
+            self._clients.pop(client.fd, None)
+            self._turned_away.discard(client)
+            client.deadline = math.inf
+        client.sock.close()
+        if client.flush is not None:
+            client.flush.close()
+        if client.state is not None:
+            client.state.close()
+        if client is self._last_refused:
+            self._last_refused = None
+            self._spare.regain()
+
+    def _wait(self, client: Client, doing: str, deadline: float) -> None:
+        with self._lock:
+            closed = self._closed or (self._stopping and doing == READING)
+            if not closed:
+                self._clients[client.fd] = client
+                client.doing = doing
+                client.deadline = deadline
+                self._alarms.note(client)
+                early = deadline < self._sleeps_until
+        if closed:
+            self.close(client)
+            return
+        known, client.known = client.known, True
+        # The moment it is armed, the acceptor may hand the client to another thread.
+        self._poller.arm(client.fd, known=known, write=doing == FLUSHING)
+        if early:
+            self._poller.wake()
+
+    # --- stopping ---------------------------------------------------------------
 
     def stop(self) -> None:
-        """Close the listeners and every parked connection, and end the thread."""
+        """Close the listeners and every connection without a whole request.
+
+        Answers that are being written go on until ``end``.
+        """
         with self._lock:
             self._stopping = True
-        self._wakeup.set()
-        if not self._thread.is_alive():  # never started: nobody else cleans up
+        self._poller.wake()
+        if self._thread.ident is None:  # never started: nobody else cleans up
             self._close()
 
-    def _give(self, client: Client, *, lingers: bool) -> None:
+    def end(self) -> None:
+        """End the thread once no answer is being written any more."""
         with self._lock:
-            if not self._closed:
-                client.lingers = lingers
-                client.sock.setblocking(False)
-                self._inbox.append(client)
-                self._wakeup.set()
-                return
-        client.sock.close()
+            self._ending = True
+        self._poller.wake()
+
+    def cut(self) -> None:
+        """Break every connection; their owners notice and close them."""
+        with self._lock:
+            clients = list(self._clients.values())
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.sock.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> None:
+        """Close a forked child's copies of everything."""
+        self._lock = threading.Lock()  # whoever held it does not exist here
+        for sock in [*self._listeners.values(), *(c.sock for c in self._clients.values())]:
+            sock.close()
+        self._poller.abandon()
+        self._spare.close()
 
     # --- the thread -------------------------------------------------------------
 
     def _run(self) -> None:
         try:
             while True:
-                self._wakeup.clear()
+                timeout = self._expire()
                 with self._lock:
-                    if self._stopping:
-                        return
-                    inbox, self._inbox = self._inbox, deque()
-                for client in inbox:
-                    self._guarded(self._admit, client)
-                for key, _ in self._selector.select(self._expire()):
-                    if isinstance(key.data, Client):
-                        self._guarded(self._read, key.data)
-                    elif key.data is not None:
-                        self._guarded(self._accept, key.data)
+                    stopping, ending = self._stopping, self._ending
+                    flushing = ending and any(c.flush for c in self._clients.values())
+                if stopping and self._listeners:
+                    self._close_idle()
+                if ending and not flushing:
+                    return
+                ready = self._poller.wait(timeout)
+                with self._lock:
+                    self._sleeps_until = -math.inf  # awake: nobody needs to wake it
+                for fd in ready:
+                    listener = self._listeners.get(fd)
+                    if listener is None:
+                        self._attend(fd)
+                    else:
+                        self._accept(listener)
         finally:
             self._close()
 
-    def _guarded(self, function: Callable[..., None], argument: object) -> None:
-        try:
-            function(argument)
-        except Exception:
-            logger.exception("the acceptor's %s failed", function)
-            if isinstance(argument, Client):
-                self._drop(argument)
-
-    def _close(self) -> None:
+    def _attend(self, fd: int) -> None:
         with self._lock:
-            if self._closed:
+            client = self._clients.get(fd)
+            if client is None or client.doing == WORKING:
                 return
-            self._closed = True
-            inbox, self._inbox = self._inbox, deque()
-        for client in inbox:
-            client.sock.close()
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, Client):
-                key.data.sock.close()
-        for listener in self._listeners:
-            listener.close()
-        self._wakeup.close()
-        self._selector.close()
+            doing, client.doing = client.doing, WORKING
+            deadline, client.deadline = client.deadline, math.inf
+        try:
+            if doing == FLUSHING:
+                self._flush(client)
+            else:
+                self._read(client, doing, deadline)
+        except Exception:
+            logger.exception("the acceptor failed on a connection")
+            self.close(client)
+
+    def _read(self, client: Client, doing: str, deadline: float) -> None:
+        try:
+            data = client.sock.recv(RECV_SIZE)
+        except (BlockingIOError, InterruptedError):  # a false alarm
+            self._wait(client, doing, deadline)
+            return
+        except OSError:
+            data = b""
+        if doing == LINGERING:
+            client.discarded += len(data)
+        if not data or client.discarded > _LINGER_BYTES:
+            self.close(client)
+        elif doing == LINGERING:
+            self._wait(client, LINGERING, deadline)
+        else:
+            self._intake.received(client, data)
+
+    def _flush(self, client: Client) -> None:
+        flush = client.flush
+        assert flush is not None
+        try:
+            done = flush.proceed()
+        except OSError:
+            self.close(client)
+            return
+        if not done:
+            self._wait(client, FLUSHING, flush.deadline)
+            return
+        client.flush = None
+        flush.close()
+        self._intake.flushed(client)
+
+    # --- accepting --------------------------------------------------------------
 
     def _accept(self, listener: socket.socket) -> None:
-        port = self._ports[listener]
         for _ in range(_BURST):
             try:
                 sock, address = listener.accept()
@@ -231,119 +290,133 @@ class Acceptor:
                 return
             except OSError as exc:
                 if exc.errno in _OUT_OF_DESCRIPTORS:
-                    self._pause(exc)
+                    self._accept_without_room(listener, exc)
                     return
                 continue  # this one went away before it was accepted
-            self._warned = False
-            client = Client(sock, address, port)
             try:
                 sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if sock.family != getattr(socket, "AF_UNIX", None):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:  # gone already
                 sock.close()
                 continue
-            self._guarded(self._admit, client)
-
-    def _pause(self, exc: OSError) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning("cannot accept: %s; trying again every %s s", exc, _PAUSE)
-        for listener in self._listeners:
-            self._selector.unregister(listener)
-        self._resume = time.monotonic() + _PAUSE
+            self._admit(Client(sock, address, self._ports[listener]))
 
     def _admit(self, client: Client) -> None:
         """Start to wait for a client; often its request is there already."""
-        now = time.monotonic()
-        if client.lingers:
-            client.deadline = now + _LINGER
-        elif client.requests and not client.buffer:
-            client.deadline = now + self._idle_timeout
-        else:
-            client.deadline = now + self._head_timeout
-        if not client.lingers and client.buffer and self._intake.has_request(client.buffer):
-            self._intake.dispatch(client)
-            return
-        if not self._receive(client):
-            return
-        self._selector.register(client.sock, selectors.EVENT_READ, client)
-        self._remember(client)
+        with self._lock:
+            refused = len(self._turned_away)
+            full = len(self._clients) - refused >= self._max_connections
+            self._clients[client.fd] = client
+            if full:
+                self._turned_away.add(client)
+        try:
+            if not full:
+                self._intake.opened(client)
+                self._read_first(client)
+            else:
+                self._refuse(client, "too many connections")
+                if refused >= _REFUSED_ROOM:
+                    self.close(client)
+        except Exception:
+            logger.exception("the acceptor failed on a new connection")
+            self.close(client)
 
-    def _remember(self, client: Client) -> None:
-        """Note the deadline; entries of clients served meanwhile are swept now and then."""
-        heapq.heappush(self._deadlines, (client.deadline, next(self._number), client))
-        if len(self._deadlines) > 2 * len(self._selector.get_map()) + 64:
-            self._deadlines = [entry for entry in self._deadlines if entry[0] == entry[2].deadline]
-            heapq.heapify(self._deadlines)
-
-    def _read(self, client: Client) -> None:
-        first = not client.buffer
-        if not self._receive(client, parked=True):
-            return
-        if first and client.requests and not client.lingers:
-            # The next request has begun: from now on the deadline is that of its head.
-            client.deadline = time.monotonic() + self._head_timeout
-            self._remember(client)
-
-    def _receive(self, client: Client, *, parked: bool = False) -> bool:
-        """Read what is there; False if the client is not (or no longer) to be waited for."""
+    def _read_first(self, client: Client) -> None:
         try:
             data = client.sock.recv(RECV_SIZE)
         except (BlockingIOError, InterruptedError):
-            return True
+            self._intake.received(client, b"")
+            return
         except OSError:
             data = b""
-        if client.lingers:
-            client.discarded += len(data)
-            if data and client.discarded < _LINGER_BYTES:
-                return True
-            data = b""
-        if not data:
-            if parked:
-                self._selector.unregister(client.sock)
-            client.deadline = 0.0
-            client.sock.close()
-            return False
-        client.buffer += data
-        if not self._intake.has_request(client.buffer):
-            return True
-        if parked:
-            self._selector.unregister(client.sock)
-        client.deadline = 0.0
-        self._intake.dispatch(client)
-        return False
+        if data:
+            self._intake.received(client, data)
+        else:
+            self.close(client)
 
-    def _expire(self) -> float | None:
-        """Act on deadlines that have passed; return how long the selector may wait."""
-        now = time.monotonic()
-        if self._resume is not None and self._resume <= now:
-            self._resume = None
-            for listener in self._listeners:
-                self._selector.register(listener, selectors.EVENT_READ, listener)
-        while self._deadlines and self._deadlines[0][0] <= now:
-            deadline, _, client = heapq.heappop(self._deadlines)
-            if client.deadline == deadline:  # else it was served or moved meanwhile
-                self._guarded(self._time_out, client)
-        with self._lock:
-            if self._inbox or self._stopping:
-                return 0.0
-        moments = [moment for moment in (self._resume,) if moment is not None]
-        if self._deadlines:
-            moments.append(self._deadlines[0][0])
-        return max(0.0, min(moments) - now) if moments else None
-
-    def _time_out(self, client: Client) -> None:
-        self._selector.unregister(client.sock)
-        client.deadline = 0.0
-        if client.lingers or (client.requests and not client.buffer):
-            client.sock.close()
-            return
+    def _refuse(self, client: Client, text: str) -> None:
         with contextlib.suppress(OSError):
-            client.sock.send(self._intake.late(client))
+            client.sock.send(self._intake.refused(text))
         self.linger(client)
 
-    def _drop(self, client: Client) -> None:
-        client.deadline = 0.0
-        with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.sock)
-        client.sock.close()
+    def _accept_without_room(self, listener: socket.socket, exc: OSError) -> None:
+        """Answer one client with the spare descriptor, or else pause."""
+        now = time.monotonic()
+        if now - self._warned > _QUIET:
+            self._warned = now
+            logger.warning("cannot accept: %s; clients are refused until it is over", exc)
+        if self._last_refused is not None:
+            self.close(self._last_refused)
+        if self._spare.lend():
+            try:
+                sock, address = listener.accept()
+                sock.setblocking(False)
+            except (BlockingIOError, InterruptedError):
+                self._spare.regain()
+                return
+            except OSError:
+                self._spare.regain()
+            else:
+                self._last_refused = Client(sock, address, 0)
+                self._refuse(self._last_refused, "the server is out of descriptors")
+                return
+        for fd in self._listeners:
+            self._poller.forget(fd)
+        self._resume = now + _PAUSE
+
+    # --- deadlines --------------------------------------------------------------
+
+    def _expire(self) -> float | None:
+        """Act on deadlines that have passed; return how long the poller may wait."""
+        now = time.monotonic()
+        if self._resume <= now:
+            self._resume = math.inf
+            self._spare.regain()
+            for fd in self._listeners:
+                self._poller.listen(fd)
+        with self._lock:
+            late = self._alarms.due(now)
+        for client in late:
+            self._poller.forget(client.fd)
+            client.known = False
+            doing, client.doing = client.doing, WORKING
+            try:
+                if doing == READING:
+                    self._intake.late(client)
+                else:
+                    self.close(client)
+            except Exception:
+                logger.exception("the acceptor failed on a late client")
+                self.close(client)
+        with self._lock:
+            self._sleeps_until = min(self._alarms.next(), self._resume)
+            until = self._sleeps_until
+        return None if until == math.inf else max(0.0, until - time.monotonic())
+
+    # --- the end ----------------------------------------------------------------
+
+    def _close_idle(self) -> None:
+        """Close the listeners and the connections that wait for a request."""
+        listeners, self._listeners = self._listeners, {}
+        for fd, listener in listeners.items():
+            self._poller.forget(fd)
+            listener.close()
+        self._close_all(READING, LINGERING)
+
+    def _close_all(self, *doing: str) -> None:
+        with self._lock:
+            clients = [client for client in self._clients.values() if client.doing in doing]
+        for client in clients:
+            self._poller.forget(client.fd)
+            self.close(client)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._stopping = self._closed = True
+        self._close_idle()
+        self._close_all(FLUSHING)
+        self._poller.close()
+        self._spare.close()

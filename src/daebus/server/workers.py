@@ -67,6 +67,11 @@ class WorkerPool:
         self._idle = 0  # guarded by: _lock
         self._stopping = False  # guarded by: _lock
 
+    @property
+    def busy(self) -> bool:
+        """True if jobs wait for a thread."""
+        return bool(self._jobs)
+
     def submit(self, job: Job) -> bool:
         """Have a thread run the job soon.
 

@@ -15,6 +15,7 @@ Rules of this module:
 from __future__ import annotations
 
 import codecs
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -194,7 +195,10 @@ class Codec:
         return repr(self._extensions) if self._extensions else None
 
     def _compress(self, opcode: int, payload: bytes) -> bytes:
-        return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=self._extensions)
+        # An extension holds its compressor while it compresses, and several threads may
+        # send. No context is kept between messages, so a copy loses nothing.
+        extensions = [copy.copy(extension) for extension in self._extensions]
+        return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=extensions)
 
     def _cut(self, data: bytes) -> list[Event]:
         """Cut the bytes into frames; keep what is left of an unfinished one."""

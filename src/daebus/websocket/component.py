@@ -332,6 +332,7 @@ class DaebusWebSocket:
 
         Keys: ``connections``, ``connections_total``, ``messages_in``, ``messages_out``,
         ``bytes_in``, ``bytes_out``, ``dropped``, ``queued_bytes``, ``queued_messages``,
+        ``lost_notices`` (of slow clients and handlers, when too many came at once),
         ``slow_consumers``, ``disconnects`` (by reason), ``refused`` (by code), ``errors``
         (by code), ``handlers`` (by type: ``count``, ``seconds``, ``buckets`` by upper bound
         in seconds) and ``json`` (the package in use).
@@ -343,8 +344,8 @@ class DaebusWebSocket:
         if hub is None:
             return {}
         return {
-            **hub.tally.report(hub.registry.snapshot()),
-            "errors": self._settings.dispatcher.errors(),
+            "connections": len(hub.registry),
+            **hub.tally.report(),
             "json": envelope.package(),
         }
 

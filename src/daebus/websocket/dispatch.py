@@ -12,9 +12,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-import threading
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any
@@ -47,8 +45,6 @@ class Dispatcher:
     def __init__(self, *, debug: bool = False) -> None:
         self.debug = debug
         self._handlers: dict[str, Callable[[WebSocketRequest], Any]] = {}
-        self._lock = threading.Lock()
-        self._errors: Counter[str] = Counter()  # guarded by: _lock
 
     def add(self, kind: str, handler: Callable[[WebSocketRequest], Any]) -> None:
         """Register a handler, sync or async.
@@ -71,11 +67,6 @@ class Dispatcher:
             )
         # One assignment of a new dict: connection threads look things up meanwhile.
         self._handlers = {**self._handlers, kind: handler}
-
-    def errors(self) -> dict[str, int]:
-        """Return how many errors were sent, by code."""
-        with self._lock:
-            return dict(self._errors)
 
     def types(self) -> Iterable[str]:
         """Return the registered message types."""
@@ -146,8 +137,7 @@ class Dispatcher:
             logger.error("error %r for client %s cannot be sent", code, connection.client_id)
             code = "handler_error"
             data = envelope.error("the handler failed", code, kind)
-        with self._lock:
-            self._errors[code] += 1
+        connection.errors[code] = connection.errors.get(code, 0) + 1
         connection.answer(connection.text_frame(data))
 
     def _unknown(self, kind: str) -> str:

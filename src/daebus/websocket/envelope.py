@@ -154,6 +154,10 @@ _MAX_HEADS = 1000
 
 
 def _head(kind: str) -> str:
+    if not isinstance(kind, str):
+        raise TypeError(
+            f"a message type is a string, not {kind!r:.100}; write send(data, 'my_type')"
+        )
     head = "{" + f'"type":{json.dumps(kind)},"data":'
     if len(_heads) < _MAX_HEADS:
         _heads[kind] = head
@@ -173,12 +177,16 @@ def encode(kind: str, data: Any) -> bytes:
 
     Raises:
         EncodeError: the data has no JSON form.
+        TypeError: the type is no string.
     """
+    try:
+        head = _heads.get(kind) or _head(kind)
+    except TypeError:  # of an unhashable type, such as swapped arguments
+        head = _head(kind)
     if _fast:
         fast = fastjson.dumps({"type": kind, "data": data}, _default)
         if fast is not None:
             return fast
-    head = _heads.get(kind) or _head(kind)
     try:
         try:
             return "".join((head, *_chunks(data, 0), "}")).encode()

@@ -6,15 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from ..server.minder import Minder
-from .codec import PING, frame
+from .codec import PING
 from .limits import Limits
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 __all__ = ["Heartbeat"]
-
-_PING = frame(PING, b"")
 
 
 class Heartbeat:
@@ -44,7 +42,9 @@ class Heartbeat:
 
     def _beat(self) -> None:
         if self._connection.open:
-            rest = self._check(time.monotonic() - self._connection.last_in)
+            # A full socket that takes bytes again shows that the peer's side takes them.
+            life = max(self._connection.last_in, self._connection.last_drained)
+            rest = self._check(time.monotonic() - life)
             if rest is not None:
                 self._timer = self._minder.call_later(rest, self._beat)
 
@@ -55,14 +55,14 @@ class Heartbeat:
         if idle < self._interval:
             return self._interval - idle
         if self._timeout is None:
-            self._connection.offer(_PING)
+            self._connection.control(PING, b"")
             return self._interval
         if self._pinged is None:
             self._pinged = time.monotonic()
-            self._connection.offer(_PING)
-            return self._timeout
+            self._connection.control(PING, b"")
+            return min(self._interval, self._timeout)
         if idle < self._interval + self._timeout:
-            return self._interval + self._timeout - idle
+            return min(self._interval, self._interval + self._timeout - idle)
         if self._connection.unread():  # it lives; its handler is too busy to read
             return self._interval
         self._connection.lose("ping_timeout", "no answer to a ping")

@@ -76,10 +76,11 @@ class Hub:
         self._settings = settings
         self._loop = loop
         self.watch = Watch(
-            self.registry, minder, loop, settings.limits.slow_handler, self._slow_handler
+            self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
         )
-        # Hooks that must not wait for the connection they are about.
-        self._notices = WorkerPool("daebus-hook", 1, MAX_NOTICES)
+        # Log lines and hooks that must not wait for the connection they are about, and
+        # that the minder must not wait for. Two, so that a hook that hangs holds up none.
+        self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES)
         self._lock = threading.Lock()
         self._stopping = False  # guarded by: _lock
         self._alive: set[Connection] = set()  # guarded by: _lock; until the descriptor is gone
@@ -166,7 +167,10 @@ class Hub:
         """Run in the connection's thread from the 101 to the close."""
         try:
             if connection.begin(response, early):
+                self.tally.started(connection)
                 self.registry.add(connection)
+                if self.watch.dozing:  # a hook or an early message may take long
+                    self.watch.rouse()
                 try:
                     self._serve(connection)
                 finally:
@@ -208,8 +212,7 @@ class Hub:
     def _part(self, connection: Connection) -> None:
         connection.end()
         self.left(connection)
-        info = connection.account()
-        self.tally.finished(info, connection.times)
+        info = self.tally.finished(connection)
         self._call_hooks("on_disconnect", self._settings.on_disconnect, connection.client_id, info)
         logger.info(
             "client %s left: %s, code %d, %.1f s, %d messages in, %d out, %d dropped",
@@ -242,8 +245,11 @@ class Hub:
     ) -> None:
         """Note a client whose outbox is full; called under its lock."""
         info = SlowConsumerInfo(queued_bytes, queued, cut)
-        # Neither logging nor hooks belong under a lock: the minder takes it from here.
-        self.minder.call_later(0.0, lambda: self._slow_consumer(connection, info))
+        # Neither logging nor hooks belong under a lock, nor does starting a thread: the
+        # minder takes it from here.
+        self.minder.call_later(
+            0.0, lambda: self._notify(lambda: self._slow_consumer(connection, info))
+        )
 
     def _slow_consumer(self, connection: Connection, info: SlowConsumerInfo) -> None:
         logger.warning(
@@ -253,7 +259,12 @@ class Hub:
             info.queued_messages,
             "cutting it" if info.cut else "dropping messages",
         )
-        self._notify("on_slow_consumer", self._settings.on_slow_consumer, connection, info)
+        self._call_hooks(
+            "on_slow_consumer", self._settings.on_slow_consumer, connection.client_id, info
+        )
+
+    def _report_slow_handler(self, connection: Connection | None, info: SlowHandlerInfo) -> None:
+        self._notify(lambda: self._slow_handler(connection, info))
 
     def _slow_handler(self, connection: Connection | None, info: SlowHandlerInfo) -> None:
         logger.warning(
@@ -263,16 +274,12 @@ class Hub:
             info.seconds,
             info.stack,
         )
-        self._notify("on_slow_handler", self._settings.on_slow_handler, connection, info)
-
-    def _notify(
-        self, name: str, hooks: Sequence[HookCall], connection: Connection | None, info: Any
-    ) -> None:
-        if not hooks:
-            return
         client_id = "" if connection is None else connection.client_id
-        if not self._notices.submit(lambda: self._call_hooks(name, hooks, client_id, info)):
-            logger.warning("%s hooks are not called for client %s: too many wait", name, client_id)
+        self._call_hooks("on_slow_handler", self._settings.on_slow_handler, client_id, info)
+
+    def _notify(self, notice: Callable[[], None]) -> None:
+        if not self._notices.submit(notice):
+            self.tally.lost_notice()
 
     # --- the end ----------------------------------------------------------------
 

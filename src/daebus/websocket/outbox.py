@@ -18,12 +18,13 @@ OnFull = Literal["disconnect", "drop_oldest", "drop_newest", "block"]
 class _Entry:
     """A queued frame; ``frame`` is empty once it was dropped or replaced."""
 
-    __slots__ = ("droppable", "frame", "key")
+    __slots__ = ("droppable", "frame", "key", "opcode")
 
     def __init__(self, frame: bytes, droppable: bool, key: str | None) -> None:
         self.frame = frame
         self.droppable = droppable
         self.key = key
+        self.opcode = 0  # of a control frame
 
 
 class Outbox:
@@ -41,6 +42,7 @@ class Outbox:
     """
 
     __slots__ = (
+        "_controls",
         "_count",
         "_entries",
         "_keyed",
@@ -57,6 +59,7 @@ class Outbox:
         self._max_messages = max_messages
         self._entries: deque[_Entry] = deque()
         self._keyed: dict[str, _Entry] = {}
+        self._controls: dict[int, _Entry] = {}
         self._offset = 0  # how much of the first entry is written
         self._count = 0
         self.size = 0
@@ -108,6 +111,20 @@ class Outbox:
         self.dropped += 1
         return False
 
+    def push_control(self, frame: bytes, opcode: int) -> None:
+        """Queue a control frame, past the bound: one of each kind, never dropped.
+
+        Only the newest ping is answered (RFC 6455 section 5.5.3).
+        """
+        entry = self._controls.get(opcode)
+        if entry is not None and not self._begun(entry):
+            self.size += len(frame) - len(entry.frame)
+            entry.frame = frame
+            return
+        self.push(frame)
+        self._controls[opcode] = self._entries[-1]
+        self._entries[-1].opcode = opcode
+
     def push(
         self, frame: bytes, offset: int = 0, *, droppable: bool = False, key: str | None = None
     ) -> None:
@@ -152,7 +169,9 @@ class Outbox:
         for entry in self._entries:
             if self.has_room(size):
                 break
-            if not entry.frame or self._begun(entry) or (droppable_only and not entry.droppable):
+            if not entry.frame or entry.opcode or self._begun(entry):
+                continue
+            if droppable_only and not entry.droppable:
                 continue
             self._remove(entry)
             dropped += 1
@@ -203,8 +222,7 @@ class Outbox:
             self._entries.popleft()
             if entry.frame:
                 self._count -= 1
-                if entry.key is not None and self._keyed.get(entry.key) is entry:
-                    del self._keyed[entry.key]
+                self._unlist(entry)
 
     def _begun(self, entry: _Entry) -> bool:
         return bool(self._offset) and entry is self._entries[0]
@@ -213,5 +231,10 @@ class Outbox:
         self.size -= len(entry.frame)
         self._count -= 1
         entry.frame = b""
+        self._unlist(entry)
+
+    def _unlist(self, entry: _Entry) -> None:
         if entry.key is not None and self._keyed.get(entry.key) is entry:
             del self._keyed[entry.key]
+        if entry.opcode and self._controls.get(entry.opcode) is entry:
+            del self._controls[entry.opcode]

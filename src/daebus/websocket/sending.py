@@ -1,8 +1,4 @@
-"""The sending half of a connection: its state, its lock and its outbox.
-
-::
-
-    CONNECTING -> OPEN -> CLOSING -> CLOSED
+"""The sending half of a connection: writing, and the outbox.
 
 Rules of this module:
 
@@ -10,40 +6,22 @@ Rules of this module:
    waits there: what the socket does not take goes to the outbox, for the minder.
 2. Only the owner (the connection's thread) may wait for room in its own outbox, and
    only until a deadline.
-3. ``Owner.left`` is called without the lock: the registry's lock comes before ours.
+3. ``Hub.left`` is called without the lock: the registry's lock comes before ours.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
-from ..server.minder import Minder
 from ..server.transport import DONTWAIT, Transport
-from .codec import PONG, close_frame, frame
+from .codec import close_frame, frame
+from .lifecycle import CLOSED, CLOSING, OPEN, Hub, Lifecycle
 from .limits import Limits
 from .outbox import Outbox
 
-if TYPE_CHECKING:
-    from .connection import Connection
-    from .watch import Watch
-
-__all__ = [
-    "CLOSED",
-    "CLOSING",
-    "CONNECTING",
-    "DROPPED",
-    "GONE",
-    "OPEN",
-    "QUEUED",
-    "SENT",
-    "TAKEN",
-    "Hub",
-    "SendingHalf",
-]
-
-CONNECTING, OPEN, CLOSING, CLOSED = range(4)
+__all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "SendingHalf"]
 
 # What became of a frame.
 GONE: Final = 0
@@ -56,109 +34,34 @@ TAKEN = (SENT, QUEUED)
 MAX_HELD = 65536
 
 
-class Hub(Protocol):
-    """What a connection needs of the one that admitted it."""
-
-    minder: Minder
-    watch: Watch
-
-    def left(self, connection: Connection) -> None:
-        """Take the connection out of the registry; any number of calls."""
-
-    def slow_consumer(
-        self, connection: Connection, queued_bytes: int, queued: int, *, cut: bool
-    ) -> None:
-        """Note a client whose outbox is full; called under its lock, must not wait."""
-
-
-class SendingHalf:
+class SendingHalf(Lifecycle):
     """Base of ``Connection``: everything that more than one thread may do to it."""
 
     __slots__ = (
-        "__weakref__",
-        "_cancelled",
-        "_code",
-        "_ended",
         "_held",
         "_held_size",
-        "_hub",
-        "_limits",
-        "_lock",
         "_more",
-        "_outbox",
-        "_released",
-        "_room",
         "_send",
-        "_state",
-        "_text",
-        "_thread_id",
-        "_transport",
         "_try_send",
         "_watched",
-        "_why",
         "bytes_out",
         "dropped",
+        "last_drained",
         "messages_out",
     )
 
     def __init__(self, transport: Transport, limits: Limits, hub: Hub) -> None:
+        super().__init__(transport, limits, hub)
         self.messages_out = 0  # guarded by: _lock, as the next two
         self.bytes_out = 0
         self.dropped = 0
-        self._transport = transport
+        self.last_drained = 0.0  # when the socket, once full, took bytes again
         self._send = transport.send
         self._try_send = transport.try_send
-        self._limits = limits
-        self._hub = hub
-        self._thread_id = 0
-        self._lock = threading.Lock()
-        self._room: threading.Condition | None = None  # over _lock; made when needed
-        self._state = CONNECTING  # guarded by: _lock
-        self._outbox: Outbox | None = None  # guarded by: _lock; None: nothing is queued
         self._held: list[bytes] = []  # guarded by: _lock; replies to frames of one read
         self._held_size = 0  # guarded by: _lock
         self._more = False  # only the owner; it has further messages to answer
         self._watched = False  # guarded by: _lock; the minder knows the descriptor
-        self._released = False  # guarded by: _lock; the descriptor is about to close
-        self._ended = False  # guarded by: _lock; nothing more will be read
-        self._why: str | None = None  # guarded by: _lock, as the next two
-        self._code = 1006
-        self._text = ""
-        self._cancelled: threading.Event | None = None  # guarded by: _lock
-
-    @property
-    def open(self) -> bool:
-        """True until either side began to close."""
-        return self._state == OPEN
-
-    @property
-    def close_code(self) -> int:
-        """The close code received or sent first; 1006 if there was none."""
-        return self._code
-
-    @property
-    def close_reason(self) -> str:
-        """The text that came with the close code."""
-        return self._text
-
-    @property
-    def why(self) -> str:
-        """Who ended it: client, ping_timeout, slow_consumer, server, protocol, shutdown, lost."""
-        return self._why or "lost"
-
-    @property
-    def cancelled(self) -> threading.Event:
-        """Set as soon as the connection is no longer open, even while its handler runs."""
-        with self._lock:
-            if self._cancelled is None:
-                self._cancelled = threading.Event()
-                if self._state > OPEN:
-                    self._cancelled.set()
-            return self._cancelled
-
-    def is_owner(self) -> bool:
-        """Tell whether this is the connection's own thread."""
-        return threading.get_ident() == self._thread_id
 
     def offer(self, data: bytes, droppable: bool = False, conflate: str | None = None) -> int:
         """Write a frame now, or queue it; never wait.
@@ -274,16 +177,6 @@ class SendingHalf:
         self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
         return True
 
-    def abort(self) -> None:
-        """Cut the connection now; the owner wakes and cleans up.
-
-        Threads:
-            Any; never waits.
-        """
-        with self._lock:
-            if not self._released:
-                self._transport.abort()
-
     def _wait_for_room(self, size: int) -> None:
         """Wait until the outbox takes that much, the time is over or the client is gone."""
         deadline = time.monotonic() + self._limits.send_timeout
@@ -304,7 +197,7 @@ class SendingHalf:
         self.dropped += outbox.dropped - before
         if taken and outbox.dropped == before:
             return QUEUED
-        if not outbox.complained and conflate is None:
+        if taken is None or not (outbox.complained or conflate):
             outbox.complained = True
             self._hub.slow_consumer(self, outbox.size, len(outbox), cut=taken is None)  # type: ignore[arg-type]  # Connection is the only subclass
         if taken is None:
@@ -342,6 +235,8 @@ class SendingHalf:
                 self._lose_locked()
                 return
             self.bytes_out += written
+            if written:
+                self.last_drained = time.monotonic()
             outbox.advance(written)
             if written < len(chunk):
                 break
@@ -363,14 +258,29 @@ class SendingHalf:
         self._held, self._held_size = [], 0
         return joined
 
-    def _pong_locked(self, data: bytes) -> None:
+    def control(self, opcode: int, data: bytes) -> bool:
+        """Send a ping or pong, which no full outbox drops and which counts as no message.
+
+        Returns:
+            False if the connection is no longer open.
+        """
+        with self._lock:
+            self._control_locked(opcode, data)
+            open_ = self._state == OPEN
+            gone = self._state == CLOSED
+        if gone:
+            self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
+        return open_
+
+    def _control_locked(self, opcode: int, data: bytes) -> None:
         if self._state != OPEN:
             return
-        answer = frame(PONG, data)
+        if self._held:
+            self._flush_held_locked()
         if self._outbox is None:
-            self._write_locked(answer)
-        elif not self._outbox.replace(answer, "pong"):
-            self._outbox.push(answer, key="pong")  # only the newest ping is answered
+            self._write_locked(frame(opcode, data))
+        else:
+            self._outbox.push_control(frame(opcode, data), opcode)
 
     def _close_locked(self, why: str, code: int, reason: str, data: bytes) -> None:
         """Leave OPEN with a last frame; what is queued still goes before it."""
@@ -397,30 +307,6 @@ class SendingHalf:
         self._hub.minder.call_later(self._limits.slow_close_timeout, self.abort)
         # Wakes the owner if it reads; the write side stays, for the close frame.
         self._transport.shutdown_read()
-
-    def _lose_locked(self) -> None:
-        """The peer vanished: nothing can be sent or received any more."""
-        self._note_locked("lost", 1006, "")
-        self._ended = True
-        self._state = CLOSED
-        self._outbox = None
-        self._set_cancelled_locked()
-        if self._room is not None:
-            self._room.notify_all()
-
-    def _note_locked(self, why: str, code: int, text: str) -> None:
-        """Remember who ended the connection: the first to do so."""
-        if self._why is None:
-            self._why, self._code, self._text = why, code, text
-
-    def _set_cancelled_locked(self) -> None:
-        if self._cancelled is not None:
-            self._cancelled.set()
-
-    def _room_locked(self) -> threading.Condition:
-        if self._room is None:
-            self._room = threading.Condition(self._lock)
-        return self._room
 
     def _attend_locked(self) -> None:
         self._watched = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from .connection import Connection
@@ -16,7 +15,7 @@ _SUMMED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped")
 
 
 class Tally:
-    """Totals of the connections that have ended.
+    """Totals of the connections that have ended, and who has not.
 
     A running connection counts for itself, without any lock of others, so that counting
     costs the messages nothing; ``report`` adds both up.
@@ -24,9 +23,11 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._current: set[Connection] = set()  # guarded by: _lock
         self._totals: Counter[str] = Counter()  # guarded by: _lock
         self._reasons: Counter[str] = Counter()  # guarded by: _lock
         self._refused: Counter[str] = Counter()  # guarded by: _lock
+        self._errors: Counter[str] = Counter()  # guarded by: _lock
         self._times: dict[str, Times] = {}  # guarded by: _lock
 
     def refused(self, code: str) -> None:
@@ -34,49 +35,64 @@ class Tally:
         with self._lock:
             self._refused[code] += 1
 
-    def finished(self, info: DisconnectInfo, times: dict[str, Times]) -> None:
-        """Take over the counts of a connection that has ended."""
+    def lost_notice(self) -> None:
+        """Count a slow-client or slow-handler notice that found its queue full."""
         with self._lock:
-            self._reasons[info.reason] += 1
-            for name in _SUMMED:
-                self._totals[name] += getattr(info, name)
-            for kind, time in times.items():
-                self._times.setdefault(kind, Times()).merge(time)
+            self._totals["lost_notices"] += 1
 
-    def report(self, running: Iterable[Connection]) -> dict[str, Any]:
+    def started(self, connection: Connection) -> None:
+        """Count a connection from now on."""
+        with self._lock:
+            self._current.add(connection)
+
+    def finished(self, connection: Connection) -> DisconnectInfo:
+        """Take over the counts of a connection whose last handler has ended; return them."""
+        info = connection.account()
+        with self._lock:
+            self._current.discard(connection)
+            self._reasons[info.reason] += 1
+            _add(self._totals, info)
+            self._errors.update(connection.errors)
+            _merge(self._times, connection.times)
+        return info
+
+    def report(self) -> dict[str, Any]:
         """Return all counts, those of the running connections included."""
         with self._lock:
-            totals = Counter(self._totals)
+            totals, errors = Counter(self._totals), Counter(self._errors)
             reasons, refused = dict(self._reasons), dict(self._refused)
-            times = {kind: _copy(time) for kind, time in self._times.items()}
-        connections = queued_bytes = queued_messages = 0
-        for connection in running:
-            connections += 1
-            info = connection.account()
-            for name in _SUMMED:
-                totals[name] += getattr(info, name)
-            size, count = connection.queued()
-            queued_bytes += size
-            queued_messages += count
-            for kind, time in connection.times.copy().items():
-                times.setdefault(kind, Times()).merge(time)
+            times: dict[str, Times] = {}
+            _merge(times, self._times)
+            running = list(self._current)
+            # Under the lock: none of them may end, and be counted twice, meanwhile. Theirs
+            # comes after ours and is never held while waiting.
+            for connection in running:
+                _add(totals, connection.account())
+                errors.update(connection.errors.copy())
+                _merge(times, connection.times.copy())
+        queued = [connection.queued() for connection in running]
         return {
-            "connections": connections,
-            "connections_total": connections + sum(reasons.values()),
+            "connections_total": len(running) + sum(reasons.values()),
             **{name: totals[name] for name in _SUMMED},
-            "queued_bytes": queued_bytes,
-            "queued_messages": queued_messages,
+            "queued_bytes": sum(size for size, _ in queued),
+            "queued_messages": sum(count for _, count in queued),
+            "lost_notices": totals["lost_notices"],
             "slow_consumers": reasons.get("slow_consumer", 0),
             "disconnects": reasons,
             "refused": refused,
+            "errors": dict(errors),
             "handlers": {kind: _describe(time) for kind, time in times.items()},
         }
 
 
-def _copy(times: Times) -> Times:
-    copy = Times()
-    copy.merge(times)
-    return copy
+def _add(totals: Counter[str], info: DisconnectInfo) -> None:
+    for name in _SUMMED:
+        totals[name] += getattr(info, name)
+
+
+def _merge(into: dict[str, Times], times: dict[str, Times]) -> None:
+    for kind, time in times.items():
+        into.setdefault(kind, Times()).merge(time)
 
 
 def _describe(times: Times) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 from ..server.loop import LoopThread
 from ..server.minder import Minder
@@ -33,8 +34,13 @@ def stack_of(connection: Connection) -> str:
     parts = []
     task = connection.task
     if task is not None:
-        for coroutine in task.get_stack():
-            parts += traceback.format_stack(coroutine, limit=1)
+        # The task's own get_stack() ends at the outermost coroutine, which is ours.
+        awaited: Any = task.get_coro()
+        while awaited is not None:
+            frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+            if frame is not None:
+                parts += traceback.format_stack(frame, limit=1)
+            awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     else:
         frame = sys._current_frames().get(connection.thread_id)
         if frame is not None:
@@ -98,7 +104,14 @@ class Watch:
             self._stopped = True
 
     def _tick(self) -> None:
-        now = time.monotonic()
+        quiet = False
+        try:
+            quiet = self._look_at_all(time.monotonic())
+        finally:  # whatever went wrong with one, the others are looked after
+            self._rearm(quiet)
+
+    def _look_at_all(self, now: float) -> bool:
+        """Look at each busy connection; return True if there was none, twice in a row."""
         seen: dict[Connection, _Seen] = {}
         for connection in self._registry.snapshot():
             if connection.busy:
@@ -107,12 +120,19 @@ class Watch:
         self._seen = seen
         if seen:
             self._look_at_loop()
+        return quiet
+
+    def _rearm(self, quiet: bool) -> None:
         with self._lock:
-            if quiet or self._stopped:
-                self.dozing = not self._stopped
+            if self._stopped:
                 self._seen = {}
                 return
-        self._minder.call_later(TICK, self._tick)
+            self.dozing = quiet
+        if not quiet:
+            self._minder.call_later(TICK, self._tick)
+        elif any(connection.busy for connection in self._registry.snapshot()):
+            # It became busy after it was looked at, while we did not doze yet.
+            self.rouse()
 
     def _look(self, connection: Connection, now: float) -> _Seen:
         turn, what = connection.turn, connection.messages_in

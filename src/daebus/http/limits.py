@@ -1,0 +1,43 @@
+"""Every limit and deadline of an HTTP connection, with its unit and its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may use; the defaults are those of widely used servers.
+
+    Attributes:
+        max_line: bytes of the request line or a header line: 8 KiB in nginx, Apache and
+            gunicorn.
+        max_headers: header lines of one request: 100 in gunicorn and Apache.
+        max_head: bytes of a whole request head: 64 KiB, above what 100 real headers need.
+        max_body: bytes of a request body: 16 MiB holds a photo or a firmware image.
+        max_memory_body: bytes of a body kept in memory while it comes; a larger one
+            waits in a temporary file.
+        head_timeout: seconds for a whole head, however it comes: 10 s is generous for
+            one packet.
+        body_timeout: seconds for a whole body: a slow line sends 16 MiB in five minutes.
+        min_rate: bytes a second, both for bodies that come and answers that are taken,
+            counted after a grace of ``head_timeout``: below it nobody waits for the rest.
+        write_timeout: seconds in which a client must take the next part of a streamed
+            answer.
+        idle_timeout: seconds a connection is kept for its next request.
+        linger_timeout: seconds in which a client that is sent away may still read why.
+    """
+
+    max_line: int = 8192
+    max_headers: int = 100
+    max_head: int = 65536
+    max_body: int = 16 << 20
+    max_memory_body: int = 65536
+    head_timeout: float = 10.0
+    body_timeout: float = 300.0
+    min_rate: float = 1024.0
+    write_timeout: float = 30.0
+    idle_timeout: float = 15.0
+    linger_timeout: float = 2.0

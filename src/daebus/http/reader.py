@@ -1,0 +1,264 @@
+"""From bytes to requests. No socket, thread or clock; a large body goes to a file.
+
+The acceptor's thread feeds what a client sent; a worker sees a request only once all
+of it is there. So neither a slow head nor a slow body ever holds a worker.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from dataclasses import dataclass
+from typing import IO
+
+from .limits import Limits
+from .wire import BadRequest, Head, find_broken, parse_head, parse_trailers
+
+__all__ = ["BODY", "HEAD", "IDLE", "Reader", "Request"]
+
+# What the reader waits for: a first byte, the rest of a head, the rest of a body.
+IDLE, HEAD, BODY = "idle", "head", "body"
+
+# A chunk's size line with its extensions, and all trailers together, in bytes.
+_MAX_SIZE_LINE = 256
+_MAX_TRAILERS = 8192
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+
+
+@dataclass(slots=True)
+class Request:
+    """A whole request.
+
+    Attributes:
+        head: checked.
+        body: at its beginning; whoever takes the request closes it.
+        size: bytes of the body.
+    """
+
+    head: Head
+    body: IO[bytes]
+    size: int
+
+
+class Reader:
+    """Cuts the byte stream of one connection into requests.
+
+    Args:
+        limits: see there.
+
+    Attributes:
+        received: bytes of the body that have come so far.
+        wants_continue: the client waits for ``100 Continue``; whoever sends it clears this.
+    """
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_head",
+        "_left",
+        "_limits",
+        "_seen",
+        "_stage",
+        "received",
+        "wants_continue",
+    )
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._buffer = bytearray()
+        self._seen = 0  # bytes of the buffer in which the end of the head is not
+        self._head: Head | None = None
+        self._body: IO[bytes] | None = None
+        self._left = 0  # bytes to come of the body or of this chunk
+        self._stage = ""  # of a chunked body: size, data, end or trailers
+        self.received = 0
+        self.wants_continue = False
+
+    @property
+    def phase(self) -> str:
+        """IDLE, HEAD or BODY."""
+        if self._head is not None:
+            return BODY
+        return HEAD if self._buffer else IDLE
+
+    def take_rest(self) -> bytes:
+        """Give away what came behind the last request."""
+        rest, self._buffer = bytes(self._buffer), bytearray()
+        return rest
+
+    def close(self) -> None:
+        """Drop what has been read; a file is gone at once."""
+        self._buffer = bytearray()
+        body, self._body = self._body, None
+        if body is not None:
+            body.close()
+
+    def feed(self, data: bytes) -> Request | None:
+        """Take what came, perhaps nothing, and return the next request if it is whole.
+
+        Raises:
+            BadRequest: the connection must be closed after the answer.
+        """
+        self._buffer += data
+        if self._head is None:
+            head = self._read_head()
+            if head is None:
+                return None
+            if head.length == 0:
+                return Request(head, io.BytesIO(), 0)
+            self._begin_body(head)
+        done = self._read_plain() if self._stage == "" else self._read_chunked()
+        if not done:
+            return None
+        head, body = self._head, self._body
+        assert head is not None
+        assert body is not None
+        self._head = self._body = None
+        self._stage = ""
+        self.wants_continue = False
+        body.seek(0)
+        return Request(head, body, self.received)
+
+    # --- the head ---------------------------------------------------------------
+
+    def _read_head(self) -> Head | None:
+        buffer, limits = self._buffer, self._limits
+        while buffer.startswith(b"\r\n"):  # an empty line before a request is ignored
+            del buffer[:2]
+        if not buffer:
+            return None
+        end = buffer.find(b"\r\n\r\n", max(0, self._seen - 3))
+        if end < 0:
+            self._check_unfinished()
+            self._seen = len(buffer)
+            return None
+        self._seen = 0
+        if end > limits.max_head:
+            raise BadRequest(431, "the request head is too large")
+        head = parse_head(bytes(buffer[: end + 2]), limits)
+        del buffer[: end + 4]
+        if head.length is not None and head.length > limits.max_body:
+            raise BadRequest(413, f"the body is larger than {limits.max_body} bytes")
+        if head.upgrade and head.length != 0:
+            raise BadRequest(400, "a WebSocket handshake has no body")
+        return head
+
+    def _check_unfinished(self) -> None:
+        """Refuse as soon as no continuation can make it right."""
+        buffer, limits = self._buffer, self._limits
+        # Nobody needs to wait for the end of a line that is broken or too long.
+        if find_broken(buffer, max(0, self._seen - 1)):
+            raise BadRequest(400, "lines must end with CR LF, and hold no CR, LF or NUL")
+        if len(buffer) > limits.max_line and not 0 <= buffer.find(b"\r\n") <= limits.max_line:
+            raise BadRequest(414, "the request line is too long")
+        if len(buffer) > limits.max_head:
+            raise BadRequest(431, "the request head is too large")
+
+    # --- the body ---------------------------------------------------------------
+
+    def _begin_body(self, head: Head) -> None:
+        self._head = head
+        self.received = 0
+        self.wants_continue = head.expects and not self._buffer
+        if head.length is None:
+            self._stage, self._left = "size", 0
+        else:
+            self._left = head.length
+        # The size is known or bounded, but a file costs a system call or two: most
+        # bodies never need one.
+        self._body = io.BytesIO()
+        if head.length is not None and head.length > self._limits.max_memory_body:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Go on in a file that has no name and ends with its descriptor."""
+        memory = self._body
+        assert isinstance(memory, io.BytesIO)
+        try:
+            self._body = tempfile.TemporaryFile()  # noqa: SIM115  # the request closes it
+            self._body.write(memory.getvalue())
+        except OSError as exc:
+            raise BadRequest(503, "the server cannot store the body") from exc
+
+    def _store(self, data: bytes | bytearray) -> None:
+        body, limits = self._body, self._limits
+        assert body is not None
+        self.received += len(data)
+        if self.received > limits.max_body:
+            raise BadRequest(413, f"the body is larger than {limits.max_body} bytes")
+        if self.received > limits.max_memory_body and isinstance(body, io.BytesIO):
+            self._spill()
+            body = self._body
+            assert body is not None
+        try:
+            body.write(data)
+        except OSError as exc:  # the disk is full
+            raise BadRequest(503, "the server cannot store the body") from exc
+
+    def _take(self) -> None:
+        """Store what there is of the bytes that are left to come."""
+        part = self._buffer[: self._left]
+        if part:
+            del self._buffer[: len(part)]
+            self._left -= len(part)
+            self._store(part)
+
+    def _read_plain(self) -> bool:
+        self._take()
+        return self._left == 0
+
+    def _read_chunked(self) -> bool:
+        """Read on (RFC 9112 section 7.1); True when the trailers have ended."""
+        buffer = self._buffer
+        while True:
+            if self._stage == "data":
+                self._take()
+                if self._left:
+                    return False
+                self._stage = "end"
+            if self._stage == "end":
+                if not b"\r\n".startswith(buffer[:2]):
+                    raise BadRequest(400, "a chunk does not end where its size says")
+                if len(buffer) < 2:
+                    return False
+                del buffer[:2]
+                self._stage = "size"
+            if self._stage == "size" and not self._read_size():
+                return False
+            if self._stage == "trailers":
+                return self._read_trailers()
+
+    def _read_size(self) -> bool:
+        buffer = self._buffer
+        end = buffer.find(b"\r\n", 0, _MAX_SIZE_LINE + 2)
+        if end < 0:
+            if len(buffer) > _MAX_SIZE_LINE or find_broken(buffer, 0):
+                raise BadRequest(400, "a chunk size is malformed")
+            return False
+        found = _SIZE_LINE.fullmatch(buffer, 0, end)
+        if found is None:
+            raise BadRequest(400, "a chunk size is malformed")
+        self._left = int(found[1], 16)
+        del buffer[: end + 2]
+        if self.received + self._left > self._limits.max_body:
+            raise BadRequest(413, f"the body is larger than {self._limits.max_body} bytes")
+        self._stage = "data" if self._left else "trailers"
+        return True
+
+    def _read_trailers(self) -> bool:
+        buffer = self._buffer
+        if buffer.startswith(b"\r\n"):
+            del buffer[:2]
+            return True
+        end = buffer.find(b"\r\n\r\n", 0, _MAX_TRAILERS + 4)
+        if end < 0:
+            if len(buffer) > _MAX_TRAILERS:
+                raise BadRequest(431, "the trailers are too large")
+            if find_broken(buffer, 0):
+                raise BadRequest(400, "lines must end with CR LF, and hold no CR, LF or NUL")
+            return False
+        parse_trailers(bytes(buffer[: end + 2]))
+        del buffer[: end + 4]
+        return True

@@ -1,0 +1,124 @@
+"""Answers that are finished but not taken yet, and files sent by the kernel.
+
+What a client does not take at once is left to the acceptor: a worker is not held by a
+client that reads slowly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+
+from werkzeug.wsgi import FileWrapper
+
+from .limits import Limits
+
+__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "wait_for"]
+
+# Bytes written in one go before other clients get their turn.
+_BURST = 1 << 20
+
+
+class Rest:
+    """The rest of an answer; see ``Flush``. The acceptor's thread writes it.
+
+    Attributes:
+        deadline: moves on as the client takes the answer at the least rate or faster.
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+        self._sock = sock
+        self._rate = limits.min_rate
+        self.deadline = time.monotonic() + limits.write_timeout
+
+    def proceed(self) -> bool:
+        """Write what can be written without waiting; True when nothing is left."""
+        budget = _BURST
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            while budget > 0:
+                sent = self._write()
+                if not sent:
+                    return True
+                budget -= sent
+                self.deadline += sent / self._rate
+        return False
+
+    def close(self) -> None:
+        """Release what the rest was made of."""
+
+    def _write(self) -> int:
+        """Write once; 0 when nothing is left."""
+        raise NotImplementedError
+
+
+class BytesRest(Rest):
+    """The rest of an answer in memory."""
+
+    def __init__(self, sock: socket.socket, limits: Limits, data: memoryview) -> None:
+        super().__init__(sock, limits)
+        self._data = data
+
+    def _write(self) -> int:
+        if not self._data:
+            return 0
+        sent = self._sock.send(self._data)
+        self._data = self._data[sent:]
+        return sent
+
+
+class FileRest(Rest):
+    """The rest of an answer in a file, behind the rest of its head."""
+
+    def __init__(
+        self, sock: socket.socket, limits: Limits, head: memoryview, body: FileBody, left: int
+    ) -> None:
+        super().__init__(sock, limits)
+        self._head = head
+        self._body = body
+        self._offset = body.file.tell()
+        self._left = left
+
+    def _write(self) -> int:
+        if self._head:
+            sent = self._sock.send(self._head)
+            self._head = self._head[sent:]
+            return sent
+        if not self._left:
+            return 0
+        size = min(self._left, 1 << 18)
+        sent = os.sendfile(self._sock.fileno(), self._body.file.fileno(), self._offset, size)
+        if not sent:
+            raise OSError("the file has become shorter")
+        self._offset += sent
+        self._left -= sent
+        return sent
+
+    def close(self) -> None:
+        """Close the file."""
+        self._body.close()
+
+
+class FileBody(FileWrapper):
+    """``wsgi.file_wrapper``: a file that the server may send by itself."""
+
+    def can_be_sent(self) -> bool:
+        """Tell whether the kernel can do it: a real file, on a system that knows how."""
+        try:
+            self.file.fileno()
+        except (AttributeError, OSError):
+            return False
+        return hasattr(os, "sendfile")
+
+
+def wait_for(sock: socket.socket, timeout: float, *, write: bool) -> bool:
+    """Wait until a socket can be written or read; False if the time passed first."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(sock, select.POLLOUT if write else select.POLLIN)
+        return bool(poller.poll(timeout * 1000))
+    to_write = [sock] if write else []
+    to_read = [] if write else [sock]
+    return any(select.select(to_read, to_write, [], timeout))

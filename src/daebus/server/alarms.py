@@ -1,0 +1,48 @@
+"""Deadlines of many connections, most of which never come due."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+
+from .client import Client
+
+__all__ = ["Alarms"]
+
+
+class Alarms:
+    """A heap with one entry a client (two at times), however many requests it makes.
+
+    A deadline that moves away costs nothing: its entry comes up too early and is put
+    back. Not thread-safe; the acceptor's lock guards it.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Client]] = []
+        self._number = itertools.count()
+
+    def note(self, client: Client) -> None:
+        """Remember the client's deadline."""
+        if client.deadline < client.alarm:
+            client.alarm = client.deadline
+            heapq.heappush(self._heap, (client.alarm, next(self._number), client))
+
+    def due(self, now: float) -> list[Client]:
+        """Return the clients whose deadline has passed; they have none any more."""
+        late = []
+        while self._heap and self._heap[0][0] <= now:
+            moment, _, client = heapq.heappop(self._heap)
+            if moment != client.alarm:
+                continue  # an earlier alarm has taken its place
+            client.alarm = math.inf
+            if client.deadline <= now:
+                client.deadline = math.inf
+                late.append(client)
+            else:
+                self.note(client)
+        return late
+
+    def next(self) -> float:
+        """Return the moment at which to look again; infinity for never."""
+        return self._heap[0][0] if self._heap else math.inf

@@ -1,0 +1,100 @@
+"""A connection before it speaks WebSocket, and what the acceptor asks of its protocol."""
+
+from __future__ import annotations
+
+import math
+import socket
+from typing import Any, Protocol
+
+__all__ = ["FLUSHING", "LINGERING", "READING", "WORKING", "Client", "Flush", "Intake"]
+
+# What a connection is doing: only the first is with a worker, the others are parked.
+WORKING, READING, FLUSHING, LINGERING = "working", "reading", "flushing", "lingering"
+
+
+class Flush(Protocol):
+    """The rest of an answer, written as its client takes it."""
+
+    deadline: float
+
+    def proceed(self) -> bool:
+        """Write what can be written without waiting; True when nothing is left.
+
+        Raises:
+            OSError: the client left.
+        """
+
+    def close(self) -> None:
+        """Release what the rest was made of."""
+
+
+class Client:
+    """A connection that speaks no WebSocket (yet).
+
+    Attributes:
+        sock: the socket, non-blocking.
+        fd: its descriptor.
+        address: of the peer, as ``accept`` gave it.
+        port: local port number of the listener.
+        state: what the protocol keeps about the connection; closed with it.
+        doing: one of the constants above.
+        deadline: moment until which the acceptor waits for it; infinity if it does not.
+        alarm: moment at which the acceptor looks at the deadline next.
+        known: the poller knows the descriptor.
+        flush: what is left to write while it is FLUSHING.
+        discarded: bytes drained while it is LINGERING.
+    """
+
+    __slots__ = (
+        "address",
+        "alarm",
+        "deadline",
+        "discarded",
+        "doing",
+        "fd",
+        "flush",
+        "known",
+        "port",
+        "sock",
+        "state",
+    )
+
+    def __init__(self, sock: socket.socket, address: Any, port: int) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.address = address
+        self.port = port
+        self.state: Any = None
+        self.doing = WORKING
+        self.deadline = math.inf
+        self.alarm = math.inf
+        self.known = False
+        self.flush: Flush | None = None
+        self.discarded = 0
+
+    @property
+    def host(self) -> str:
+        """Host of the peer, an empty string where there is none."""
+        return str(self.address[0]) if isinstance(self.address, tuple) else ""
+
+
+class Intake(Protocol):
+    """What the acceptor asks of the protocol spoken on its connections.
+
+    All are called on the acceptor's thread and must not wait.
+    """
+
+    def opened(self, client: Client) -> None:
+        """Note a new connection."""
+
+    def received(self, client: Client, data: bytes) -> None:
+        """Take over the client with what it sent; park it again if that is not enough."""
+
+    def flushed(self, client: Client) -> None:
+        """Take over a client that has taken its whole answer."""
+
+    def late(self, client: Client) -> None:
+        """Take over a client whose request did not come in time."""
+
+    def refused(self, text: str) -> bytes:
+        """Return the answer to a client for which there is no room."""

@@ -1,0 +1,149 @@
+"""The state of a connection, and how it ends.
+
+::
+
+    CONNECTING -> OPEN -> CLOSING -> CLOSED
+
+The lock that guards it is made here; the halves of the connection share it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from ..server.minder import Minder
+from ..server.transport import Transport
+from .limits import Limits
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from .connection import Connection
+    from .watch import Watch
+
+__all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hub", "Lifecycle"]
+
+CONNECTING, OPEN, CLOSING, CLOSED = range(4)
+
+
+class Hub(Protocol):
+    """What a connection needs of the one that admitted it."""
+
+    minder: Minder
+    watch: Watch
+
+    def left(self, connection: Connection) -> None:
+        """Take the connection out of the registry; any number of calls."""
+
+    def slow_consumer(
+        self, connection: Connection, queued_bytes: int, queued: int, *, cut: bool
+    ) -> None:
+        """Note a client whose outbox is full; called under its lock, must not wait."""
+
+
+class Lifecycle:
+    """Base of ``SendingHalf``: states, reasons, and the lock."""
+
+    __slots__ = (
+        "__weakref__",
+        "_cancelled",
+        "_code",
+        "_ended",
+        "_hub",
+        "_limits",
+        "_lock",
+        "_outbox",
+        "_released",
+        "_room",
+        "_state",
+        "_text",
+        "_thread_id",
+        "_transport",
+        "_why",
+    )
+
+    def __init__(self, transport: Transport, limits: Limits, hub: Hub) -> None:
+        self._transport = transport
+        self._limits = limits
+        self._hub = hub
+        self._thread_id = 0
+        self._lock = threading.Lock()
+        self._room: threading.Condition | None = None  # over _lock; made when needed
+        self._state = CONNECTING  # guarded by: _lock
+        self._outbox: Outbox | None = None  # guarded by: _lock; None: nothing is queued
+        self._released = False  # guarded by: _lock; the descriptor is about to close
+        self._ended = False  # guarded by: _lock; nothing more will be read
+        self._why: str | None = None  # guarded by: _lock, as the next two
+        self._code = 1006
+        self._text = ""
+        self._cancelled: threading.Event | None = None  # guarded by: _lock
+
+    @property
+    def open(self) -> bool:
+        """True until either side began to close."""
+        return self._state == OPEN
+
+    @property
+    def close_code(self) -> int:
+        """The close code received or sent first; 1006 if there was none."""
+        return self._code
+
+    @property
+    def close_reason(self) -> str:
+        """The text that came with the close code."""
+        return self._text
+
+    @property
+    def why(self) -> str:
+        """Who ended it: client, ping_timeout, slow_consumer, server, protocol, shutdown, lost."""
+        return self._why or "lost"
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set as soon as the connection is no longer open, even while its handler runs."""
+        with self._lock:
+            if self._cancelled is None:
+                self._cancelled = threading.Event()
+                if self._state > OPEN:
+                    self._cancelled.set()
+            return self._cancelled
+
+    def is_owner(self) -> bool:
+        """Tell whether this is the connection's own thread."""
+        return threading.get_ident() == self._thread_id
+
+    def abort(self) -> None:
+        """Cut the connection now; the owner wakes and cleans up.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            if not self._released:
+                self._transport.abort()
+
+    def _lose_locked(self) -> None:
+        """The peer vanished: nothing can be sent or received any more."""
+        self._note_locked("lost", 1006, "")
+        self._ended = True
+        self._state = CLOSED
+        self._outbox = None
+        self._set_cancelled_locked()
+        if not self._released:  # after an error of another kind the owner may still read
+            self._transport.abort()
+
+    def _note_locked(self, why: str, code: int, text: str) -> None:
+        """Remember who ended the connection: the first to do so."""
+        if self._why is None:
+            self._why, self._code, self._text = why, code, text
+
+    def _set_cancelled_locked(self) -> None:
+        if self._cancelled is not None:
+            self._cancelled.set()
+        if self._room is not None:  # nobody waits for room in an outbox that takes nothing
+            self._room.notify_all()
+
+    def _room_locked(self) -> threading.Condition:
+        if self._room is None:
+            self._room = threading.Condition(self._lock)
+        return self._room
