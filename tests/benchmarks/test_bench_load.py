@@ -106,6 +106,7 @@ def test_client_data_has_the_size_asked_for(setting: modes.Setting) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_smoke_run_measures_daebus_in_every_mode(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--docs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -1,0 +1,467 @@
+"""Every block of code in the documents runs, and does what the text around it says.
+
+A Python block with a name is a file that the reader saves: a program, run in a process of
+its own by the function in ``DRIVERS`` that knows what it promises, or a test file for
+pytest. All others are snippets: those of one document run in order in one namespace, then
+clients call every function that they define.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+import simple_websocket
+
+from daebus import Daebus
+from daebus.testing import AppClient, RequestError
+from tests.docs.documents import DOCUMENTS, ROOT, Block, blocks
+
+BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
+FILES = {block.name: block for block in BLOCKS if block.language == "python" and block.name}
+PROGRAMS = [name for name in FILES if not name.startswith("test_")]
+TESTS = [name for name in FILES if name.startswith("test_")]
+
+# Runs a program and has daebus say on standard error which port it took.
+LAUNCHER = (
+    "import logging, runpy, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
+    "sys.argv = sys.argv[1:]; sys.path.insert(0, '.'); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+# --- programs -----------------------------------------------------------------------
+
+
+class Program:
+    """A program of the documents, in a process of its own."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-u", "-c", LAUNCHER, name],
+            cwd=folder,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.output = ""
+        self._port = 0
+
+    @property
+    def port(self) -> int:
+        """Wait until the program listens."""
+        if not self._port:
+            self._port = int(self.wait_for(r"listens on 127\.0\.0\.1 port (\d+)")[1])
+        return self._port
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait for a line of output."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.output += line
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"the program ended without {pattern!r}:\n{self.output}")
+
+    @contextmanager
+    def client(self, path: str = "/") -> Iterator[simple_websocket.Client]:
+        client = simple_websocket.Client.connect(f"ws://127.0.0.1:{self.port}{path}")
+        try:
+            yield client
+        finally:
+            try:
+                client.close()
+            except simple_websocket.ConnectionClosed:
+                pass
+            client.thread.join(20)  # type: ignore[attr-defined]  # it is a Thread
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal; return the exit code."""
+        self.process.send_signal(number)
+        return self.finish()
+
+    def finish(self) -> int:
+        """Wait for the end; return the exit code."""
+        self.output += self.process.communicate(timeout=20)[0]
+        return self.process.returncode
+
+
+def environment() -> dict[str, str]:
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def fetch(port: int, path: str, body: Any = None) -> tuple[int, str, str]:
+    """Return status, type and text; a body is sent with PUT, as JSON."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    if body is not None:
+        request.method, request.data = "PUT", json.dumps(body).encode()
+        request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.headers.get_content_type(), answer.read().decode()
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, exc.headers.get_content_type(), exc.read().decode()
+
+
+def ask(client: simple_websocket.Client, message_type: str, data: Any = None) -> Any:
+    client.send(json.dumps({"type": message_type, "data": data}))
+    return receive(client)
+
+
+def receive(client: simple_websocket.Client) -> Any:
+    text = client.receive(timeout=20)
+    assert text is not None
+    return json.loads(text)
+
+
+def closing_code(client: simple_websocket.Client) -> int:
+    """Read until the connection ends; return the close code."""
+    while True:
+        try:
+            assert client.receive(timeout=20) is not None
+        except simple_websocket.ConnectionClosed as closed:
+            return int(closed.reason)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with all files of the documents, saved as their readers would."""
+    for name, block in FILES.items():
+        (tmp_path / name).write_text(block.text)
+    return tmp_path
+
+
+@pytest.fixture
+def launch(folder: Path) -> Iterator[Callable[[str], Program]]:
+    programs: list[Program] = []
+
+    def start(name: str) -> Program:
+        programs.append(Program(name, folder))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.process.kill()
+        program.process.communicate()
+
+
+def drive_hello(program: Program) -> None:
+    assert fetch(program.port, "/") == (200, "text/html", "<h1>hello</h1>")
+    assert fetch(program.port, "/other")[0] == 404
+    with program.client() as client:
+        data = {"text": "hello Ada"}
+        assert ask(client, "greet", {"name": "Ada"}) == {"type": "response", "data": data}
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1001
+
+
+def drive_meter_before(program: Program) -> None:
+    program.wait_for("966.0")
+    program.wait_for("966.0")
+    assert program.end(signal.SIGTERM) == -signal.SIGTERM
+
+
+def drive_meter(program: Program) -> None:
+    with program.client() as client:
+        first, second = receive(client), receive(client)
+        assert first["type"] == second["type"] == "reading"
+        assert first["data"]["watts"] == 966.0
+        assert first["data"]["time"] < second["data"]["time"]
+        client.send(json.dumps({"type": "set_interval", "data": {"seconds": 0.05}}))
+        while receive(client) != {"type": "response", "data": {"seconds": 0.05}}:
+            pass
+        assert program.end(signal.SIGINT) == -signal.SIGINT
+        assert closing_code(client) == 1001
+    assert "966.0" in program.output
+
+
+def drive_daemon(program: Program) -> None:
+    with program.client() as client:
+        assert receive(client) == {"type": "broadcast", "data": "still here"}
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1001
+    assert program.output.endswith("ended in good order\n")
+
+
+def drive_forking(program: Program) -> None:
+    assert program.finish() == 0
+    assert "the child ended with 0\n" in program.output
+
+
+DRIVERS: dict[str, Callable[[Program], None]] = {
+    "hello.py": drive_hello,
+    "meter_before.py": drive_meter_before,
+    "meter.py": drive_meter,
+    "daemon.py": drive_daemon,
+    "forking.py": drive_forking,
+}
+
+
+def test_every_program_has_a_driver() -> None:
+    assert sorted(DRIVERS) == sorted(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_runs(launch: Callable[[str], Program], name: str) -> None:
+    DRIVERS[name](launch(name))
+
+
+@pytest.mark.parametrize("name", TESTS)
+def test_test_file_passes(folder: Path, name: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
+    done = subprocess.run(
+        [*command, "--rootdir", str(folder), name],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    count = FILES[name].text.count("def test_")
+    assert f"{count} passed" in done.stdout
+
+
+# --- snippets -----------------------------------------------------------------------
+
+
+class Calls:
+    """Notes which of the functions of the snippets were called, in any thread."""
+
+    def __init__(self) -> None:
+        self.wanted: set[CodeType] = set()
+        self.made: set[CodeType] = set()
+
+    def compile(self, block: Block) -> CodeType:
+        # Empty lines in front give tracebacks the line numbers of the document.
+        code = compile("\n" * block.line + block.text, str(block.document), "exec")
+        pending = [code]
+        while pending:
+            inner = [c for c in pending.pop().co_consts if isinstance(c, CodeType)]
+            pending += inner
+            self.wanted.update(c for c in inner if not c.co_name.startswith("<"))
+        return code
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code in self.wanted:
+            self.made.add(frame.f_code)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        threading.setprofile(self)
+        sys.setprofile(self)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+    def missed(self) -> list[str]:
+        missed = self.wanted - self.made
+        return sorted(f"line {c.co_firstlineno}, {c.co_name}" for c in missed)
+
+
+class Warnings(logging.Handler):
+    """Texts that the snippets log, to wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._texts: queue.Queue[str] = queue.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._texts.put(record.getMessage())
+
+    def wait_for(self, pattern: str) -> None:
+        while not re.search(pattern, self._texts.get(timeout=20)):
+            pass
+
+
+@pytest.fixture
+def warnings() -> Iterator[Warnings]:
+    """Collect what is logged; the level of the library's logger is put back."""
+    handler, level = Warnings(), logging.getLogger("daebus").level
+    logging.getLogger().addHandler(handler)
+    yield handler
+    logging.getLogger().removeHandler(handler)
+    logging.getLogger("daebus").setLevel(level)
+
+
+def exercise_guide(names: dict[str, Any], warnings: Warnings) -> None:
+    """Call everything that the snippets of the guide registered."""
+    app: Daebus = names["app"]
+    with app.test_client() as ada, app.test_client() as bob:
+        assert ada.receive("welcome")["data"] == {"name": "guest 1"}
+        assert bob.receive("welcome")["data"] == {"name": "guest 2"}
+        exercise_handlers(ada)
+        exercise_routes(app)
+        with app.test_client("/upload") as raw:
+            raw.receive("welcome")
+            raw.send_raw("x" * 600)
+            assert raw.websocket.receive(timeout=20) == "600"
+            raw.send_raw(b"x" * 600)
+            assert raw.websocket.receive(timeout=20) == "1200"
+            assert closing_code(raw.websocket) == 4000
+        assert re.fullmatch(r"guest 3 left after \d s: server", ada.receive("broadcast")["data"])
+        with app.test_client() as watcher:
+            watcher.send("watch")
+            assert watcher.receive("reading")["data"] == 1
+            warnings.wait_for(r"^watch has run for 1 s at\n(.*\n)+.*req\.cancelled\.wait")
+        assert re.fullmatch(r"guest 3 left after \d s: client", ada.receive("broadcast")["data"])
+        names["publish"](22.5)
+        assert bob.receive("temperature")["data"] == {"celsius": 22.5}
+    with app, client_that_does_not_read(app):
+        while names["websocket"].broadcast_to_all("x" * 65536):
+            pass
+        warnings.wait_for(r": \d{6,} bytes wait, cut$")
+    exercise_work(app, names["work"])
+
+
+def exercise_handlers(client: AppClient) -> None:
+    assert client.request("divide", {"number": 6, "by": 3}) == 2
+    with pytest.raises(RequestError, match="bad_divisor: cannot divide by zero"):
+        client.request("divide", {"number": 6, "by": 0})
+    assert client.request("report", {"lines": ["a", "b"]}) == {"status": "working"}
+    assert client.receive("report")["data"] == {"rows": ["A", "B"]}
+    assert client.request("later") == {"started": True}
+    assert client.receive("later")["data"] == {"done": True}
+    assert client.request("countdown", {"start": 3}) == "done"
+    assert [client.receive("count")["data"] for _ in range(3)] == [3, 2, 1]
+
+
+def exercise_routes(app: Daebus) -> None:
+    assert fetch(app.http.port, "/items/7")[0] == 404
+    assert fetch(app.http.port, "/items/7", {"name": "nut"})[0] == 201
+    assert fetch(app.http.port, "/items/7") == (200, "application/json", '{"name": "nut"}')
+    assert fetch(app.http.port, "/lines?count=2")[2] == "line 0\nline 1\n"
+    assert json.loads(fetch(app.http.port, "/health")[2])["clients"] == 2
+
+
+def exercise_work(app: Daebus, work: Callable[[], None]) -> None:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while not app.running:
+            thread.join(0.01)
+            assert thread.is_alive()
+        with app.test_client() as client:
+            assert client.receive("broadcast")["data"] == "tick"
+            client.send("stop")
+            assert closing_code(client.websocket) == 1001
+    finally:
+        app.stop()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+@contextmanager
+def client_that_does_not_read(app: Daebus) -> Iterator[None]:
+    request = (
+        f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{app.http.port}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", app.http.port), timeout=20) as sock:
+        sock.sendall(request.encode())
+        answer = b""
+        while b"welcome" not in answer:  # the 101, then the hook's message
+            answer += sock.recv(4096)
+        yield
+
+
+EXERCISES: dict[str, Callable[[dict[str, Any], Warnings], None]] = {"guide.rst": exercise_guide}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_snippets_run(path: Path, warnings: Warnings) -> None:
+    snippets = [b for b in blocks(path) if b.language == "python" and not b.name]
+    calls = Calls()
+    names: dict[str, Any] = {"__name__": path.stem}
+    with calls.watching():
+        for snippet in snippets:
+            exec(calls.compile(snippet), names)
+        if path.name in EXERCISES:
+            EXERCISES[path.name](names, warnings)
+    if path.name != "api.rst":  # stubs; test_api.py compares them with the code
+        assert not calls.missed(), "defined in a document and never called"
+
+
+# --- other languages ----------------------------------------------------------------
+
+
+def test_languages_are_those_with_a_test() -> None:
+    assert {block.language for block in BLOCKS} <= {"python", "json", "javascript", "console"}
+
+
+def of(language: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language == language]
+
+
+@pytest.mark.parametrize("block", of("console"), ids=str)
+def test_commands_exist(block: Block) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    variables = set(re.findall(r"^([A-Z]+) \?=", makefile, re.MULTILINE))
+    lines = block.text.splitlines()
+    assert all(line.startswith("$ ") for line in lines)
+    for line in lines:
+        command, *arguments = line[2:].split("  #")[0].split()
+        if command == "make":
+            for argument in arguments:
+                name, equals, value = argument.partition("=")
+                assert name in (variables if equals else targets), line
+                assert name != "SAMPLE" or (ROOT / "samples" / f"{value}.py").exists(), line
+        elif command in ("pip", ".venv/bin/pip"):
+            # On PyPI the name belongs to another project.
+            assert arguments[0] == "install"
+            assert arguments[1] in (".", "'.[fast]'"), line
+        elif command in ("python", "pytest"):
+            assert arguments[0] in FILES, line
+        elif command == "python3":
+            assert arguments[:2] == ["-m", "venv"], line
+        else:
+            assert command in ("git", "cd"), line
+
+
+def test_json_is_what_travels(launch: Callable[[str], Program]) -> None:
+    request, response, error = [json.loads(block.text) for block in of("json")]
+    program = launch("hello.py")
+    with program.client() as client:
+        assert ask(client, **named(request)) == response
+        assert ask(client, **named({**request, "type": error["data"]["message_type"]})) == error
+
+
+def named(message: dict[str, Any]) -> dict[str, Any]:
+    return {"message_type": message["type"], "data": message["data"]}
+
+
+def test_javascript_runs(launch: Callable[[str], Program], browser: Any) -> None:
+    (block,) = of("javascript")
+    program = launch("hello.py")
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{program.port}/")
+        with page.expect_console_message(lambda message: message.type == "log") as logged:
+            page.evaluate(f"() => {{ {block.text} }}")
+        assert logged.value.text == "response hello Ada"
+    finally:
+        page.close()

@@ -1,0 +1,164 @@
+"""The tables of the README and the code say the same."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from websockets.frames import CloseCode
+
+from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
+from daebus.http import routing, wire
+from daebus.http.limits import Limits
+from tests.docs.documents import DOCUMENTS, ROOT, links, table
+
+README = ROOT / "README.rst"
+DESIGN = ROOT / "docs" / "design.rst"
+SOURCE = ROOT / "src" / "daebus"
+UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "KiB/s": 1 << 10, "MiB": 1 << 20}
+
+# Limits that are no arguments, and their rows.
+FIXED = {
+    "request or header line": Limits().max_line,
+    "header lines": Limits().max_headers,
+    "request head": Limits().max_head,
+    "body, at least": Limits().min_rate,
+    "write of a response": Limits().write_timeout,
+    "form fields, no files": routing.MAX_FORM_MEMORY,
+    "parts of a form": routing.MAX_FORM_PARTS,
+}
+
+
+class Call:
+    """A call in the source, with the name of what is called."""
+
+    def __init__(self, module: ast.Module, node: ast.Call) -> None:
+        self._module = module
+        self.name = ast.unparse(node.func).rpartition(".")[2]
+        self.arguments = node.args
+
+    def constants(self, index: int, kind: type[Any]) -> list[Any]:
+        """Return the literals in an argument, or in what is assigned to the name it is."""
+        trees: list[ast.expr] = self.arguments[index : index + 1]
+        if trees and isinstance(trees[0], ast.Name):
+            name = trees[0].id
+            trees = [
+                node.value
+                for node in ast.walk(self._module)
+                if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
+            ]
+        nodes = (node for tree in trees for node in ast.walk(tree))
+        return [n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is kind]
+
+
+def calls(*paths: str) -> Iterator[Call]:
+    """Yield each call in modules of the source."""
+    for path in paths:
+        for file in sorted(SOURCE.glob(path)):
+            module = ast.parse(file.read_text())
+            for node in ast.walk(module):
+                if isinstance(node, ast.Call):
+                    yield Call(module, node)
+
+
+def column(title: str, index: int = 0) -> list[str]:
+    return [row[index] for row in table(README, title)]
+
+
+def same(documented: list[Any], real: set[Any]) -> None:
+    assert len(documented) == len(set(documented))
+    assert set(documented) == real
+
+
+def test_error_codes_of_messages() -> None:
+    codes = {inspect.signature(ClientError).parameters["code"].default}
+    for call in calls("websocket/dispatch.py", "websocket/envelope.py"):
+        if call.name in ("BadMessage", "_refuse", "error"):
+            codes.update(call.constants(0 if call.name == "BadMessage" else 1, str))
+    codes = {code for code in codes if re.fullmatch("[a-z_]+", code)}  # no texts of logger.error
+    assert len(codes) > 5
+    same(column("Errors in messages"), codes)
+
+
+def test_close_codes() -> None:
+    codes = {inspect.signature(Connection.close).parameters["code"].default}
+    for call in calls("websocket/*.py"):
+        for index, argument in enumerate(call.arguments):
+            codes.update(n for n in call.constants(index, int) if 1000 <= n < 1016)
+            name = ast.unparse(argument).removeprefix("CloseCode.")
+            if name in CloseCode.__members__:
+                codes.add(int(CloseCode[name]))
+    assert len(codes) > 5
+    same(column("Close codes"), {str(code) for code in codes})
+
+
+def test_statuses_and_codes_of_http() -> None:
+    answers = {("405", "method_not_allowed")}
+    for call in calls("http/*.py", "websocket/hub.py", "websocket/handshake.py"):
+        statuses = [n for n in call.constants(0, int) if 400 <= n < 600]
+        if call.name in ("Refusal", "error_response"):
+            answers.update((str(n), code) for n in statuses for code in call.constants(1, str))
+        elif call.name in ("BadRequest", "_json_error"):
+            answers.update((str(n), wire.status_code_name(n)) for n in statuses)
+    assert len(answers) > 10
+    same([(row[0], row[1]) for row in table(README, "HTTP answers")], answers)
+
+
+def test_limits() -> None:
+    documented = {row[0]: value(row[1]) for row in table(README, "Limits")}
+    real: dict[str, float] = dict(FIXED)
+    for component in (DaebusWebSocket, DaebusHttp):
+        for name, parameter in inspect.signature(component).parameters.items():
+            if isinstance(parameter.default, int | float) and name != "port":
+                real[name] = parameter.default
+    assert documented == real
+
+
+def value(text: str) -> float:
+    """Read a number with its unit, such as ``1 MiB``."""
+    number, _, unit = text.partition(" ")
+    return float(number) * UNITS[unit]
+
+
+def test_threads() -> None:
+    text = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
+    real = set(re.findall(r"\"(daebus-[a-z]+(?:-parked)?)", text)) - {"daebus-stop"}
+    documented = [re.sub(r"-[A-Z]+$", "", name) for name in column("Threads")]
+    same(documented, real)
+
+
+def test_links_lead_somewhere() -> None:
+    broken = [
+        (path.name, link)
+        for path in DOCUMENTS
+        for link in links(path)
+        if not (path.parent / link).exists()
+    ]
+    assert not broken
+    assert any(links(path) for path in DOCUMENTS)
+
+
+def test_nobody_is_sent_to_the_other_project() -> None:
+    files = [*DOCUMENTS, *SOURCE.rglob("*.py"), ROOT / "Makefile"]
+    assert not [f for f in files if re.search(r"pip3? install \W?daebus", f.read_text())]
+
+
+def test_locks_are_in_the_design() -> None:
+    owners = set()
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.unparse(node)
+            if isinstance(node, ast.ClassDef) and "self._lock = threading.Lock()" in text:
+                owners.add(node.name)
+    same(re.findall(r"``(\w+)\._lock``", DESIGN.read_text()), owners)
+
+
+def test_house_names_every_module() -> None:
+    text = DESIGN.read_text()
+    modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py")}
+    modules = {name for name in modules if not name.endswith("__init__.py")}
+    documented = re.findall(r"^``([a-z_]+(?:/[a-z_]+)?\.py)``", text, re.MULTILINE)
+    same(documented, modules)

@@ -1,0 +1,192 @@
+"""The reader against h11, and against itself when the bytes come in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable
+
+import h11
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from daebus.http.limits import Limits
+from daebus.http.reader import Reader
+from daebus.http.wire import BadRequest
+from tests.http.test_http_smuggling import CASES, Case
+
+quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+thorough = settings(quick, max_examples=10_000)
+
+LIMITS = Limits(max_body=1000, max_memory_body=20, max_line=300, max_head=2000)
+
+Seen = list[tuple[str, str, list[tuple[str, str]], bytes]]
+
+
+def ours(stream: bytes, cuts: list[int]) -> tuple[Seen, int | None]:
+    """Return the requests that we find, and the status of the refusal, if any."""
+    reader = Reader(LIMITS)
+    seen: Seen = []
+    places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
+    try:
+        for start, end in itertools.pairwise(places):
+            data = stream[start:end]
+            while (request := reader.feed(data)) is not None:
+                head = request.head
+                with contextlib.closing(request.body):
+                    body = request.body.read()
+                assert len(body) == request.size
+                seen.append((head.method, head.target, head.headers, body))
+                data = b""
+    except BadRequest as exc:
+        return seen, exc.status
+    finally:
+        reader.close()
+    return seen, None
+
+
+def theirs(stream: bytes) -> tuple[Seen, bool]:
+    """Return the requests that h11 finds, and whether it refused.
+
+    Each gets a connection of its own: h11 refuses the empty lines before a request that
+    RFC 9112 section 2.2 wants ignored, so they are removed here.
+    """
+    seen: Seen = []
+    while True:
+        while stream.startswith(b"\r\n"):
+            stream = stream[2:]
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=5000)
+        connection.receive_data(stream)
+        body = b""
+        try:
+            while not isinstance(event := connection.next_event(), h11.EndOfMessage):
+                if isinstance(event, h11.Request):
+                    request = event
+                elif isinstance(event, h11.Data):
+                    body += event.data
+                else:
+                    return seen, False
+        except h11.RemoteProtocolError:
+            return seen, True
+        headers = [(k.decode(), v.decode("latin-1")) for k, v in request.headers]
+        seen.append((request.method.decode(), request.target.decode(), headers, body))
+        stream = connection.trailing_data[0]
+
+
+# Lines that are right, lines that are nearly right, and noise between.
+_WORDS = [b"a", b"close", b"chunked", b"3", b"+3", b"0x3", b"3, 3", b"100-continue", b"x:80", b""]
+_NAMES = [b"Host", b"Content-Length", b"Transfer-Encoding", b"Connection", b"X-A", b"A b", b""]
+_ENDS = st.sampled_from([b"\r\n"] * 20 + [b"\n", b"\r", b"\r\n ", b"\0\r\n", b"\r\r\n"])
+_LINES = st.builds(
+    lambda name, colon, value, end: name + colon + value + end,
+    st.sampled_from(_NAMES) | st.binary(max_size=3),
+    st.sampled_from([b": "] * 10 + [b":", b" : ", b"", b":\t"]),
+    st.sampled_from(_WORDS) | st.binary(max_size=4),
+    _ENDS,
+)
+_FIRST = st.builds(
+    lambda method, target, version, end: method + b" " + target + b" " + version + end,
+    st.sampled_from([b"GET", b"POST", b"OPTIONS", b"get", b"G(T"]) | st.binary(max_size=3),
+    st.sampled_from([b"/", b"/a?b=c", b"*", b"http://x/", b"a"]) | st.binary(max_size=4),
+    st.sampled_from([b"HTTP/1.1"] * 8 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.1 ", b"HTTP/1.10"]),
+    _ENDS,
+)
+_SIZES = st.sampled_from([b"0", b"1", b"3", b"a", b"+1", b"0x1", b"", b"1;a=b", b"1;\n", b"fff"])
+_CHUNKS = st.lists(
+    st.builds(
+        lambda size, data, end: size + b"\r\n" + data + end,
+        _SIZES,
+        st.sampled_from([b"a", b"abc", b"0123456789", b""]),
+        _ENDS,
+    ),
+    max_size=3,
+).map(lambda parts: b"".join(parts) + b"0\r\n\r\n")
+_REQUESTS = st.builds(
+    lambda first, lines, body: first + b"Host: x\r\n" + b"".join(lines) + b"\r\n" + body,
+    _FIRST | st.just(b"POST / HTTP/1.1\r\n"),
+    st.lists(_LINES, max_size=3)
+    | st.just([b"Transfer-Encoding: chunked\r\n"])
+    | st.just([b"Content-Length: 3\r\n"]),
+    _CHUNKS | st.just(b"abc") | st.just(b""),
+)
+_STREAMS = st.lists(_REQUESTS, min_size=1, max_size=3).map(b"".join)
+
+
+@quick
+@given(_STREAMS, st.lists(st.integers(0, 400), max_size=8))
+def test_pieces_do_not_matter(stream: bytes, cuts: list[int]) -> None:
+    seen, status = ours(stream, [])
+    for places in (cuts, list(range(len(stream)))):
+        again, other = ours(stream, places)
+        assert again == seen
+        assert (other is None) == (status is None)
+
+
+@quick
+@given(_STREAMS)
+@example(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;\n\r\na\r\n0\r\n\r\n")
+def test_what_we_take_h11_takes_and_reads_the_same(stream: bytes) -> None:
+    seen, _ = ours(stream, [])
+    other, refused = theirs(stream)
+    for mine, his in zip(seen, other, strict=False):
+        assert mine == his
+    # We never take what h11 finds broken, though we may wait for more before we say so.
+    if refused:
+        assert len(seen) <= len(other)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_table_in_pieces(case: Case) -> None:
+    data = case.data
+    seen, status = ours(data, [])
+    again, other = ours(data, list(range(len(data))))
+    assert (again, other is None) == (seen, status is None)
+
+
+@quick
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
+def test_noise_is_refused_or_waited_for(data: bytes, cuts: list[int]) -> None:
+    seen, status = ours(data, cuts)
+    assert seen == []
+    assert status in (None, 400, 414, 431, 501, 505)
+
+
+@quick
+@given(st.binary(max_size=900), st.lists(st.integers(1, 200), max_size=6))
+def test_bodies_arrive_whole(body: bytes, sizes: list[int]) -> None:
+    chunks, rest = b"", body
+    for size in [*sizes, 1000]:
+        part, rest = rest[:size], rest[size:]
+        if part:
+            chunks += b"%X\r\n%b\r\n" % (len(part), part)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\n"
+    stream = (
+        head
+        + b"Content-Length: %d\r\n\r\n" % len(body)
+        + body
+        + head
+        + b"Transfer-Encoding: chunked\r\n\r\n"
+        + chunks
+        + b"0\r\n\r\n"
+    )
+    for places in ([], list(range(len(stream)))):
+        seen, status = ours(stream, places)
+        assert status is None
+        assert [found for *_, found in seen] == [body, body]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_pieces_do_not_matter,
+        test_what_we_take_h11_takes_and_reads_the_same,
+        test_noise_is_refused_or_waited_for,
+        test_bodies_arrive_whole,
+    ],
+    ids=lambda test: test.__name__,
+)
+def test_thoroughly(test: Callable[[], None]) -> None:
+    thorough(test)()

@@ -1,0 +1,118 @@
+"""Clients that are slow in every way there is, and a normal one beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daebus import Daebus
+from tests.http.raw import Raw
+
+Open = Callable[..., Raw]
+MakeApp = Callable[..., Daebus]
+
+
+@contextlib.contextmanager
+def crowd(port: int, *numbers: int) -> Iterator[subprocess.Popen[str]]:
+    """Have a crowd around; see ``crowd.py``."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("crowd.py")), str(port), *map(str, numbers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        output, _ = process.communicate(timeout=20)
+        assert int(output) == sum(numbers), "some of the crowd were sent away"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_nobody_slow_holds_a_worker(make_app: MakeApp, raw: Open) -> None:
+    app = make_app(http={"workers": 2})
+    app.route("/hello")(lambda req: {"hello": "world"})
+    app.route("/big")(lambda req: bytes(8 << 20))
+    app.route("/post", methods=["POST"])(lambda req: {"size": len(req.get_data())})
+    app.start()
+    bodies = [raw(app) for _ in range(10)]
+    for client in bodies[:5]:
+        client.send(
+            "POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\n\r\n" + "a" * 100_000
+        )
+    for client in bodies[5:]:
+        client.send("POST /post HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na")
+    readers = [raw(app) for _ in range(10)]
+    for client in readers:
+        client.ask("/big")
+        assert client.head().status == 200
+    with crowd(app.http.port, 30, 30, 30):
+        client = raw(app)
+        for _ in range(50):
+            assert client.get("/hello").json == {"hello": "world"}
+        with app.test_client() as websocket:
+            websocket.send_raw("{}")
+            assert websocket.receive()["type"] == "error"
+    workers = [t.name for t in threading.enumerate() if t.name.startswith("daebus-http")]
+    assert len(workers) <= 2
+    for client in bodies[:5]:
+        client.send("a")
+        assert client.answer().json == {"size": 100_001}
+    for client in bodies[5:]:
+        client.send("a\r\n0\r\n\r\n")
+        assert client.answer().json == {"size": 2}
+    for client in readers:
+        assert client.exactly(8 << 20) == bytes(8 << 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_2500_slow_clients_cost_the_others_little(make_app: MakeApp, raw: Open) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4000:
+        pytest.skip("this process may not open the 4,000 descriptors that the test needs")
+    if soft < 4000:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (4000, hard))
+    app = make_app(http={"workers": 8, "head_timeout": 60, "idle_timeout": 60})
+    app.route("/hello")(lambda req: {"hello": "world"})
+    app.socket("ping")(lambda req: "pong")
+    app.start()
+    client = raw(app)
+
+    def rate() -> float:
+        """Requests a second of one client, and messages a second of another."""
+        began = time.monotonic()
+        for _ in range(1000):
+            client.get("/hello")
+        return 1000 / (time.monotonic() - began)
+
+    def latency(websocket: Any) -> float:
+        took = []
+        for _ in range(500):
+            began = time.monotonic()
+            websocket.request("ping")
+            took.append(time.monotonic() - began)
+        return statistics.median(took)
+
+    # The machine has other things to do as well: the best of several rounds counts.
+    with app.test_client() as websocket:
+        rate(), latency(websocket)
+        alone = max(rate() for _ in range(5)), min(latency(websocket) for _ in range(5))
+        with crowd(app.http.port, 1000, 1000, 500):
+            beside = max(rate() for _ in range(5)), min(latency(websocket) for _ in range(5))
+    print(f"rate {alone[0]:.0f} -> {beside[0]:.0f}/s, latency {alone[1]:.6f} -> {beside[1]:.6f} s")
+    assert beside[0] > 0.8 * alone[0]
+    assert beside[1] < 1.2 * alone[1]

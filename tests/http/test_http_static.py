@@ -1,0 +1,129 @@
+"""The static folder: what it serves, and that nobody leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daebus import Daebus
+from tests.http.raw import Raw
+
+Serve = Callable[..., Daebus]
+Open = Callable[..., Raw]
+BIG = bytes(range(256)) * 12_000  # more than any socket buffer takes at once
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "secret.txt").write_text("secret")
+    folder = tmp_path / "static"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "index.html").write_text("<p>start</p>")
+    (folder / "sub" / "index.html").write_text("<p>sub</p>")
+    (folder / "app.js").write_text("let a = 1")
+    (folder / "with space.txt").write_text("space")
+    (folder / "big.bin").write_bytes(BIG)
+    (folder / "empty.txt").write_bytes(b"")
+    (folder / "link").symlink_to(tmp_path / "secret.txt")
+    return folder
+
+
+@pytest.fixture
+def client(serve: Serve, raw: Open, folder: Path) -> Raw:
+    app = serve(static=folder)
+    app.route("/app.json")(lambda req: {"view": True})
+    app.start()
+    return raw(app)
+
+
+def test_files(client: Raw) -> None:
+    answer = client.get("/")
+    assert (answer.status, answer.body) == (200, b"<p>start</p>")
+    assert answer.header("content-type") == "text/html; charset=utf-8"
+    assert client.get("/sub/").body == b"<p>sub</p>"
+    assert client.get("/with%20space.txt").body == b"space"
+    assert client.get("/empty.txt").header("content-length") == "0"
+    script = client.get("/app.js?v=1")
+    assert (script.body, script.header("content-length")) == (b"let a = 1", "9")
+    assert (script.header("content-type") or "").startswith("text/javascript")
+    assert client.get("/app.json").json == {"view": True}
+
+
+def test_a_large_file(client: Raw) -> None:
+    for _ in range(2):  # and the connection goes on behind it
+        answer = client.get("/big.bin")
+        assert (answer.status, len(answer.body)) == (200, len(BIG))
+        assert answer.body == BIG
+    assert client.get("/big.bin", method="HEAD").header("content-length") == str(len(BIG))
+    assert client.get("/", version="1.0").body == b"<p>start</p>"
+
+
+def test_what_is_not_there(client: Raw) -> None:
+    for path in ("/nope", "/sub", "/sub/nope", "/nope/", "/app.js/"):
+        answer = client.get(path)
+        assert (answer.status, answer.code) == (404, "not_found")
+    answer = client.post("/app.js", b"")
+    assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/../secret.txt",
+        "/sub/../../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/sub/..%2f..%2fsecret.txt",
+        "//../secret.txt",
+        "/./../secret.txt",
+        "/..%00/secret.txt",
+        "/secret.txt%00.html",
+        "/index.html%00",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/....//secret.txt",
+        "http://x/../secret.txt",
+    ],
+)
+def test_nobody_leaves_the_folder(client: Raw, target: str) -> None:
+    answer = client.get(target)
+    assert (answer.status, answer.code) == (404, "not_found")
+    assert b"secret" not in answer.body.replace(target.encode(), b"")
+
+
+def test_an_absolute_path_does_not_leave_either(client: Raw, folder: Path) -> None:
+    secret = str(folder.parent / "secret.txt")
+    for target in (secret, "/" + secret, "//" + secret, "/%2f" + secret.lstrip("/")):
+        assert client.get(target).status == 404
+
+
+def test_a_file_is_not_sent_again(client: Raw) -> None:
+    first = client.get("/app.js")
+    etag, modified = first.header("etag"), first.header("last-modified")
+    assert etag
+    assert modified
+    for header in (f"If-None-Match: {etag}", f"If-Modified-Since: {modified}"):
+        answer = client.get("/app.js", header)
+        assert (answer.status, answer.header("etag")) == (304, etag)
+        assert answer.header("content-length") is None
+    assert client.get("/app.js", 'If-None-Match: "other"').body == b"let a = 1"
+
+
+def test_a_part_of_a_file(client: Raw) -> None:
+    answer = client.get("/big.bin", "Range: bytes=256-511")
+    assert (answer.status, answer.body) == (206, bytes(range(256)))
+    assert answer.header("content-range") == f"bytes 256-511/{len(BIG)}"
+    answer = client.get("/big.bin", "Range: bytes=-1000000")
+    assert answer.body == BIG[-1000000:]
+    answer = client.get("/app.js", "Range: bytes=100-")
+    assert (answer.status, answer.code) == (416, "requested_range_not_satisfiable")
+    assert client.get("/app.js").status == 200
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_file(client: Raw, serve: Serve) -> None:
+    # The fixture that counts descriptors finds the file if nobody closes it.
+    client.ask("/big.bin")
+    assert client.head().status == 200
+    client.sock.close()

@@ -1,0 +1,386 @@
+"""The minder: deadlines, unfinished writes, and what it survives."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from daebus.server.minder import Minder
+
+
+@pytest.fixture
+def minder() -> Iterator[Minder]:
+    made = Minder()
+    made.start()
+    yield made
+    made.stop()
+    made.thread.join(5)
+    assert not made.thread.is_alive()
+
+
+class Target:
+    """A watched socket; what happens to it is written down."""
+
+    def __init__(self, sock: socket.socket, events: int = 0) -> None:
+        self.sock = sock
+        self.events = events
+        self.ready_events: list[int] = []
+        self.on_ready: Callable[[int], None] | None = None
+        self.called = threading.Event()
+        self.done = threading.Event()
+        self.released = threading.Event()
+        self.thread = ""
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def interest(self) -> int:
+        return self.events
+
+    def ready(self, events: int) -> None:
+        self.thread = threading.current_thread().name
+        self.ready_events.append(events)
+        if self.on_ready is not None:
+            self.on_ready(events)
+        self.called.set()
+
+    def release(self) -> None:
+        self.sock.close()
+        self.released.set()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+# --- deadlines ----------------------------------------------------------------------
+
+
+def test_a_call_comes_when_it_is_due(minder: Minder) -> None:
+    came = threading.Event()
+    where = []
+    due = time.monotonic() + 0.05
+
+    def callback() -> None:
+        where.append((threading.current_thread().name, time.monotonic()))
+        came.set()
+
+    minder.call_later(0.05, callback)
+    assert came.wait(5)
+    ((name, moment),) = where
+    assert name == "daebus-minder"
+    assert moment >= due - 0.001
+
+
+def test_calls_come_in_the_order_of_their_deadlines(minder: Minder) -> None:
+    order: list[int] = []
+    done = threading.Event()
+    minder.call_later(0.09, done.set)
+    for number in (3, 1, 2):
+        minder.call_later(number / 50, lambda number=number: order.append(number))  # type: ignore[misc]
+    assert done.wait(5)
+    assert order == [1, 2, 3]
+
+
+def test_equal_deadlines_keep_their_order(minder: Minder, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[int] = []
+    done = threading.Event()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for number in range(20):
+        minder.call_later(0.01, lambda number=number: order.append(number))  # type: ignore[misc]
+    minder.call_later(0.01, done.set)
+    monkeypatch.undo()
+    assert done.wait(5)
+    assert order == list(range(20))
+
+
+def test_an_earlier_deadline_wakes_it(minder: Minder) -> None:
+    minder.call_later(3600, lambda: None)
+    came = threading.Event()
+    minder.call_later(0, came.set)
+    assert came.wait(5)
+
+
+def test_a_call_may_ask_for_the_next(minder: Minder) -> None:
+    done = threading.Event()
+    left = [5]
+
+    def again() -> None:
+        left[0] -= 1
+        if left[0]:
+            minder.call_later(0, again)
+        else:
+            done.set()
+
+    minder.call_later(0, again)
+    assert done.wait(5)
+
+
+def test_a_cancelled_call_does_not_come(minder: Minder) -> None:
+    calls: list[str] = []
+    done = threading.Event()
+    timer = minder.call_later(0.02, lambda: calls.append("cancelled"))
+    minder.call_later(0.02, lambda: calls.append("kept"))
+    minder.call_later(0.03, done.set)
+    timer.cancel()
+    timer.cancel()
+    assert done.wait(5)
+    assert calls == ["kept"]
+
+
+def test_a_cancelled_call_is_forgotten(minder: Minder) -> None:
+    timer = minder.call_later(3600, lambda: None)
+    timer.cancel()
+    assert timer.callback is None
+
+
+def test_cancelled_calls_do_not_pile_up(minder: Minder) -> None:
+    came = threading.Event()
+    for _ in range(20_000):
+        minder.call_later(3600, lambda: None).cancel()
+    assert len(minder._timers) < 5000
+    minder.call_later(0, came.set)
+    assert came.wait(5)
+
+
+def test_a_call_that_raises_does_not_end_it(
+    minder: Minder, caplog: pytest.LogCaptureFixture
+) -> None:
+    came = threading.Event()
+
+    def fail() -> None:
+        raise RuntimeError("on purpose")
+
+    with caplog.at_level(logging.ERROR, "daebus.server"):
+        minder.call_later(0, fail)
+        minder.call_later(0.01, came.set)
+        assert came.wait(5)
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "on purpose" in str(record.exc_info[1])
+
+
+def test_calls_from_many_threads(minder: Minder) -> None:
+    done = threading.Semaphore(0)
+    barrier = threading.Barrier(4)
+
+    def ask() -> None:
+        barrier.wait(5)
+        for number in range(250):
+            minder.call_later(number / 10_000, done.release)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    for _ in range(1000):
+        assert done.acquire(timeout=5)
+
+
+# --- sockets ------------------------------------------------------------------------
+
+
+def test_a_socket_that_can_be_read(minder: Minder, pair: Pair) -> None:
+    ours, theirs = pair
+    target = Target(ours, selectors.EVENT_READ)
+    target.on_ready = swallow(ours)
+    minder.attend(target)
+    theirs.send(b"x")
+    assert target.called.wait(5)
+    assert target.ready_events == [selectors.EVENT_READ]
+    assert target.thread == "daebus-minder"
+    release(minder, target)
+
+
+def swallow(sock: socket.socket) -> Callable[[int], None]:
+    """Make an ``on_ready`` that reads what has come."""
+
+    def read(events: int) -> None:
+        sock.recv(10)
+
+    return read
+
+
+def release(minder: Minder, target: Target) -> None:
+    minder.release(target)
+    assert target.released.wait(5)
+
+
+def test_a_socket_that_takes_more_again(minder: Minder, pair: Pair) -> None:
+    ours, theirs = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    rest = bytearray(b"z" * 300_000)
+
+    def write(events: int) -> None:
+        assert events == selectors.EVENT_WRITE
+        del rest[: ours.send(rest)]
+        if not rest:
+            target.events = 0
+            target.done.set()
+
+    target = Target(ours, selectors.EVENT_WRITE)
+    target.on_ready = write
+    minder.attend(target)
+    got = 0
+    theirs.settimeout(5)
+    while got < 300_000:
+        got += len(theirs.recv(65536))
+    assert target.done.wait(5)
+    assert len(target.ready_events) > 1
+    release(minder, target)
+
+
+def test_interest_is_asked_again_after_each_event(minder: Minder, pair: Pair) -> None:
+    ours, theirs = pair
+    target = Target(ours, selectors.EVENT_READ)
+
+    def look_away(events: int) -> None:
+        target.events = 0
+
+    target.on_ready = look_away
+    minder.attend(target)
+    theirs.send(b"x")  # never read: with interest left, this would be reported again and again
+    assert target.called.wait(5)
+    settle(minder)
+    assert target.ready_events == [selectors.EVENT_READ]
+    target.events = selectors.EVENT_READ | selectors.EVENT_WRITE
+    target.called.clear()
+    minder.attend(target)
+    assert target.called.wait(5)
+    assert target.ready_events[1] == selectors.EVENT_READ | selectors.EVENT_WRITE
+    release(minder, target)
+
+
+def settle(minder: Minder, rounds: int = 3) -> None:
+    """Wait until the minder has gone through its loop a few times."""
+    for _ in range(rounds):
+        came = threading.Event()
+        minder.call_later(0, came.set)
+        assert came.wait(5)
+
+
+def test_attend_without_interest_watches_nothing(minder: Minder, pair: Pair) -> None:
+    ours, theirs = pair
+    target = Target(ours, 0)
+    minder.attend(target)
+    theirs.send(b"x")
+    settle(minder)
+    assert target.ready_events == []
+    release(minder, target)
+
+
+def test_a_target_that_raises_does_not_end_it(
+    minder: Minder, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = pair
+    target = Target(ours, selectors.EVENT_READ)
+
+    def fail(events: int) -> None:
+        target.events = 0
+        target.called.set()
+        raise RuntimeError("on purpose")
+
+    target.on_ready = fail
+    with caplog.at_level(logging.CRITICAL, "daebus.server"):
+        minder.attend(target)
+        theirs.send(b"x")
+        assert target.called.wait(5)
+        release(minder, target)
+        settle(minder)
+
+
+def test_release_closes_after_the_selector_let_go(minder: Minder, pair: Pair) -> None:
+    ours, _ = pair
+    target = Target(ours, selectors.EVENT_READ)
+    minder.attend(target)
+    settle(minder)
+    release(minder, target)
+    assert ours.fileno() == -1
+
+
+def test_release_of_a_socket_it_never_saw(minder: Minder, pair: Pair) -> None:
+    target = Target(pair[0])
+    release(minder, target)
+    assert pair[0].fileno() == -1
+
+
+def test_a_reused_descriptor_is_not_mistaken(minder: Minder) -> None:
+    # The first socket is closed without a word; its number then belongs to another one.
+    first, peer = socket.socketpair()
+    stale = Target(first, selectors.EVENT_READ)
+    minder.attend(stale)
+    settle(minder)
+    number = first.fileno()
+    first.close()
+    peer.close()
+    ours, theirs = socket.socketpair()
+    if ours.fileno() != number:
+        ours, theirs = theirs, ours
+    assert ours.fileno() == number
+    target = Target(ours, selectors.EVENT_READ)
+    target.on_ready = swallow(ours)
+    minder.attend(target)
+    theirs.send(b"x")
+    assert target.called.wait(5)
+    assert stale.ready_events == []
+    minder.release(stale)
+    assert stale.released.wait(5)
+    target.called.clear()
+    theirs.send(b"y")
+    assert target.called.wait(5)
+    release(minder, target)
+    theirs.close()
+
+
+# --- the end ------------------------------------------------------------------------
+
+
+def test_release_after_the_stop_closes_at_once(pair: Pair) -> None:
+    minder = Minder()
+    minder.start()
+    minder.stop()
+    minder.thread.join(5)
+    target = Target(pair[0])
+    minder.release(target)
+    assert target.released.is_set()
+
+
+def test_stop_releases_what_was_handed_over(pair: Pair) -> None:
+    minder = Minder()
+    target = Target(pair[0])
+    minder.release(target)  # it has not started yet
+    assert not target.released.is_set()
+    minder.stop()
+    assert target.released.is_set()
+
+
+def test_calls_after_the_stop_do_nothing() -> None:
+    minder = Minder()
+    minder.start()
+    minder.stop()
+    minder.thread.join(5)
+    minder.call_later(0, lambda: pytest.fail("called after the stop")).cancel()
+    minder.stop()
+
+
+def test_a_minder_that_never_started_leaves_nothing_open() -> None:
+    minder = Minder()
+    minder.stop()
+    minder.stop()
+    assert minder.thread.ident is None

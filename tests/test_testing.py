@@ -1,0 +1,261 @@
+"""``daebus.testing`` and its pytest fixture, as users' tests meet them."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import simple_websocket
+
+import daebus
+from daebus import ClientError, Connection, Daebus, StateError, WebSocketRequest
+from daebus.testing import AppClient, RequestError
+
+
+def test_request_returns_the_data_of_the_response(app: Daebus) -> None:
+    app.socket("add")(lambda req: req.data["a"] + req.data["b"])
+    with app.test_client() as client:
+        assert client.request("add", {"a": 1, "b": 2}) == 3
+
+
+def test_request_raises_what_the_server_refused(app: Daebus) -> None:
+    @app.socket("pay")
+    def pay(req: WebSocketRequest) -> None:
+        raise ClientError("declined", code="no_money")
+
+    with app.test_client() as client:
+        with pytest.raises(RequestError, match="no_money: declined") as caught:
+            client.request("pay")
+        assert caught.value.text == "declined"
+        assert caught.value.code == "no_money"
+        assert caught.value.data == {
+            "error": "declined",
+            "code": "no_money",
+            "message_type": "pay",
+        }
+        assert client.request("echo", "goes on") == "goes on"
+
+
+def test_request_keeps_other_messages_for_receive(app: Daebus) -> None:
+    @app.socket("tell")
+    def tell(req: WebSocketRequest) -> str:
+        app.websocket.send("one", "news")
+        app.websocket.broadcast_to_all("two", "news")
+        return "told"
+
+    with app.test_client() as client:
+        assert client.request("tell") == "told"
+        assert client.request("tell") == "told"
+        assert [client.receive()["data"] for _ in range(4)] == ["one", "two", "one", "two"]
+
+
+def test_receive_of_a_type_keeps_the_others(app: Daebus) -> None:
+    with app.test_client() as client:
+        assert client.request("echo", 0) == 0
+        for number, kind in enumerate(("a", "b", "a", "c")):
+            app.websocket.broadcast_to_all(number, kind)
+        assert client.receive("c") == {"type": "c", "data": 3}
+        assert client.receive(type="b") == {"type": "b", "data": 1}
+        assert client.receive("a")["data"] == 0
+        assert client.receive()["data"] == 2
+
+
+def test_a_timeout_names_what_did_come(app: Daebus) -> None:
+    with app.test_client() as client:
+        assert client.request("echo", 0) == 0
+        app.websocket.broadcast_to_all("x", "news")
+        with pytest.raises(TimeoutError, match=r"no weather came within 0\.05 s.*\['news'\]"):
+            client.receive("weather", timeout=0.05)
+        assert client.receive() == {"type": "news", "data": "x"}
+        app.socket("silent")(lambda req: None)
+        with pytest.raises(TimeoutError):
+            client.request("silent", timeout=0.01)
+    with app.test_client(timeout=0.02) as client, pytest.raises(TimeoutError, match=r"0\.02 s"):
+        client.receive()
+
+
+def test_a_message_may_be_sent_as_it_is(app: Daebus) -> None:
+    with app.test_client() as client:
+        client.send_raw("no envelope")
+        assert client.receive("error")["data"]["code"] == "bad_json"
+        client.send_raw(b"\x00")
+        assert client.receive("error")["data"]["code"] == "binary_not_supported"
+
+
+def test_what_a_connect_hook_sends_is_received(app: Daebus) -> None:
+    """It may come in one read with the handshake."""
+    app.websocket.on_connect(lambda client_id: app.websocket.send("hello"))
+    with app:
+        for _ in range(20):
+            with app.test_client() as client:
+                assert client.receive()["data"] == "hello"
+
+
+def test_the_app_starts_with_the_first_client_and_stops_with_the_last(app: Daebus) -> None:
+    running = [app.running]
+    with app.test_client() as one:
+        running.append(app.running)
+        port = app.http.port
+        with app.test_client() as two:
+            assert app.http.port == port
+            assert app.websocket.get_client_count() == 2
+            assert two.request("echo", 1) == 1
+        running.append(app.running)
+        assert one.request("echo", 2) == 2
+    running.append(app.running)
+    assert running == [False, True, True, False]
+
+
+def test_the_first_client_may_leave_before_the_second(app: Daebus) -> None:
+    one, two = app.test_client(), app.test_client()
+    one.__enter__()
+    with two:
+        one.__exit__(None, None, None)
+        assert two.request("echo", 1) == 1
+    assert not app.running
+
+
+def test_a_running_app_goes_on_running(app: Daebus) -> None:
+    with app:
+        for _ in range(2):
+            with app.test_client() as client:
+                assert client.request("echo", 1) == 1
+            assert app.running
+
+
+def test_the_configured_port_is_left_alone(make_app: Callable[..., Daebus]) -> None:
+    app = make_app(port=1)  # nobody but root may have that one
+    app.socket("echo")(lambda req: req.data)
+    with app.test_client() as client:
+        assert client.request("echo", 1) == 1
+        assert app.websocket.port != 1
+
+
+def test_clients_of_several_threads_share_one_server(app: Daebus) -> None:
+    together = threading.Barrier(10)
+
+    def talk(number: int) -> int:
+        together.wait(5)
+        with app.test_client() as client:
+            assert client.request("echo", number) == number
+            together.wait(5)
+            return app.websocket.get_client_count()
+
+    with ThreadPoolExecutor(10) as pool:
+        assert max(pool.map(talk, range(10))) == 10
+    assert not app.running
+
+
+def test_path_headers_and_subprotocols_go_along(make_app: Callable[..., Daebus]) -> None:
+    app = make_app(subprotocols=["v2"], origins=["https://shop.example"])
+    seen = queue.Queue[tuple[str, str | None]]()
+
+    @app.websocket.raw("/feed")
+    def feed(ws: Connection) -> None:
+        seen.put((ws.path, ws.subprotocol))
+
+    headers = {"Origin": "https://shop.example"}
+    with app.test_client("/feed?since=4", headers=headers, subprotocols=["v1", "v2"]) as client:
+        assert client.websocket.subprotocol == "v2"
+    assert seen.get(timeout=5) == ("/feed", "v2")
+
+
+def test_a_refused_client_raises_and_lets_the_app_go(make_app: Callable[..., Daebus]) -> None:
+    app = make_app()
+    headers = {"Origin": "https://elsewhere.example"}
+    with pytest.raises(simple_websocket.ConnectionError, match="403"):
+        app.test_client(headers=headers).__enter__()
+    assert not app.running
+
+
+def test_close_waits_for_the_server_and_tells_the_code(app: Daebus) -> None:
+    codes = queue.Queue[int]()
+
+    @app.websocket.raw("/feed")
+    def feed(ws: Connection) -> None:
+        list(ws)
+        codes.put(ws.close_code)
+
+    with app, app.test_client("/feed") as client:
+        client.close(4001, "tea time")
+        assert codes.get(timeout=5) == 4001
+        assert app.websocket.get_client_count() == 0
+        client.close()
+        with pytest.raises(StateError, match=r"with app\.test_client\(\) as client"):
+            client.send("echo")
+
+
+def test_the_servers_close_is_seen(app: Daebus) -> None:
+    app.socket("leave")(lambda req: req.websocket.close(4000, "enough") and None)
+    with app.test_client() as client:
+        client.send("leave")
+        with pytest.raises(simple_websocket.ConnectionClosed, match="4000 enough"):
+            client.receive()
+
+
+def test_a_client_works_inside_of_its_with_block_only(app: Daebus) -> None:
+    client = AppClient(app)
+    with pytest.raises(StateError, match=r"write: with app\.test_client\(\) as client"):
+        client.send("echo")
+    assert not app.running
+
+
+# --- the pytest plugin --------------------------------------------------------------
+
+
+def test_the_fixture_makes_connected_clients(
+    app: Daebus, daebus_client: Callable[..., AppClient]
+) -> None:
+    one = daebus_client(app)
+    two = daebus_client(app, "/other", timeout=1.0)
+    assert one.request("echo", 1) == 1
+    assert app.websocket.broadcast_to_all("x") == 2
+    assert two.receive()["data"] == "x"
+
+
+def test_the_fixture_cleans_up_after_a_test_that_failed(tmp_path: Path) -> None:
+    (tmp_path / "test_of_a_user.py").write_text(
+        """
+import threading
+
+import pytest
+from daebus import Daebus, DaebusHttp, DaebusWebSocket
+
+app = Daebus("users")
+app.attach(DaebusHttp(port=8080))
+app.attach(DaebusWebSocket())
+app.socket("twice")(lambda req: req.data * 2)
+
+
+def test_passes(daebus_client):
+    assert daebus_client(app).request("twice", 21) == 42
+    assert app.http.port != 8080
+
+
+def test_fails(daebus_client):
+    assert daebus_client(app).request("twice", 1) == 3
+
+
+def test_is_clean_again():
+    assert not app.running
+    assert [t.name for t in threading.enumerate() if t.name.startswith("daebus-")] == []
+"""
+    )
+    paths = [str(Path(daebus.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "1 failed, 2 passed" in result.stdout, result.stdout + result.stderr
+    assert "assert 2 == 3" in result.stdout
