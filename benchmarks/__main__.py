@@ -1,0 +1,95 @@
+"""The command line of the benchmarks: ``python -m benchmarks``."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases, machine, procs, report, runner
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks, or only write their report anew; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a smoke run of about a minute")
+    parser.add_argument("--rounds", type=int, help="rounds of each case (3; quick: 1)")
+    parser.add_argument("--only", metavar="MODES", help="comma-separated, such as echo,fanout")
+    parser.add_argument("--servers", metavar="NAMES", help="comma-separated")
+    parser.add_argument("--docs", type=Path, help="folder for the report (docs; quick: results)")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="only write FILE's report")
+    options = parser.parse_args(arguments)
+
+    if options.report:
+        document = json.loads(options.report.read_text())
+        report.write(document, options.docs or ROOT / "docs")
+        return 0
+
+    procs.raise_descriptor_limit()
+    plan = cases.quick() if options.quick else cases.full()
+    plan, skipped = _select(plan, options.only, options.servers)
+    for name, reason in skipped.items():
+        print(f"without {name}: {reason}", flush=True)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="daebus-bench-") as logs:
+        done = runner.run_cases(
+            plan,
+            rounds=options.rounds or (1 if options.quick else 3),
+            attempts=1 if options.quick else 3,
+            stall_timeout=2.0 if options.quick else 5.0,
+            logs=Path(logs),
+            say=lambda line: print(f"{time.monotonic() - started:6.0f} s  {line}", flush=True),
+        )
+        runs: list[dict[str, Any]] = [dataclasses.asdict(run) for run in done]
+    document = {
+        "machine": machine.describe(arguments),
+        "seconds": time.monotonic() - started,
+        "skipped": skipped,
+        "cases": {case.name: dataclasses.asdict(case) for case in plan},
+        "runs": runs,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    name = "quick.json" if options.quick else "full.json"
+    (RESULTS / name).write_text(json.dumps(document, indent=1) + "\n")
+    # A partial run must not replace the published report by mistake.
+    partial = options.quick or options.only or options.servers
+    folder = options.docs or (RESULTS if partial else ROOT / "docs")
+    for path in report.write(document, folder):
+        print(path)
+    failures = [entry for entry in runs if entry["error"]]
+    for entry in failures:
+        print(f"failed: {entry['case']} {entry['server']}: {entry['error']}", file=sys.stderr)
+    return 1 if any(entry["server"].startswith("daebus") for entry in failures) else 0
+
+
+def _select(
+    plan: list[cases.Case], modes: str | None, servers: str | None
+) -> tuple[list[cases.Case], dict[str, str]]:
+    """Keep the modes and servers asked for and able to run; tell which are missing and why."""
+    skipped: dict[str, str] = {}
+    chosen = []
+    for case in plan:
+        if modes and case.mode not in modes.split(","):
+            continue
+        names = []
+        for name in case.servers:
+            if servers and name not in servers.split(","):
+                continue
+            reason = cases.SERVERS[name].missing()
+            if reason:
+                skipped[name] = reason
+            else:
+                names.append(name)
+        if names:
+            chosen.append(dataclasses.replace(case, servers=tuple(names)))
+    return chosen, skipped
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
