@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from _common import exit_without_port, port_from_environment
+
 from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
 

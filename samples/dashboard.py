@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from _common import exit_without_port, port_from_environment
+
 from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
 STEP = 0.25  # seconds between two readings

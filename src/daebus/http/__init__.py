@@ -1,1 +1,1 @@
-"""HTTP. Werkzeug and h11 are imported in this folder only."""
+"""HTTP. Werkzeug is imported in this folder only."""
