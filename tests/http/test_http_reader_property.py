@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable
 
 import h11
 import pytest
@@ -113,9 +112,7 @@ _REQUESTS = st.builds(
 _STREAMS = st.lists(_REQUESTS, min_size=1, max_size=3).map(b"".join)
 
 
-@quick
-@given(_STREAMS, st.lists(st.integers(0, 400), max_size=8))
-def test_pieces_do_not_matter(stream: bytes, cuts: list[int]) -> None:
+def same_in_pieces(stream: bytes, cuts: list[int]) -> None:
     seen, status = ours(stream, [])
     for places in (cuts, list(range(len(stream)))):
         again, other = ours(stream, places)
@@ -123,10 +120,7 @@ def test_pieces_do_not_matter(stream: bytes, cuts: list[int]) -> None:
         assert (other is None) == (status is None)
 
 
-@quick
-@given(_STREAMS)
-@example(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;\n\r\na\r\n0\r\n\r\n")
-def test_what_we_take_h11_takes_and_reads_the_same(stream: bytes) -> None:
+def same_as_theirs(stream: bytes) -> None:
     seen, _ = ours(stream, [])
     other, refused = theirs(stream)
     for mine, his in zip(seen, other, strict=False):
@@ -134,6 +128,28 @@ def test_what_we_take_h11_takes_and_reads_the_same(stream: bytes) -> None:
     # We never take what h11 finds broken, though we may wait for more before we say so.
     if refused:
         assert len(seen) <= len(other)
+
+
+@quick
+@given(_STREAMS, st.lists(st.integers(0, 400), max_size=8))
+def test_pieces_do_not_matter(stream: bytes, cuts: list[int]) -> None:
+    same_in_pieces(stream, cuts)
+
+
+@quick
+@given(_STREAMS)
+@example(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;\n\r\na\r\n0\r\n\r\n")
+def test_what_we_take_h11_takes_and_reads_the_same(stream: bytes) -> None:
+    same_as_theirs(stream)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@thorough
+@given(_STREAMS, st.lists(st.integers(0, 400), max_size=8))
+def test_thoroughly(stream: bytes, cuts: list[int]) -> None:
+    same_in_pieces(stream, cuts)
+    same_as_theirs(stream)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -174,19 +190,3 @@ def test_bodies_arrive_whole(body: bytes, sizes: list[int]) -> None:
         seen, status = ours(stream, places)
         assert status is None
         assert [found for *_, found in seen] == [body, body]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "test",
-    [
-        test_pieces_do_not_matter,
-        test_what_we_take_h11_takes_and_reads_the_same,
-        test_noise_is_refused_or_waited_for,
-        test_bodies_arrive_whole,
-    ],
-    ids=lambda test: test.__name__,
-)
-def test_thoroughly(test: Callable[[], None]) -> None:
-    thorough(test)()

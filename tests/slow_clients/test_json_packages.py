@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from daebus import Daebus
 from daebus.errors import EncodeError
 from daebus.websocket import envelope
+from tests.conftest import stable_id
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("orjson") is None, reason="the extra 'fast' (orjson) is not installed"
@@ -86,7 +87,7 @@ OTHERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", NUMBERS + OTHERS, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("value", NUMBERS + OTHERS, ids=stable_id)
 @pytest.mark.parametrize("form", ['{"type":"t","data":%s}', '{"type":"t","data":[{"x":[1,%s]}]}'])
 def test_both_decode_alike(value: str, form: str) -> None:
     text = form % value
@@ -94,7 +95,7 @@ def test_both_decode_alike(value: str, form: str) -> None:
     assert same(standard, fast), (standard, fast)
 
 
-@pytest.mark.parametrize("value", NUMBERS + OTHERS, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("value", NUMBERS + OTHERS, ids=stable_id)
 def test_both_judge_a_message_that_is_nothing_else_alike(value: str) -> None:
     standard, fast = (with_package(f, lambda: decoded(value)) for f in (False, True))
     assert same(standard, fast), (standard, fast)
@@ -139,7 +140,7 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: ascii(value)[:30])
+@pytest.mark.parametrize("value", VALUES, ids=stable_id)
 def test_both_encode_alike(value: Any) -> None:
     standard, fast = (with_package(f, lambda: encoded(value)) for f in (False, True))
     assert same(standard, fast), (standard, fast)

@@ -33,7 +33,7 @@ LIMIT = 1000
 MANY = 1 << 20
 
 quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
-thorough = settings(quick, max_examples=10_000)
+thorough = settings(quick, max_examples=5000)
 
 
 # --- both sides ---------------------------------------------------------------------

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from daebus import EncodeError
 from daebus.websocket import envelope, fastjson
 from daebus.websocket.envelope import MAX_ECHO, BadMessage, decode, encode, error
+from tests.conftest import stable_id
 
 PACKAGES = ["json", "orjson"] if fastjson.AVAILABLE else ["json"]
 
@@ -237,7 +238,7 @@ IDENTITY = uuid.UUID("12345678-1234-5678-1234-567812345678")
         ("null", "null"),
         ({"null": None}, {"null": None}),
     ],
-    ids=lambda value: repr(value)[:30].encode("ascii", "replace").decode(),
+    ids=stable_id,
 )
 def test_encode(package: str, value: object, expected: object) -> None:
     got = strictly(encode("kind", value))

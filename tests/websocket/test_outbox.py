@@ -468,4 +468,4 @@ class LongMachine(OutboxMachine):
 
 
 TestOutboxThoroughly = pytest.mark.slow(pytest.mark.timeout(600)(LongMachine.TestCase))
-TestOutboxThoroughly.settings = settings(quick, max_examples=3000)
+TestOutboxThoroughly.settings = settings(quick, max_examples=1500)

@@ -44,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise AddressInUseError(
                 errno.EADDRINUSE,
                 f"port {port} on {host} is in use; stop the other program or choose another "
-                f"port: DaebusHttp(port=0) takes a free one",
+                f"port (port=0 takes a free one)",
             ) from None
         raise
     return sock

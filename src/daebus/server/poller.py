@@ -143,7 +143,6 @@ class SelectorPoller:
 
     def wait(self, timeout: float | None) -> list[int]:
         """Return the descriptors that are ready."""
-        self._wakeup.clear()
         while self._inbox:
             fd, events = self._inbox.popleft()
             self.forget(fd)
@@ -151,10 +150,12 @@ class SelectorPoller:
                 self._selector.register(fd, events, fd)
         ready = []
         for key, _ in self._selector.select(timeout):
-            if key.data is not None:
-                ready.append(key.fd)
-                if key.fd not in self._listeners:
-                    self._selector.unregister(key.fd)
+            if key.data is None:
+                self._wakeup.clear()  # behind the select: what woke us is looked at next
+                continue
+            ready.append(key.fd)
+            if key.fd not in self._listeners:
+                self._selector.unregister(key.fd)
         return ready
 
     def wake(self) -> None:
