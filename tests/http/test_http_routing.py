@@ -214,8 +214,6 @@ def test_nothing_with_a_status(client: Raw) -> None:
 def test_a_view_that_fails_is_500_without_a_word(
     app: Daebus, client: Raw, caplog: pytest.LogCaptureFixture, name: str, path: str
 ) -> None:
-    if path == "fails-async" and name in ("exits", "interrupts"):
-        pytest.skip("the loop's own tests say what becomes of these")
     with caplog.at_level(logging.ERROR, "daebus.http"):
         answer = client.get(f"/{path}/{name}")
     assert (answer.status, answer.code) == (500, "internal_server_error")

@@ -369,7 +369,6 @@ def test_the_rest_of_an_answer_is_written_as_the_client_reads(
     while got < 32 << 20:
         got += len(sock.recv(1 << 20))
     assert served.lines.done.get(timeout=5) is client
-    assert rest.calls > 1
     assert rest.closed == 1
     assert client.flush is None
     served.park(client)

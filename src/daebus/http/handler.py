@@ -8,18 +8,18 @@ lenient and slow. So the request comes parsed (``reader``), and writing is here.
 from __future__ import annotations
 
 import email.utils
-import functools
 import json
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
 from ..server.handoff import Upgrade
+from .environ import add_request, split_target
 from .reader import Request
 from .response import BytesRest, FileBody, FileRest, Rest, wait_for
 
@@ -120,7 +120,7 @@ class RequestHandler(WSGIRequestHandler):
         return Upgrade(
             sock=self.client.sock,
             method=head.method,
-            path=unquote(self._target()[0]),
+            path=unquote(split_target(head)[0]),
             target=head.target,
             http_version=head.version,
             headers=tuple(head.headers),
@@ -159,40 +159,10 @@ class RequestHandler(WSGIRequestHandler):
             except BaseException:
                 logger.exception("%s %r failed at its end", self.head.method, self.head.target)
 
-    def _target(self) -> tuple[str, str]:
-        """Return path, still encoded, and query of the target (RFC 9112 section 3.2)."""
-        target = self.head.target
-        if self.head.authority is not None:
-            target = target.partition("//")[2][len(self.head.authority) :]
-        path, _, query = target.partition("?")
-        return path or "/", query
-
     def make_environ(self) -> dict[str, Any]:
         """Build the WSGI environment (PEP 3333)."""
-        head, client = self.head, self.client
-        path, query = self._target()
-        environ = self.server.environ_of(client.port)
-        environ["wsgi.input"] = self.body
-        environ["REQUEST_METHOD"] = head.method
-        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        environ["QUERY_STRING"] = query
-        environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
-        environ["REMOTE_ADDR"] = client.host
-        if isinstance(client.address, tuple):
-            environ["REMOTE_PORT"] = client.address[1]
-        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
-        for name, value in head.headers:
-            key = _environ_key(name)
-            if key in environ:
-                value = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
-            elif not key:
-                continue
-            environ[key] = value
-        if head.length is None:
-            environ["CONTENT_LENGTH"] = str(self.size)
-            del environ["HTTP_TRANSFER_ENCODING"]
-        if head.authority is not None:
-            environ["HTTP_HOST"] = head.authority
+        environ = self.server.environ_of(self.client)
+        add_request(environ, self.head, self.body, self.size)
         return environ
 
     def _start_response(
@@ -340,15 +310,3 @@ class RequestHandler(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         """Log below our own name: Werkzeug would install a handler of its own."""
         logger.debug(message.rstrip(), *args)
-
-
-@functools.lru_cache(maxsize=256)
-def _environ_key(name: str) -> str:
-    """Return the WSGI name of a header; empty if it must not be passed on.
-
-    ``X_Real-Ip`` would become what ``X-Real-Ip`` does, so a client could forge it.
-    """
-    if "_" in name:
-        return ""
-    key = name.upper().replace("-", "_")
-    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key

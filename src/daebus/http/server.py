@@ -16,7 +16,6 @@ import email.utils
 import functools
 import logging
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,10 +28,12 @@ from ..server.client import Client
 from ..server.handoff import Refusal, Upgrade
 from ..server.transport import RECV_SIZE
 from ..server.workers import WorkerPool, join_all
+from .conversation import Conversation
+from .environ import common_environ
 from .handler import RequestHandler, error_response
 from .limits import Limits
-from .reader import BODY, HEAD, IDLE, Reader, Request
-from .response import FileBody, wait_for
+from .reader import IDLE, Reader, Request
+from .response import wait_for
 from .wire import BadRequest, status_code_name
 
 __all__ = ["HttpServer"]
@@ -45,43 +46,6 @@ logger = logging.getLogger("daebus.http")
 NEXT_REQUEST = 0.001
 
 WSGI = Callable[[dict[str, Any], Any], Any]
-
-
-class _Conversation:
-    """What the server knows of a connection between two reads.
-
-    Attributes:
-        reader: cuts what comes into requests.
-        phase: what the client is waited for; empty if it is not.
-        since: when that phase began.
-        served: it has sent a whole request already.
-    """
-
-    __slots__ = ("phase", "reader", "served", "since")
-
-    def __init__(self, limits: Limits) -> None:
-        self.reader = Reader(limits)
-        self.phase = HEAD
-        self.since = time.monotonic()
-        self.served = False
-
-    def deadline(self, limits: Limits) -> float:
-        """Return the moment until which the client is waited for."""
-        phase = self.reader.phase
-        if phase == IDLE and not self.served:
-            phase = HEAD
-        if phase != self.phase:
-            self.phase, self.since = phase, time.monotonic()
-        if phase == IDLE:
-            return self.since + limits.idle_timeout
-        if phase == BODY:
-            earned = limits.head_timeout + self.reader.received / limits.min_rate
-            return self.since + min(limits.body_timeout, earned)
-        return self.since + limits.head_timeout
-
-    def close(self) -> None:
-        """Drop what has been read."""
-        self.reader.close()
 
 
 class HttpServer(BaseWSGIServer):
@@ -124,7 +88,7 @@ class HttpServer(BaseWSGIServer):
         self._upgrade_port = upgrade_port
         self._only_upgrades = {sock.getsockname()[1] for sock in others}
         self._date: tuple[int, str] = (0, "")
-        self._environ = self._make_environ()
+        self._environ = common_environ(str(host))
         self._pool = WorkerPool("daebus-http", workers, backlog)
         self._acceptor = Acceptor(
             [self.socket, *others],
@@ -146,26 +110,13 @@ class HttpServer(BaseWSGIServer):
             self._date = (now, text)
         return text
 
-    def _make_environ(self) -> dict[str, Any]:
-        """Build the part of the WSGI environment that all requests share."""
-        return {
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": "http",
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": True,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-            "wsgi.input_terminated": True,
-            "wsgi.file_wrapper": FileBody,
-            "SCRIPT_NAME": "",
-            "SERVER_SOFTWARE": "daebus",
-            "SERVER_NAME": str(self.server_address[0]),
-        }
-
-    def environ_of(self, port: int) -> dict[str, Any]:
-        """Return a new WSGI environment for a request on that local port."""
+    def environ_of(self, client: Client) -> dict[str, Any]:
+        """Return a new WSGI environment with what is known of the connection."""
         environ = self._environ.copy()
-        environ["SERVER_PORT"] = str(port)
+        environ["SERVER_PORT"] = str(client.port)
+        environ["REMOTE_ADDR"] = client.host
+        if isinstance(client.address, tuple):
+            environ["REMOTE_PORT"] = client.address[1]
         return environ
 
     def only_upgrades(self, client: Client) -> bool:
@@ -176,7 +127,7 @@ class HttpServer(BaseWSGIServer):
 
     def opened(self, client: Client) -> None:
         """Note a new connection."""
-        client.state = _Conversation(self.limits)
+        client.state = Conversation(self.limits)
 
     def received(self, client: Client, data: bytes) -> None:
         """Give the client to a worker, answer it, or wait for more."""
@@ -205,7 +156,7 @@ class HttpServer(BaseWSGIServer):
 
     def _read(self, client: Client, data: bytes) -> Request | None:
         """Return the next request; if there is none, the client is parked or refused."""
-        conversation: _Conversation = client.state
+        conversation: Conversation = client.state
         reader = conversation.reader
         try:
             request = reader.feed(data)

@@ -409,6 +409,8 @@ class Acceptor:
             clients = [client for client in self._clients.values() if client.doing in doing]
         for client in clients:
             self._poller.forget(client.fd)
+            with contextlib.suppress(OSError):
+                client.sock.recv(RECV_SIZE)  # unread input would turn the close into a reset
             self.close(client)
 
     def _close(self) -> None:

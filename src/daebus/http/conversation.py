@@ -1,0 +1,47 @@
+"""How long a client is waited for, depending on what it owes."""
+
+from __future__ import annotations
+
+import time
+
+from .limits import Limits
+from .reader import BODY, HEAD, IDLE, Reader
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """What the server knows of a connection between two reads.
+
+    Attributes:
+        reader: cuts what comes into requests.
+        phase: what the client is waited for; empty if it is not.
+        since: when that phase began.
+        served: it has sent a whole request already.
+    """
+
+    __slots__ = ("phase", "reader", "served", "since")
+
+    def __init__(self, limits: Limits) -> None:
+        self.reader = Reader(limits)
+        self.phase = HEAD
+        self.since = time.monotonic()
+        self.served = False
+
+    def deadline(self, limits: Limits) -> float:
+        """Return the moment until which the client is waited for."""
+        phase = self.reader.phase
+        if phase == IDLE and not self.served:
+            phase = HEAD
+        if phase != self.phase:
+            self.phase, self.since = phase, time.monotonic()
+        if phase == IDLE:
+            return self.since + limits.idle_timeout
+        if phase == BODY:
+            earned = limits.head_timeout + self.reader.received / limits.min_rate
+            return self.since + min(limits.body_timeout, earned)
+        return self.since + limits.head_timeout
+
+    def close(self) -> None:
+        """Drop what has been read."""
+        self.reader.close()

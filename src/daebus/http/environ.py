@@ -1,0 +1,81 @@
+"""From a request to its WSGI environment (PEP 3333)."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import IO, Any
+from urllib.parse import unquote_to_bytes
+
+from .response import FileBody
+from .wire import Head
+
+__all__ = ["add_request", "common_environ", "split_target"]
+
+
+def common_environ(server_name: str) -> dict[str, Any]:
+    """Build the part that all requests share."""
+    return {
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": FileBody,
+        "SCRIPT_NAME": "",
+        "SERVER_SOFTWARE": "daebus",
+        "SERVER_NAME": server_name,
+    }
+
+
+def split_target(head: Head) -> tuple[str, str]:
+    """Return path, still encoded, and query of the target (RFC 9112 section 3.2)."""
+    target = head.target
+    if head.authority is not None:
+        target = target.partition("//")[2][len(head.authority) :]
+    path, _, query = target.partition("?")
+    return path or "/", query
+
+
+def add_request(environ: dict[str, Any], head: Head, body: IO[bytes], size: int) -> None:
+    """Add what this request says.
+
+    Args:
+        environ: what all requests of the connection share; changed.
+        head: of the request.
+        body: whole.
+        size: bytes of it.
+    """
+    path, query = split_target(head)
+    environ["wsgi.input"] = body
+    environ["REQUEST_METHOD"] = head.method
+    environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
+    environ["QUERY_STRING"] = query
+    environ["REQUEST_URI"] = environ["RAW_URI"] = head.target
+    environ["SERVER_PROTOCOL"] = "HTTP/1.1" if head.version == "1.1" else "HTTP/1.0"
+    for name, value in head.headers:
+        key = _environ_key(name)
+        if key in environ:
+            value = environ[key] + ("; " if key == "HTTP_COOKIE" else ",") + value
+        elif not key:
+            continue
+        environ[key] = value
+    if head.length is None:
+        environ["CONTENT_LENGTH"] = str(size)
+        del environ["HTTP_TRANSFER_ENCODING"]
+    if head.authority is not None:
+        environ["HTTP_HOST"] = head.authority
+
+
+@functools.lru_cache(maxsize=256)
+def _environ_key(name: str) -> str:
+    """Return the WSGI name of a header; empty if it must not be passed on.
+
+    ``X_Real-Ip`` would become what ``X-Real-Ip`` does, so a client could forge it.
+    """
+    if "_" in name:
+        return ""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
