@@ -154,11 +154,6 @@ class SendingHalf(Lifecycle):
         with self._lock:
             return (0, 0) if self._outbox is None else (self._outbox.size, len(self._outbox))
 
-    def flush_held(self) -> None:
-        """Let replies go that wait for others: the next handler takes long."""
-        with self._lock:
-            self._flush_held_locked()
-
     def shut(self, code: int, reason: str, why: str) -> bool:
         """Send a close frame and arm the deadline for the peer's answer.
 
