@@ -11,7 +11,7 @@ BENCH ?=
 .PHONY: help run-sample test test-slow lint format bench clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | column -t -s:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/run.stamp: setup.cfg setup.py
 	$(PYTHON) -m venv $(VENV)
