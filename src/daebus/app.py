@@ -210,7 +210,7 @@ class Daebus:
             ws_port = http.start(
                 loop,
                 port=port,
-                upgrade=hub.admit,
+                upgrades=hub,
                 upgrade_port=own if shared is None else shared,
             )
             websocket.listening(ws_port)

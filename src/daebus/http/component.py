@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..server.handoff import Refusal, Upgrade
+from ..server.handoff import Upgrades
 from ..server.listener import listen
 from ..server.loop import LoopThread
 from .limits import Limits
@@ -169,7 +169,7 @@ class DaebusHttp:
         loop: LoopThread,
         *,
         port: int | None = None,
-        upgrade: Callable[[Upgrade], Refusal | None] | None = None,
+        upgrades: Upgrades | None = None,
         upgrade_port: int | None = None,
     ) -> int:
         """Bind, and make everything ready; nothing is accepted before ``accept``.
@@ -177,7 +177,7 @@ class DaebusHttp:
         Args:
             loop: for async views.
             port: in place of the one that was asked for; tests use 0.
-            upgrade: takes the WebSockets.
+            upgrades: takes the WebSockets.
             upgrade_port: None if they share the port, else another port to listen on.
 
         Returns:
@@ -200,7 +200,7 @@ class DaebusHttp:
                 main,
                 others,
                 self._wsgi,
-                upgrade=upgrade,
+                upgrades=upgrades,
                 upgrade_port=ws_port,
                 workers=self._workers,
                 backlog=self._backlog,

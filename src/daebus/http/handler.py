@@ -12,14 +12,12 @@ import json
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
-from ..server.handoff import Upgrade
-from .environ import add_request, split_target
+from .environ import add_request
 from .reader import Request
 from .response import BytesRest, FileBody, FileRest, Rest, wait_for
 
@@ -62,7 +60,6 @@ class RequestHandler(WSGIRequestHandler):
     The connection goes on as these say once the constructor has returned:
 
     Attributes:
-        upgrade: the client wants to change to WebSocket; nothing was answered yet.
         rest: what is left to write of the answer.
         keep: the connection can take another request.
     """
@@ -76,7 +73,6 @@ class RequestHandler(WSGIRequestHandler):
         self.head = request.head
         self.body = request.body
         self.size = request.size
-        self.upgrade: Upgrade | None = None
         self.rest: Rest | None = None
         self.keep = False
         self._status: str | None = None
@@ -94,12 +90,9 @@ class RequestHandler(WSGIRequestHandler):
         """Leave the socket as it is: what happens next is the server's decision."""
 
     def handle(self) -> None:
-        """Answer the request, or note the upgrade."""
-        head = self.head
+        """Answer the request."""
         try:
-            if head.upgrade:
-                self.upgrade = self._note_upgrade()
-            elif self.server.only_upgrades(self.client):
+            if self.server.only_upgrades(self.client):
                 self._send(
                     error_response(
                         426,
@@ -114,20 +107,6 @@ class RequestHandler(WSGIRequestHandler):
             self.keep = False
         finally:
             self.body.close()
-
-    def _note_upgrade(self) -> Upgrade:
-        head = self.head
-        return Upgrade(
-            sock=self.client.sock,
-            method=head.method,
-            path=unquote(split_target(head)[0]),
-            target=head.target,
-            http_version=head.version,
-            headers=tuple(head.headers),
-            early=self.client.state.reader.take_rest(),
-            remote_address=self.client.host,
-            port=self.client.port,
-        )
 
     # --- WSGI -------------------------------------------------------------------
 

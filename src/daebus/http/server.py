@@ -4,8 +4,8 @@ Rules of this module:
 
 1. A socket is the acceptor's, then a worker's, then the acceptor's again or, after an
    upgrade, its connection's. There is no instant with two owners.
-2. The worker has left the request handler before an upgraded socket is handed on: the
-   handler's buffers would otherwise be alive while another thread reads.
+2. An upgrade needs no worker: the thread that judges it runs its connection, so that
+   neither user code in the handshake nor a crowd of handshakes holds up requests.
 3. A worker gets whole requests only, and leaves what a client takes slowly behind.
 """
 
@@ -25,7 +25,7 @@ from werkzeug.serving import BaseWSGIServer
 
 from ..server.acceptor import Acceptor
 from ..server.client import Client
-from ..server.handoff import Refusal, Upgrade
+from ..server.handoff import Refusal, Upgrades
 from ..server.transport import RECV_SIZE
 from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
@@ -34,6 +34,7 @@ from .handler import RequestHandler, error_response
 from .limits import Limits
 from .reader import IDLE, Reader, Request
 from .response import wait_for
+from .upgrade import note_upgrade
 from .wire import BadRequest, status_code_name
 
 __all__ = ["HttpServer"]
@@ -55,7 +56,7 @@ class HttpServer(BaseWSGIServer):
         listener: the main one; the server takes it over.
         others: further listeners, for upgrades alone.
         app: the WSGI app.
-        upgrade: takes an upgraded connection, or refuses it; None if nobody does.
+        upgrades: takes upgraded connections, or refuses them; None if nobody does.
         upgrade_port: the only local port on which upgrades are taken.
         workers: most requests that are handled at once.
         backlog: most requests that wait for a worker; more are answered 503.
@@ -71,7 +72,7 @@ class HttpServer(BaseWSGIServer):
         others: Sequence[socket.socket],
         app: WSGI,
         *,
-        upgrade: Callable[[Upgrade], Refusal | None] | None,
+        upgrades: Upgrades | None,
         upgrade_port: int | None,
         workers: int,
         backlog: int,
@@ -84,7 +85,7 @@ class HttpServer(BaseWSGIServer):
         self.socket.setblocking(False)
         self.limits = limits
         self.draining = False
-        self._upgrade = upgrade
+        self._upgrades = upgrades
         self._upgrade_port = upgrade_port
         self._only_upgrades = {sock.getsockname()[1] for sock in others}
         self._date: tuple[int, str] = (0, "")
@@ -175,20 +176,61 @@ class HttpServer(BaseWSGIServer):
         return None
 
     def _dispatch(self, client: Client, request: Request) -> None:
-        if not self._pool.submit(functools.partial(self._work, client, request)):
+        if request.head.upgrade:
+            refusal = self._start_upgrade(client, request)
+        elif self._pool.submit(functools.partial(self._work, client, request)):
+            return
+        else:
+            refusal = Refusal(
+                503, "overloaded", "the server is overloaded", (("Retry-After", "1"),)
+            )
+        if refusal is not None:
             request.body.close()
-            self._refuse(client, 503, "overloaded", "the server is overloaded", ("1",))
+            self._refuse(client, refusal.status, refusal.code, refusal.text, refusal.headers)
 
     def _refuse(
-        self, client: Client, status: int, code: str, text: str, retry: Sequence[str] = ()
+        self,
+        client: Client,
+        status: int,
+        code: str,
+        text: str,
+        headers: Sequence[tuple[str, str]] = (),
     ) -> None:
         """Send a client away; it must not be asked for anything again."""
         logger.debug("refused a request from %s: %s", client.host, text)
         with contextlib.suppress(OSError):
-            client.sock.send(
-                error_response(status, code, text, [("Retry-After", after) for after in retry])
-            )
+            client.sock.send(error_response(status, code, text, headers))
         self._acceptor.linger(client)
+
+    # --- upgrades ---------------------------------------------------------------
+
+    def _start_upgrade(self, client: Client, request: Request) -> Refusal | None:
+        if self._upgrades is None:
+            return Refusal(501, "not_implemented", "there are no WebSockets on this server")
+        if client.port != self._upgrade_port:
+            return Refusal(
+                404, "not_found", f"WebSockets are on port {self._upgrade_port} of this server"
+            )
+        return self._upgrades.start(functools.partial(self._upgrade, client, request))
+
+    def _upgrade(self, client: Client, request: Request) -> None:
+        """Judge an upgrade, and run its connection; in a thread of the WebSocket side."""
+        assert self._upgrades is not None
+        try:
+            upgrade = note_upgrade(client, request)
+            self._acceptor.release(client)
+            admitted = self._upgrades.admit(upgrade)
+            if isinstance(admitted, Refusal):
+                refusal = admitted
+                self._refuse(client, refusal.status, refusal.code, refusal.text, refusal.headers)
+                return
+            client.state.close()
+        except BaseException:
+            logger.exception("a handshake failed")
+            self._acceptor.close(client)
+            return
+        del client, request, upgrade  # not kept as long as the connection lives
+        admitted()
 
     # --- in a worker ------------------------------------------------------------
 
@@ -197,7 +239,7 @@ class HttpServer(BaseWSGIServer):
         try:
             while request is not None:
                 request = self._answer(client, request)
-                if request is not None and self._pool.busy:
+                if request is not None and (self._pool.busy or request.head.upgrade):
                     self._dispatch(client, request)
                     return
         except BaseException:
@@ -207,9 +249,6 @@ class HttpServer(BaseWSGIServer):
     def _answer(self, client: Client, request: Request) -> Request | None:
         """Answer a request and pass the socket on, or return the next one."""
         handler = RequestHandler(client, request, self)
-        if handler.upgrade is not None:
-            self._hand_over(client, handler.upgrade)
-            return None
         if handler.rest is not None:
             client.state.phase = "keep" if handler.keep else ""
             self._acceptor.flush(client, handler.rest)
@@ -235,27 +274,6 @@ class HttpServer(BaseWSGIServer):
             return self._read(client, data)
         self._acceptor.close(client)
         return None
-
-    def _hand_over(self, client: Client, upgrade: Upgrade) -> None:
-        """Give the socket to a WebSocket connection, or answer why not."""
-        self._acceptor.release(client)
-        refusal = self._admit(upgrade, client)
-        if refusal is None:
-            client.state.close()
-            return
-        answer = error_response(refusal.status, refusal.code, refusal.text, refusal.headers)
-        with contextlib.suppress(OSError):
-            client.sock.send(answer)
-        self._acceptor.linger(client)
-
-    def _admit(self, upgrade: Upgrade, client: Client) -> Refusal | None:
-        if self._upgrade is None:
-            return Refusal(501, "not_implemented", "there are no WebSockets on this server")
-        if client.port != self._upgrade_port:
-            return Refusal(
-                404, "not_found", f"WebSockets are on port {self._upgrade_port} of this server"
-            )
-        return self._upgrade(upgrade)
 
     # --- the end ----------------------------------------------------------------
 

@@ -1,15 +1,17 @@
 """What crosses from the HTTP side to the WebSocket side.
 
-A value, so that ``http/`` and ``websocket/`` need not know each other: the HTTP
-handler notes the upgrade and finishes, and only then the socket changes hands.
+Values, so that ``http/`` and ``websocket/`` need not know each other. The thread that
+judges an upgrade is the one that runs the connection afterwards.
 """
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["Refusal", "Upgrade"]
+__all__ = ["Refusal", "Upgrade", "Upgrades"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class Upgrade:
     """A request to change a connection from HTTP to WebSocket.
 
     Attributes:
-        sock: the connected socket; it belongs to the worker until it is admitted.
+        sock: the connected socket; it belongs to HTTP until it is admitted.
         method: of the request.
         path: target without the query, percent-decoded.
         target: target as it was sent, query included.
@@ -61,3 +63,21 @@ class Refusal:
     code: str
     text: str
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Upgrades(Protocol):
+    """What the HTTP side asks of the one that takes upgraded connections."""
+
+    def start(self, job: Callable[[], None]) -> Refusal | None:
+        """Run the job, which admits one upgrade, in a thread that may become its connection's.
+
+        Never waits. Returns a refusal if there is no thread for it.
+        """
+
+    def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
+        """Take over a connection, or say why not.
+
+        Returns:
+            What the calling thread runs next, until the connection has ended: the socket
+            is no longer the caller's. Or a refusal, and it still is.
+        """

@@ -6,6 +6,7 @@ ends everything by a common deadline.
 
 from __future__ import annotations
 
+import functools
 import logging
 import secrets
 import threading
@@ -37,6 +38,8 @@ HookCall = Callable[[str, Any], object]
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
+
+_RETRY = (("Retry-After", "5"),)
 
 
 @dataclass
@@ -87,22 +90,46 @@ class Hub:
 
     # --- admission --------------------------------------------------------------
 
-    def admit(self, upgrade: Upgrade) -> Refusal | None:
+    def start(self, job: Callable[[], None]) -> Refusal | None:
+        """Run the job, which admits one upgrade, in a connection thread.
+
+        Returns:
+            A refusal if there are as many threads as may be, or no more can be had.
+
+        Threads:
+            The acceptor's or a worker's; never waits.
+        """
+        # Handshakes, and connections that take their time to close, are in no registry
+        # but have a thread each.
+        threads, parked = self.threads.count()
+        if threads - parked >= 2 * self._settings.max_clients + 8:
+            return self._refused(Refusal(503, "too_many_clients", "too many clients", _RETRY))
+        try:
+            self.threads.run(job, "daebus-ws-handshake")
+        except RuntimeError as exc:
+            with self._lock:
+                stopping = self._stopping
+            if stopping:
+                return self._refused(Refusal(503, "stopping", "the server is stopping", _RETRY))
+            logger.warning("refused a client, no thread for it: %s", exc)
+            return self._refused(Refusal(503, "no_thread", "the server is overloaded", _RETRY))
+        return None
+
+    def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or say why not.
 
         Returns:
-            None once the connection's thread owns the socket; a refusal if the caller
-            still does.
-
-        Threads:
-            HTTP workers; never waits.
+            What runs the connection in the calling thread, which the socket belongs to
+            from then on; a refusal if it stays the caller's.
         """
-        refusal = self._admit(upgrade)
-        if refusal is not None:
-            self.tally.refused(refusal.code)
+        admitted = self._admit(upgrade)
+        return self._refused(admitted) if isinstance(admitted, Refusal) else admitted
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        self.tally.refused(refusal.code)
         return refusal
 
-    def _admit(self, upgrade: Upgrade) -> Refusal | None:
+    def _admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         settings = self._settings
         if not self._known_path(upgrade.path):
             return Refusal(404, "not_found", "there is no WebSocket at this path")
@@ -115,29 +142,14 @@ class Hub:
         if isinstance(accepted, Refusal):
             return accepted
         with self._lock:
-            stopping = self._stopping
-            # Connections that take their time to close are in no registry any more,
-            # but still have a thread each.
-            crowded = len(self._alive) >= 2 * settings.max_clients + 8
-        if stopping or crowded or not self.registry.reserve():
-            text = "the server is stopping" if stopping else "too many clients"
-            code = "stopping" if stopping else "too_many_clients"
-            return Refusal(503, code, text, (("Retry-After", "5"),))
+            if self._stopping:
+                return Refusal(503, "stopping", "the server is stopping", _RETRY)
+        if not self.registry.reserve():
+            return Refusal(503, "too_many_clients", "too many clients", _RETRY)
         connection = self._make(upgrade, accepted)
         with self._lock:
             self._alive.add(connection)
-        try:
-            self.threads.run(
-                lambda: self._run(connection, accepted.response, upgrade.early),
-                f"daebus-ws-{connection.client_id}",
-            )
-        except RuntimeError as exc:
-            logger.warning("refused a client, no thread for it: %s", exc)
-            self.registry.cancel()
-            with self._lock:
-                self._alive.discard(connection)
-            return Refusal(503, "no_thread", "the server is overloaded", (("Retry-After", "5"),))
-        return None
+        return functools.partial(self._run, connection, accepted.response, upgrade.early)
 
     def _known_path(self, path: str) -> bool:
         settings = self._settings
@@ -165,6 +177,7 @@ class Hub:
 
     def _run(self, connection: Connection, response: bytes, early: bytes) -> None:
         """Run in the connection's thread from the 101 to the close."""
+        threading.current_thread().name = f"daebus-ws-{connection.client_id}"
         try:
             if connection.begin(response, early):
                 self.tally.started(connection)
