@@ -149,16 +149,17 @@ _chunks = _make_chunks(ensure_ascii=False)
 _ascii_chunks = _make_chunks(ensure_ascii=True)
 
 # What stands before the data, by message type; a program has few of them.
-_heads: dict[str, str] = {}
+_heads: dict[str, tuple[str, bytes]] = {}
 _MAX_HEADS = 1000
 
 
-def _head(kind: str) -> str:
+def _head(kind: str) -> tuple[str, bytes]:
     if not isinstance(kind, str):
         raise TypeError(
             f"a message type is a string, not {kind!r:.100}; write send(data, 'my_type')"
         )
-    head = "{" + f'"type":{json.dumps(kind)},"data":'
+    text = "{" + f'"type":{json.dumps(kind)},"data":'
+    head = (text, text.encode())
     if len(_heads) < _MAX_HEADS:
         _heads[kind] = head
     return head
@@ -184,14 +185,14 @@ def encode(kind: str, data: Any) -> bytes:
     except TypeError:  # of an unhashable type, such as swapped arguments
         head = _head(kind)
     if _fast:
-        fast = fastjson.dumps({"type": kind, "data": data}, _default)
+        fast = fastjson.dumps(data, _default)
         if fast is not None:
-            return fast
+            return head[1] + fast + b"}"
     try:
         try:
-            return "".join((head, *_chunks(data, 0), "}")).encode()
+            return "".join((head[0], *_chunks(data, 0), "}")).encode()
         except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
-            return "".join((head, *_ascii_chunks(data, 0), "}")).encode()
+            return "".join((head[0], *_ascii_chunks(data, 0), "}")).encode()
     except RecursionError:
         raise EncodeError(
             f"the data of the {kind!r} message contains itself, or is nested too deep; "
