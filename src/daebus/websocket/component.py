@@ -18,7 +18,7 @@ from .info import hook_call
 from .limits import Limits
 from .outbox import OnFull
 from .request import WebSocketRequest
-from .sending import TAKEN
+from .sending import offer_to_all
 
 if TYPE_CHECKING:
     from ..app import Daebus
@@ -295,20 +295,16 @@ class DaebusWebSocket:
         hub = self._hub
         if hub is None:
             return 0
-        plain = frame(TEXT, payload)
-        frames: dict[object, bytes] = {None: plain}
-        deflate = self._settings.deflate
-        reached = 0
-        for connection in hub.registry.snapshot():
-            data_frame = plain
-            if deflate:
-                key = connection.compression
-                if key not in frames:
-                    frames[key] = connection.text_frame(payload)
-                data_frame = frames[key]
-            if connection.offer(data_frame, droppable, conflate) in TAKEN:
-                reached += 1
-        return reached
+        connections = hub.registry.snapshot()
+        if not self._settings.deflate:
+            return offer_to_all(connections, frame(TEXT, payload), droppable, conflate)
+        groups: dict[object, list[Connection]] = {}
+        for connection in connections:
+            groups.setdefault(connection.compression, []).append(connection)
+        return sum(
+            offer_to_all(group, group[0].text_frame(payload), droppable, conflate)
+            for group in groups.values()
+        )
 
     # --- asking -----------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from ..server.transport import DONTWAIT, Transport
@@ -21,7 +22,7 @@ from .lifecycle import CLOSED, CLOSING, OPEN, Hub, Lifecycle
 from .limits import Limits
 from .outbox import Outbox
 
-__all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "SendingHalf"]
+__all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "SendingHalf", "offer_to_all"]
 
 # What became of a frame.
 GONE: Final = 0
@@ -94,9 +95,7 @@ class SendingHalf(Lifecycle):
                     self.messages_out += 1
                     return SENT
                 if written:
-                    self.bytes_out += written
-                    self.messages_out += 1
-                    self._start_outbox_locked(data, written, conflate)
+                    self._keep_rest_locked(data, written, conflate)
                     return QUEUED
             if self._held:
                 self._flush_held_locked()
@@ -213,6 +212,12 @@ class SendingHalf(Lifecycle):
         self._start_outbox_locked(data, written, conflate)
         return QUEUED
 
+    def _keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
+        """Count a frame of which the socket took a part, and queue the rest."""
+        self.bytes_out += written
+        self.messages_out += 1
+        self._start_outbox_locked(data, written, conflate)
+
     def _start_outbox_locked(self, data: bytes, written: int, conflate: str | None) -> None:
         """Leave the rest of a frame to the minder."""
         self._outbox = Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
@@ -306,3 +311,35 @@ class SendingHalf(Lifecycle):
     def _attend_locked(self) -> None:
         self._watched = True
         self._hub.minder.attend(self)  # type: ignore[arg-type]  # Connection is the only subclass
+
+
+def offer_to_all(
+    connections: Iterable[SendingHalf], data: bytes, droppable: bool, conflate: str | None
+) -> int:
+    """Offer one frame to many.
+
+    The common case of ``offer`` is written out: a call for each client, with all that it
+    looks up anew, was measured to cost a fifteenth of a delivery.
+
+    Returns:
+        How many took or queued it.
+    """
+    size, flags, reached = len(data), DONTWAIT, 0
+    for connection in connections:
+        with connection._lock:
+            if connection._state == OPEN and connection._outbox is None and not connection._held:
+                try:
+                    written = connection._send(data, flags)
+                except OSError:
+                    written = 0
+                if written:
+                    reached += 1
+                    if written == size:
+                        connection.bytes_out += size
+                        connection.messages_out += 1
+                    else:
+                        connection._keep_rest_locked(data, written, conflate)
+                    continue
+        if connection.offer(data, droppable, conflate) in TAKEN:
+            reached += 1
+    return reached
