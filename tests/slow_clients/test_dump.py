@@ -85,7 +85,10 @@ def test_it_may_be_called_in_a_handler(app: Daebus) -> None:
     assert "running dump" in file.getvalue()
 
 
+# It says its port once ``run`` has taken over the signals, which it does before it starts:
+# SIGUSR1 would end the program until then.
 _PROGRAM = """
+import threading
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
 app = Daebus("signalled")
 http = app.attach(DaebusHttp(port=0))
@@ -96,8 +99,13 @@ def a_handler_that_waits(req):
     app.websocket.send("begun")
     req.cancelled.wait(20)
 
-app.start()
-print(http.port, flush=True)
+def say_port():
+    pause = threading.Event()
+    while not app.running:
+        pause.wait(0.01)
+    print(http.port, flush=True)
+
+threading.Thread(target=say_port, daemon=True).start()
 app.run(timeout=2)
 print("ended", flush=True)
 """
