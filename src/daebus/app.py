@@ -32,7 +32,7 @@ from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
 from .websocket.component import DaebusWebSocket
-from .websocket.component import SocketHandler as _SocketHandler
+from .websocket.decorators import SocketHandler as _SocketHandler
 
 if TYPE_CHECKING:
     from .testing import AppClient

@@ -1,0 +1,99 @@
+"""The part of ``DaebusWebSocket`` that registers handlers and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..errors import DuplicateHandlerError
+from .connection import Connection
+from .info import hook_call
+from .parts import Part
+from .request import WebSocketRequest
+
+__all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
+
+SocketHandler = TypeVar("SocketHandler", bound=Callable[[WebSocketRequest], Any])
+Hook = TypeVar("Hook", bound=Callable[..., Any])
+RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
+
+
+class Decorators(Part):
+    """Registering, before the start or while the app runs."""
+
+    def socket(self, message_type: str) -> Callable[[SocketHandler], SocketHandler]:
+        """Decorate the handler of a message type; the same as ``app.socket``.
+
+        The handler gets a ``WebSocketRequest``. It may be async. What it returns, unless
+        None, is sent to the client with type ``response``.
+
+        Raises:
+            DuplicateHandlerError: the type has a handler already.
+        """
+
+        def register(handler: SocketHandler) -> SocketHandler:
+            self._settings.dispatcher.add(message_type, handler)
+            return handler
+
+        return register
+
+    def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
+        """Decorate a function that gets each connection to that path as it is.
+
+        It iterates over the messages, ``str`` and ``bytes``, and sends what it likes;
+        when it returns the connection is closed. JSON handlers do not see this path.
+
+        Raises:
+            ValueError: the path does not start with a slash.
+            DuplicateHandlerError: the path has a handler already.
+        """
+        if not path.startswith("/"):
+            raise ValueError(f"path must start with a slash; write raw({'/' + path!r})")
+
+        def register(handler: RawHandler) -> RawHandler:
+            if path in self._settings.raw:
+                raise DuplicateHandlerError(
+                    f"path {path!r} has a raw handler already; use another path"
+                )
+            self._settings.raw[path] = handler
+            return handler
+
+        return register
+
+    def on_connect(self, hook: Hook) -> Hook:
+        """Decorate a function that is called with the id of each new client.
+
+        It runs in the client's thread, after the client is registered and before its
+        first message. It may be async, broadcast, and ``send`` to the new client.
+        """
+        self._settings.on_connect.append(lambda client_id, info: hook(client_id))
+        return hook
+
+    def on_disconnect(self, hook: Hook) -> Hook:
+        """Decorate a function that is called with the id of each client that left.
+
+        It runs once for each connection, after the client's last handler; the client
+        is no longer counted. It may be async. A function of two arguments gets a
+        ``DisconnectInfo`` as the second, which says why.
+        """
+        self._settings.on_disconnect.append(hook_call(hook))
+        return hook
+
+    def on_slow_consumer(self, hook: Hook) -> Hook:
+        """Decorate a function that is called with the id of a client whose outbox is full.
+
+        Once until the outbox has emptied. A second argument is a ``SlowConsumerInfo``. It
+        runs in a thread for such notices, so it may take its time, but the next waits.
+        """
+        self._settings.on_slow_consumer.append(hook_call(hook))
+        return hook
+
+    def on_slow_handler(self, hook: Hook) -> Hook:
+        """Decorate a function that is called when a handler has run ``slow_handler`` seconds.
+
+        It gets the client's id (an empty string if the loop of the async handlers is
+        blocked) and, if it takes two arguments, a ``SlowHandlerInfo`` with the stack. It
+        runs in a thread for such notices, while the handler goes on.
+        """
+        self._settings.on_slow_handler.append(hook_call(hook))
+        return hook
