@@ -137,17 +137,19 @@ class Daebus:
             raise AttachError("no WebSocket component; write app.attach(DaebusWebSocket()) first")
         return self._websocket
 
-    def socket(self, message_type: str) -> Callable[[_SocketHandler], _SocketHandler]:
+    def socket(
+        self, message_type: str, *, background: bool = False
+    ) -> Callable[[_SocketHandler], _SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
         It gets a ``WebSocketRequest``; what it returns, unless None, is sent to the
-        client with type ``response``.
+        client with type ``response``. For the options see ``DaebusWebSocket.socket``.
 
         Raises:
             AttachError: no WebSocket component is attached.
             DuplicateHandlerError: the type has a handler already.
         """
-        return self.websocket.socket(message_type)
+        return self.websocket.socket(message_type, background=background)
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:
         """Decorate the view of a path; see ``DaebusHttp.route``.

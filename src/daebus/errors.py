@@ -19,6 +19,8 @@ Rules: a message says what happened, with the value, then what to type. Only
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "AddressInUseError",
     "AttachError",
@@ -88,9 +90,14 @@ class ClientError(DaebusError):
     Args:
         text: what the client is told, in ``data["error"]``.
         code: a stable identifier for programs, in ``data["code"]``.
+        data: more fields of the error's data, such as ``{"retry_after": 2.5}``; text,
+            code and message type stay what they are.
     """
 
-    def __init__(self, text: str, code: str = "client_error") -> None:
+    def __init__(
+        self, text: str, code: str = "client_error", data: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(text)
         self.text = text
         self.code = code
+        self.data = {} if data is None else dict(data)

@@ -344,6 +344,7 @@ def exercise_handlers(client: AppClient) -> None:
     assert client.receive("report")["data"] == {"rows": ["A", "B"]}
     assert client.request("later") == {"started": True}
     assert client.receive("later")["data"] == {"done": True}
+    assert client.request("total", 4) == 6
     assert client.request("countdown", {"start": 3}) == "done"
     assert [client.receive("count")["data"] for _ in range(3)] == [3, 2, 1]
 

@@ -72,6 +72,9 @@ def test_error_codes_of_messages() -> None:
     for call in calls("websocket/dispatch.py", "websocket/envelope.py"):
         if call.name in ("BadMessage", "_refuse", "error"):
             codes.update(call.constants(0 if call.name == "BadMessage" else 1, str))
+    for call in calls("websocket/*.py"):
+        if call.name == "ClientError":
+            codes.update(call.constants(1, str))
     codes = {code for code in codes if re.fullmatch("[a-z_]+", code)}  # no texts of logger.error
     assert len(codes) > 5
     same(column("Errors in messages"), codes)

@@ -9,6 +9,7 @@ from . import envelope
 from .codec import TEXT, frame
 from .connection import Connection, current
 from .parts import Part
+from .request import asked
 from .sending import offer_to_all
 
 __all__ = ["Addressing"]
@@ -29,7 +30,8 @@ class Addressing(Part):
 
         Args:
             data: what JSON can carry; see the README for dataclasses and the like.
-            message_type: the ``"type"`` of the message.
+            message_type: the ``"type"`` of the message. A ``response`` carries the id of
+                the message that is being handled, if that has one.
             droppable: drop it rather than wait or cut, if the client is too slow.
             conflate: a key; a message that still waits with the same key is replaced by
                 this newer one.
@@ -52,10 +54,15 @@ class Addressing(Part):
                 "send() answers the client whose message is being handled, and here is none; "
                 "to reach all clients write app.websocket.broadcast_to_all(data)"
             )
+        payload = envelope.encode(message_type, data)
+        if message_type == "response":
+            req = asked.get(None)
+            if req is None and connection.is_owner():
+                req = connection.request
+            if req is not None:
+                payload = req.stamped(payload)
         return connection.reply(
-            connection.text_frame(envelope.encode(message_type, data)),
-            droppable=droppable,
-            conflate=conflate,
+            connection.text_frame(payload), droppable=droppable, conflate=conflate
         )
 
     def broadcast_to_all(

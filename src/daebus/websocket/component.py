@@ -62,6 +62,10 @@ class DaebusWebSocket(Decorators, Addressing, Directory):
         affinity: CPU cores for the connection threads, such as ``{0}`` (Linux). Programs
             that a handler starts inherit it.
 
+        background_workers: threads for handlers that run in the background.
+        background_queue: how many of those may wait for a thread; more are refused with
+            an error of code ``busy``.
+
     Raises:
         ValueError: an argument makes no sense; the message says which.
     """
@@ -87,6 +91,8 @@ class DaebusWebSocket(Decorators, Addressing, Directory):
         slow_handler: float | None = _DEFAULTS.slow_handler,
         stack_size: int | None = None,
         affinity: Collection[int] | None = None,
+        background_workers: int = 8,
+        background_queue: int = 64,
     ) -> None:
         if compression not in (None, "deflate"):
             raise ValueError(f"compression is 'deflate' or None, not {compression!r}")
@@ -124,6 +130,8 @@ class DaebusWebSocket(Decorators, Addressing, Directory):
             subprotocols=tuple(subprotocols),
             stack_size=stack_size,
             affinity=None if affinity is None else frozenset(affinity),
+            background_workers=positive("background_workers", background_workers),
+            background_queue=positive("background_queue", background_queue),
         )
         super().__init__(settings)
         self._configured_port = port

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionClosed, StateError
 from ..server.transport import Transport
@@ -17,6 +17,9 @@ from .info import DisconnectInfo, Times
 from .lifecycle import OPEN, Hub
 from .limits import Limits
 from .reading import ReadingHalf
+
+if TYPE_CHECKING:
+    from .request import WebSocketRequest
 
 __all__ = ["Connection", "current"]
 
@@ -44,9 +47,10 @@ class Connection(ReadingHalf):
         "client_id",
         "connected_at",
         "errors",
+        "hook",
         "path",
         "remote_address",
-        "running",
+        "request",
         "subprotocol",
         "task",
         "times",
@@ -70,7 +74,8 @@ class Connection(ReadingHalf):
         self.remote_address = remote_address
         self.subprotocol = subprotocol
         self.connected_at = self.last_in
-        self.running: str | None = None  # type of the message that is being handled
+        self.request: WebSocketRequest | None = None  # that is being handled
+        self.hook: str | None = None  # a hook or raw handler that runs in place of one
         self.task: asyncio.Task[Any] | None = None  # of an async handler that runs
         self.errors: dict[str, int] = {}  # how many were sent, by code
         self.times: dict[str, Times] = {}  # how long handlers took, by message type
@@ -169,6 +174,12 @@ class Connection(ReadingHalf):
         return self._codec.compress(TEXT, payload)
 
     # --- for the library --------------------------------------------------------
+
+    @property
+    def running(self) -> str | None:
+        """What runs: the type of the message that is being handled, or a hook's name."""
+        request = self.request
+        return self.hook if request is None else request.message_type
 
     @property
     def thread_id(self) -> int:

@@ -21,18 +21,26 @@ RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 class Decorators(Part):
     """Registering, before the start or while the app runs."""
 
-    def socket(self, message_type: str) -> Callable[[SocketHandler], SocketHandler]:
+    def socket(
+        self, message_type: str, *, background: bool = False
+    ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type; the same as ``app.socket``.
 
         The handler gets a ``WebSocketRequest``. It may be async. What it returns, unless
         None, is sent to the client with type ``response``.
+
+        Args:
+            message_type: the ``"type"`` of the messages.
+            background: run the handler in a pool for jobs (``background_workers``), while
+                its client goes on: its next messages do not wait. If too many wait, the
+                client is told ``busy``.
 
         Raises:
             DuplicateHandlerError: the type has a handler already.
         """
 
         def register(handler: SocketHandler) -> SocketHandler:
-            self._settings.dispatcher.add(message_type, handler)
+            self._settings.dispatcher.add(message_type, handler, background=background)
             return handler
 
         return register

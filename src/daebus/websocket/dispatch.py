@@ -5,24 +5,26 @@ Rules of this module:
 1. Each message gets at most one automatic answer: the returned value, or one error.
 2. Whatever a handler raises, its connection goes on. What it raised is logged here,
    once; on the wire it shows only with ``debug``.
+3. A handler is one callable, compiled when it is registered (``options``): what a
+   handler does not ask for costs its messages nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import difflib
 import logging
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
 from ..errors import ClientError, DuplicateHandlerError, EncodeError
-from ..server.loop import LoopThread
 from . import envelope
-from .connection import Connection
+from .connection import Connection, current
 from .info import Times
-from .request import WebSocketRequest
+from .options import Handler, compile_handler
+from .outcome import DEFERRED, PLAIN, outcome
+from .request import WebSocketRequest, asked
 
 __all__ = ["Dispatcher"]
 
@@ -39,15 +41,22 @@ class Dispatcher:
         debug: put exception texts into error messages.
 
     Threads:
-        ``add`` belongs to the program's start; ``handle`` runs in connection threads.
+        ``add`` belongs to the program's start; ``handle`` runs in connection threads,
+        ``run`` in any other.
     """
 
     def __init__(self, *, debug: bool = False) -> None:
         self.debug = debug
-        self._handlers: dict[str, Callable[[WebSocketRequest], Any]] = {}
+        self._handlers: dict[str, Handler] = {}
 
-    def add(self, kind: str, handler: Callable[[WebSocketRequest], Any]) -> None:
+    def add(self, kind: str, handler: Handler, *, background: bool = False) -> None:
         """Register a handler, sync or async.
+
+        Args:
+            kind: the message type.
+            handler: gets a ``WebSocketRequest``.
+            background: run it in the pool for jobs; its client's next messages do not
+                wait for it.
 
         Raises:
             TypeError: the type is no string, or the handler cannot be called.
@@ -65,14 +74,15 @@ class Dispatcher:
                 f"message type {kind!r} has a handler already: {known}; use another type, or one "
                 f"handler that tells the cases apart"
             )
+        compiled = compile_handler(handler, self.run, background=background)
         # One assignment of a new dict: connection threads look things up meanwhile.
-        self._handlers = {**self._handlers, kind: handler}
+        self._handlers = {**self._handlers, kind: compiled}
 
     def types(self) -> Iterable[str]:
         """Return the registered message types."""
         return tuple(self._handlers)
 
-    def handle(self, connection: Connection, message: str | bytes, loop: LoopThread) -> None:
+    def handle(self, connection: Connection, message: str | bytes) -> None:
         """Answer one message; never raises.
 
         Threads:
@@ -81,43 +91,75 @@ class Dispatcher:
         if message.__class__ is bytes:
             self._refuse(connection, "binary_not_supported", "send JSON in text messages")
             return
+        ident: Any = None
         try:
             kind, payload = envelope.decode(message)  # type: ignore[arg-type]  # bytes is done
+            if "id" in payload:
+                ident = envelope.check_id(payload["id"])
         except envelope.BadMessage as exc:
-            self._refuse(connection, exc.code, exc.text)
+            self._refuse(connection, exc.code, exc.text, None, exc.ident)
             return
         handler = self._handlers.get(kind)
         if handler is None:
-            self._refuse(connection, "unknown_type", self._unknown(kind), kind)
+            self._refuse(connection, "unknown_type", self._unknown(kind), kind, ident)
             return
-        connection.running = kind
+        connection.request = req = WebSocketRequest(connection, kind, payload)
         started = perf_counter()
         try:
-            result = handler(WebSocketRequest(connection, kind, payload))
-            if result is None:
-                return
-            if hasattr(result, "__await__"):
-                result = loop.submit(_await(result, connection)).result()
-                if result is None:
-                    return
-            connection.answer(connection.text_frame(envelope.encode("response", result)))
+            result = handler(req)
+            if result is not None:
+                if result.__class__ not in PLAIN:
+                    result = outcome(req, result)
+                    if result is DEFERRED:  # answered, and counted, where it ends
+                        connection.request = None
+                        return
+                if result is not None:
+                    data = envelope.encode("response", result)
+                    if ident is not None:
+                        data = envelope.stamp(data, ident)
+                    connection.answer(connection.text_frame(data))
         except BaseException as exc:  # a SystemExit must not end the connection's thread
-            self._failed(connection, kind, exc)
-        finally:
-            connection.running = None
-            times = connection.times.get(kind)
-            if times is None:
-                times = connection.times[kind] = Times()
-            elapsed = perf_counter() - started
-            if elapsed < 0.001:
-                times.seconds += elapsed
-                times.buckets[0] += 1
-            else:
-                times.add(elapsed)
+            self._failed(req, exc)
+        connection.request = None
+        times = connection.times.get(kind)
+        if times is None:
+            times = connection.times[kind] = Times()
+        elapsed = perf_counter() - started
+        if elapsed < 0.001:
+            times.seconds += elapsed
+            times.buckets[0] += 1
+        else:
+            times.add(elapsed)
 
-    def _failed(self, connection: Connection, kind: str, exc: BaseException) -> None:
+    def run(self, req: WebSocketRequest, handler: Handler) -> None:
+        """Handle a request elsewhere than in its connection's thread; never raises.
+
+        For handlers whose message was left ``DEFERRED``: it answers, counts, and makes
+        ``send()`` reach the request's client.
+
+        Threads:
+            Any but the loop's and the minder's; waits for the handler.
+        """
+        connection = req.websocket
+        client, request = current.set(connection), asked.set(req)
+        started = perf_counter()
+        try:
+            result = handler(req)
+            if result is not None and result.__class__ not in PLAIN:
+                result = outcome(req, result)
+            if result is not None and result is not DEFERRED:
+                req.reply(envelope.encode("response", result))
+        except BaseException as exc:  # nor may it end that thread
+            self._failed(req, exc)
+        finally:
+            asked.reset(request)
+            current.reset(client)
+            connection.hub.tally.handled(req.message_type, perf_counter() - started)
+
+    def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
+        connection, kind = req.websocket, req.message_type
         if isinstance(exc, ClientError):
-            self._refuse(connection, exc.code, exc.text, kind)
+            self._refuse(connection, exc.code, exc.text, kind, req.id, exc.data)
             return
         if connection.open or not isinstance(exc, EncodeError):
             logger.error(
@@ -126,19 +168,31 @@ class Dispatcher:
         text = "the handler failed"
         if self.debug:
             text = "".join(traceback.format_exception(exc)).rstrip()
-        self._refuse(connection, "handler_error", text, kind)
+        self._refuse(connection, "handler_error", text, kind, req.id)
 
     def _refuse(
-        self, connection: Connection, code: str, text: str, kind: str | None = None
+        self,
+        connection: Connection,
+        code: str,
+        text: str,
+        kind: str | None = None,
+        ident: Any = None,
+        more: dict[str, Any] | None = None,
     ) -> None:
         try:
-            data = envelope.error(text, code, kind)
+            data = envelope.error(text, code, kind, more)
         except EncodeError:  # a ClientError with a text or code that JSON cannot carry
             logger.error("error %r for client %s cannot be sent", code, connection.client_id)
             code = "handler_error"
             data = envelope.error("the handler failed", code, kind)
-        connection.errors[code] = connection.errors.get(code, 0) + 1
-        connection.answer(connection.text_frame(data))
+        if ident is not None:
+            data = envelope.stamp(data, ident)
+        if connection.is_owner():
+            connection.errors[code] = connection.errors.get(code, 0) + 1
+            connection.answer(connection.text_frame(data))
+        else:
+            connection.hub.tally.refused_message(code)
+            connection.reply(connection.text_frame(data))
 
     def _unknown(self, kind: str) -> str:
         if len(kind) > _MAX_SUGGEST:
@@ -146,11 +200,3 @@ class Dispatcher:
         close = difflib.get_close_matches(kind, self._handlers, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown message type {kind!r}{hint}"
-
-
-async def _await(awaitable: Any, connection: Connection) -> Any:
-    connection.task = asyncio.current_task()
-    try:
-        return await awaitable
-    finally:
-        connection.task = None

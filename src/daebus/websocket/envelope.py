@@ -20,17 +20,21 @@ import enum
 import json
 import json.encoder
 import json.scanner
+import math
 import uuid
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeGuard
 
 from ..errors import EncodeError
 from . import fastjson
 
-__all__ = ["BadMessage", "decode", "encode", "error", "package"]
+__all__ = ["BadMessage", "check_id", "decode", "encode", "error", "package", "stamp"]
 
 # Longest part of a client's own text that is repeated to it or shown in a log.
 MAX_ECHO = 128
+
+# Longest "id" of a message, in characters.
+MAX_ID = 128
 
 
 # Chosen once, when the module is imported: both give the same answers.
@@ -42,13 +46,22 @@ def package() -> str:
     return "orjson" if _fast else "json"
 
 
-class BadMessage(Exception):
-    """A message that is no envelope; its text and code go to the client."""
+def _is_id(ident: object) -> TypeGuard[str | int | float]:
+    if isinstance(ident, str):
+        return len(ident) <= MAX_ID
+    if isinstance(ident, bool) or not isinstance(ident, int | float):
+        return False
+    return math.isfinite(ident) and len(repr(ident)) <= MAX_ID  # 1e999 is read as infinity
 
-    def __init__(self, code: str, text: str) -> None:
+
+class BadMessage(Exception):
+    """A message that is no envelope; its text, its code and its id go to the client."""
+
+    def __init__(self, code: str, text: str, ident: object = None) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
+        self.ident = ident if _is_id(ident) else None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -83,9 +96,9 @@ def decode(text: str) -> tuple[str, dict[str, Any]]:
     try:
         kind = payload["type"]
     except KeyError:
-        raise BadMessage("missing_type", 'the message has no "type"') from None
+        raise BadMessage("missing_type", 'the message has no "type"', payload.get("id")) from None
     if not isinstance(kind, str):
-        raise BadMessage("bad_type", '"type" must be a string')
+        raise BadMessage("bad_type", '"type" must be a string', payload.get("id"))
     return kind, payload
 
 
@@ -205,9 +218,29 @@ def encode(kind: str, data: Any) -> bytes:
         ) from exc
 
 
-def error(text: str, code: str, kind: str | None = None) -> bytes:
+def check_id(ident: object) -> str | int | float:
+    """Return the id of a message, which every reply to it repeats.
+
+    Raises:
+        BadMessage: with code ``bad_id``; it is neither string nor number, or too long.
+    """
+    if not _is_id(ident):
+        raise BadMessage(
+            "bad_id", f'"id" must be a string or a number, of at most {MAX_ID} characters'
+        )
+    return ident
+
+
+def stamp(message: bytes, ident: str | float) -> bytes:
+    """Add an id to an envelope."""
+    return b'%b,"id":%b}' % (message[:-1], json.dumps(ident).encode())
+
+
+def error(
+    text: str, code: str, kind: str | None = None, more: Mapping[str, Any] | None = None
+) -> bytes:
     """Build the one shape of error that clients see."""
-    data: dict[str, Any] = {"error": text, "code": code}
+    data: dict[str, Any] = {**(more or {}), "error": text, "code": code}
     if kind is not None:
         data["message_type"] = kind if len(kind) <= MAX_ECHO else kind[:MAX_ECHO] + "..."
     return encode("error", data)

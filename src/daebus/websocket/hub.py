@@ -55,6 +55,8 @@ class Settings:
     subprotocols: Sequence[str]
     stack_size: int | None
     affinity: frozenset[int] | None
+    background_workers: int
+    background_queue: int
     raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)
@@ -77,7 +79,8 @@ class Hub:
         self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
         self.tally = Tally()
         self._settings = settings
-        self._loop = loop
+        self.loop = loop
+        self.jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
         self.watch = Watch(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
         )
@@ -201,19 +204,19 @@ class Hub:
         if stopping:  # admitted just before the stop, which did not see it
             connection.shut(1001, "", "shutdown")
         logger.info("client %s connected from %s", connection.client_id, connection.remote_address)
-        connection.running = "on_connect"
+        connection.hook = "on_connect"
         self._call_hooks("on_connect", self._settings.on_connect, connection.client_id, None)
-        connection.running = None
+        connection.hook = None
         raw = self._settings.raw.get(connection.path)
         if raw is not None:
             self._serve_raw(raw, connection)
             return
-        handle, loop = self._settings.dispatcher.handle, self._loop
+        handle = self._settings.dispatcher.handle
         for message in connection.messages():
-            handle(connection, message, loop)
+            handle(connection, message)
 
     def _serve_raw(self, raw: Callable[[Connection], object], connection: Connection) -> None:
-        connection.running = connection.path
+        connection.hook = connection.path
         try:
             raw(connection)
         except BaseException:
@@ -243,7 +246,7 @@ class Hub:
             try:
                 result = hook(client_id, info)
                 if hasattr(result, "__await__"):
-                    self._loop.submit(_await(result)).result()
+                    self.loop.submit(_await(result)).result()
             except BaseException:  # one broken hook must not keep the others from running
                 logger.exception("%s hook failed for client %s", name, client_id)
 
@@ -314,7 +317,7 @@ class Hub:
         Returns:
             The threads that would not end.
         """
-        threads = self.threads.stop()
+        threads = self.threads.stop() + self.jobs.stop()
         grace = (deadline - time.monotonic()) * 0.75
         polite = time.monotonic() + min(self._settings.limits.close_timeout, max(0.0, grace))
         if join_all(threads, polite):
@@ -322,7 +325,7 @@ class Hub:
                 alive = list(self._alive)
             for connection in alive:
                 connection.abort()
-            self._loop.cancel_all()
+            self.loop.cancel_all()
         self.watch.stop()
         threads += self._notices.stop()
         return join_all(threads, deadline)

@@ -18,7 +18,10 @@ from .limits import Limits
 from .outbox import Outbox
 
 if TYPE_CHECKING:
+    from ..server.loop import LoopThread
+    from ..server.workers import WorkerPool
     from .connection import Connection
+    from .tally import Tally
     from .watch import Watch
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hub", "Lifecycle"]
@@ -31,6 +34,9 @@ class Hub(Protocol):
 
     minder: Minder
     watch: Watch
+    loop: LoopThread
+    jobs: WorkerPool
+    tally: Tally
 
     def left(self, connection: Connection) -> None:
         """Take the connection out of the registry; any number of calls."""
@@ -77,6 +83,11 @@ class Lifecycle:
         self._code = 1006
         self._text = ""
         self._cancelled: threading.Event | None = None  # guarded by: _lock
+
+    @property
+    def hub(self) -> Hub:
+        """The one that admitted it."""
+        return self._hub
 
     @property
     def open(self) -> bool:

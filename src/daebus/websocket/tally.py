@@ -35,6 +35,16 @@ class Tally:
         with self._lock:
             self._refused[code] += 1
 
+    def refused_message(self, code: str) -> None:
+        """Count an error that was sent from another thread than the connection's."""
+        with self._lock:
+            self._errors[code] += 1
+
+    def handled(self, kind: str, seconds: float) -> None:
+        """Count a handler that ran in another thread than its connection's."""
+        with self._lock:
+            self._times.setdefault(kind, Times()).add(seconds)
+
     def lost_notice(self) -> None:
         """Count a slow-client or slow-handler notice that found its queue full."""
         with self._lock:
