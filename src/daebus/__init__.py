@@ -11,12 +11,14 @@ from .errors import (
     EncodeError,
     ForkedError,
     NoClientError,
+    RoomLimitError,
     StateError,
 )
 from .http.component import DaebusHttp
 from .http.routing import Request
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection
+from .websocket.delivered import Delivered
 from .websocket.info import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from .websocket.request import WebSocketRequest
 
@@ -30,12 +32,14 @@ __all__ = [
     "DaebusError",
     "DaebusHttp",
     "DaebusWebSocket",
+    "Delivered",
     "DisconnectInfo",
     "DuplicateHandlerError",
     "EncodeError",
     "ForkedError",
     "NoClientError",
     "Request",
+    "RoomLimitError",
     "SlowConsumerInfo",
     "SlowHandlerInfo",
     "StateError",

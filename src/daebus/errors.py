@@ -9,6 +9,7 @@
     │   └── ForkedError                    the app was started in the parent process
     ├── AddressInUseError (OSError)        the port is taken
     ├── NoClientError (LookupError)        send() outside of a handler
+    ├── RoomLimitError (ValueError)        join() of a client that is in max_rooms
     ├── EncodeError (ValueError)           data that JSON cannot carry
     ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
     └── ClientError                        raised *by handlers*: the text goes to the client
@@ -31,6 +32,7 @@ __all__ = [
     "EncodeError",
     "ForkedError",
     "NoClientError",
+    "RoomLimitError",
     "StateError",
 ]
 
@@ -64,6 +66,10 @@ class AddressInUseError(DaebusError, OSError):
 
 class NoClientError(DaebusError, LookupError):
     """``send()`` was called where no client's message is being handled."""
+
+
+class RoomLimitError(DaebusError, ValueError):
+    """A client is in as many rooms as one client may be in, ``max_rooms``."""
 
 
 class EncodeError(DaebusError, ValueError):

@@ -313,6 +313,7 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings) -> None:
         assert ada.receive("welcome")["data"] == {"name": "guest 1"}
         assert bob.receive("welcome")["data"] == {"name": "guest 2"}
         exercise_handlers(ada)
+        exercise_rooms(ada, bob, names["websocket"].get_clients())
         exercise_routes(app)
         with app.test_client("/upload") as raw:
             raw.receive("welcome")
@@ -347,6 +348,21 @@ def exercise_handlers(client: AppClient) -> None:
     assert client.request("total", 4) == 6
     assert client.request("countdown", {"start": 3}) == "done"
     assert [client.receive("count")["data"] for _ in range(3)] == [3, 2, 1]
+
+
+def exercise_rooms(ada: AppClient, bob: AppClient, ids: list[str]) -> None:
+    assert ada.request("enter", {"floor": 2}) == {"room": "floor 2", "people": 1}
+    assert bob.request("enter", {"floor": 2}) == {"room": "floor 2", "people": 2}
+    assert ada.receive("broadcast")["data"] == "somebody came"
+    ada.send("whisper", {"to": ids[1], "text": "psst"})
+    assert bob.receive("whisper")["data"] == "psst"
+    with pytest.raises(RequestError, match="not_sent: has left"):
+        ada.request("whisper", {"to": "nobody", "text": "psst"})
+    for client in (ada, bob):
+        client.send("login", {"user": "Ann"})
+    assert bob.request("divide", {"number": 1, "by": 1}) == 1  # it is handled after the login
+    ada.send("read", {"user": "Ann", "article": 7})
+    assert bob.receive("read")["data"] == {"article": 7}
 
 
 def exercise_routes(app: Daebus) -> None:

@@ -63,7 +63,7 @@ def test_a_client_that_does_not_read_is_cut_and_the_app_is_told_once(make_app: M
     app.start()
     with records() as log, narrow(app):
         (client_id,) = app.websocket.get_clients()
-        reached = [app.websocket.broadcast_to_all(KILOBYTES_16) for _ in range(1000)]
+        reached: list[int] = [app.websocket.broadcast_to_all(KILOBYTES_16) for _ in range(1000)]
         cut_at = reached.index(0)
         assert set(reached[:cut_at]) == {1}
         assert set(reached[cut_at:]) == {0}

@@ -1,16 +1,19 @@
-"""The part of ``DaebusWebSocket`` that sends: to one client, to all."""
+"""The part of ``DaebusWebSocket`` that sends: to one client, to some, to all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import NoClientError
 from . import envelope
+from .arguments import check_ids, check_name
 from .codec import TEXT, frame
 from .connection import Connection, current
+from .delivered import OUTCOMES, Delivered
 from .parts import Part
 from .request import asked
-from .sending import offer_to_all
+from .sending import GONE, TAKEN, offer_to_all
 
 __all__ = ["Addressing"]
 
@@ -61,18 +64,101 @@ class Addressing(Part):
                 req = connection.request
             if req is not None:
                 payload = req.stamped(payload)
-        return connection.reply(
+        done = connection.reply(
             connection.text_frame(payload), droppable=droppable, conflate=conflate
         )
+        return done in TAKEN
+
+    def send_to_client(
+        self,
+        client_id: str,
+        data: Any,
+        message_type: str = "message",
+        *,
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> Delivered:
+        """Send to one client.
+
+        Args:
+            client_id: whom to.
+            data: what JSON can carry.
+            message_type: the ``"type"`` of the message.
+            droppable: as for ``send``.
+            conflate: as for ``send``.
+
+        Returns:
+            1, or 0 if that client is not connected or the message was dropped.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+
+        Threads:
+            Any. Waits only in a sync handler of that very client, as ``send`` does.
+        """
+        payload = self._encode(message_type, data)
+        hub = self._hub
+        connection = None if hub is None else hub.registry.get(client_id)
+        if connection is None:
+            return OUTCOMES[GONE]
+        return OUTCOMES[
+            connection.reply(connection.text_frame(payload), droppable=droppable, conflate=conflate)
+        ]
+
+    def broadcast_to_clients(
+        self,
+        client_ids: Iterable[str],
+        data: Any,
+        message_type: str = "message",
+        *,
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> dict[str, Delivered]:
+        """Send to several clients, and tell for each what became of it.
+
+        Args:
+            client_ids: whom to; one that is named twice gets it once.
+            data: what JSON can carry; it is encoded once.
+            message_type: the ``"type"`` of the message.
+            droppable: as for ``broadcast_to_all``.
+            conflate: as for ``broadcast_to_all``.
+
+        Returns:
+            By client id, in the order given: 1, or 0 if that client is not connected or
+            the message was dropped.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+
+        Threads:
+            Any; never waits for a client.
+        """
+        payload = self._encode(message_type, data)
+        hub = self._hub
+        frames: dict[object, bytes] = {}
+        results: dict[str, Delivered] = {}
+        for client_id in check_ids(client_ids, "broadcast_to_clients({}, data)"):
+            if client_id in results:
+                continue
+            connection = None if hub is None else hub.registry.get(client_id)
+            if connection is None:
+                results[client_id] = OUTCOMES[GONE]
+                continue
+            data_frame = frames.get(connection.compression)
+            if data_frame is None:
+                data_frame = frames[connection.compression] = connection.text_frame(payload)
+            results[client_id] = OUTCOMES[connection.offer(data_frame, droppable, conflate)]
+        return results
 
     def broadcast_to_all(
         self,
         data: Any,
         message_type: str = "broadcast",
         *,
+        exclude: Iterable[str] = (),
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> int:
+    ) -> Delivered:
         """Send to every connected client, the one being handled included.
 
         The message is encoded once. A client that does not read costs the others
@@ -81,6 +167,7 @@ class Addressing(Part):
         Args:
             data: what JSON can carry.
             message_type: the ``"type"`` of the message.
+            exclude: ids of clients that do not get it.
             droppable: drop it for clients that are too slow, rather than cut them.
             conflate: a key; where a message with the same key still waits, this newer one
                 replaces it. For values of which only the latest matters.
@@ -94,18 +181,106 @@ class Addressing(Part):
         Threads:
             Any; never waits for a client.
         """
-        self._check_fork()
-        payload = envelope.encode(message_type, data)
+        payload = self._encode(message_type, data)
         hub = self._hub
-        if hub is None:
-            return 0
-        connections = hub.registry.snapshot()
+        connections = () if hub is None else hub.registry.snapshot()
+        return self._offer(connections, payload, exclude, droppable, conflate)
+
+    def broadcast_to_room(
+        self,
+        room: str,
+        data: Any,
+        message_type: str = "broadcast",
+        *,
+        exclude: Iterable[str] = (),
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> Delivered:
+        """Send to every client in a room, the one being handled included.
+
+        Args:
+            room: its name; nobody is in a room that does not exist.
+            data: as for ``broadcast_to_all``, and the others too.
+            message_type: the ``"type"`` of the message.
+            exclude: ids of clients that do not get it.
+            droppable: drop it for clients that are too slow, rather than cut them.
+            conflate: a key; where a message with the same key still waits, this newer one
+                replaces it.
+
+        Returns:
+            How many clients it was sent to or queued for.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+
+        Threads:
+            Any; never waits for a client.
+        """
+        payload = self._encode(message_type, data)
+        check_name(room, "broadcast_to_room({}, data)")
+        hub = self._hub
+        connections = () if hub is None else hub.registry.rooms.snapshot(room)
+        return self._offer(connections, payload, exclude, droppable, conflate)
+
+    def send_to_user(
+        self,
+        user: str,
+        data: Any,
+        message_type: str = "message",
+        *,
+        exclude: Iterable[str] = (),
+        droppable: bool = False,
+        conflate: str | None = None,
+    ) -> Delivered:
+        """Send to every client that was identified as that user: all of its tabs.
+
+        Args:
+            user: as given to ``identify``.
+            data: as for ``broadcast_to_all``, and the others too.
+            message_type: the ``"type"`` of the message.
+            exclude: ids of clients that do not get it, such as the tab that knows already.
+            droppable: drop it for clients that are too slow, rather than cut them.
+            conflate: a key; where a message with the same key still waits, this newer one
+                replaces it.
+
+        Returns:
+            How many clients it was sent to or queued for; 0 if the user is not there.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+
+        Threads:
+            Any; never waits for a client.
+        """
+        payload = self._encode(message_type, data)
+        check_name(user, "send_to_user({}, data)")
+        hub = self._hub
+        connections = () if hub is None else hub.registry.users.snapshot(user)
+        return self._offer(connections, payload, exclude, droppable, conflate)
+
+    def _encode(self, message_type: str, data: Any) -> bytes:
+        self._check_fork()
+        return envelope.encode(message_type, data)
+
+    def _offer(
+        self,
+        connections: Sequence[Connection],
+        payload: bytes,
+        exclude: Iterable[str],
+        droppable: bool,
+        conflate: str | None,
+    ) -> Delivered:
+        """Offer one message to many: one frame for each kind of compression."""
+        excluded = frozenset(check_ids(exclude, "exclude={}"))
+        if excluded:
+            connections = [c for c in connections if c.client_id not in excluded]
         if not self._settings.deflate:
-            return offer_to_all(connections, frame(TEXT, payload), droppable, conflate)
+            return Delivered(*offer_to_all(connections, frame(TEXT, payload), droppable, conflate))
         groups: dict[object, list[Connection]] = {}
         for connection in connections:
             groups.setdefault(connection.compression, []).append(connection)
-        return sum(
+        counts = [
             offer_to_all(group, group[0].text_frame(payload), droppable, conflate)
             for group in groups.values()
-        )
+        ]
+        return Delivered(*map(sum, zip(*counts, strict=True)))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["positive", "positive_or_none"]
+__all__ = ["MAX_NAME", "check_ids", "check_name", "positive", "positive_or_none"]
+
+# Characters of the name of a room or user: clients often choose them, and each is kept.
+MAX_NAME = 128
 
 Number = TypeVar("Number", int, float)
 
@@ -19,3 +23,38 @@ def positive(name: str, value: Number) -> Number:
 def positive_or_none(name: str, value: Number | None) -> Number | None:
     """Return a number that must be greater than 0, or None."""
     return None if value is None else positive(name, value)
+
+
+def check_name(value: object, example: str) -> str:
+    """Return the name of a room or user.
+
+    Args:
+        value: what was given.
+        example: what to write, with ``{}`` for the name.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it is empty or longer than ``MAX_NAME``.
+    """
+    if not isinstance(value, str):
+        better = example.format(repr(f"{value!s:.20}"))
+        raise TypeError(f"a name is a string, not {value!r:.100}; write {better}")
+    if not 0 < len(value) <= MAX_NAME:
+        raise ValueError(f"a name has 1 to {MAX_NAME} characters, not {len(value)}")
+    return value
+
+
+def check_ids(value: Iterable[str], example: str) -> Iterable[str]:
+    """Return several client ids.
+
+    Args:
+        value: what was given.
+        example: what to write, with ``{}`` for the ids.
+
+    Raises:
+        TypeError: it is one string, which would be taken for its characters.
+    """
+    if isinstance(value, str):
+        better = example.format([value[:MAX_NAME]])
+        raise TypeError(f"several client ids are a list, not {value!r:.100}; write {better}")
+    return value

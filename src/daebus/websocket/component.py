@@ -15,6 +15,7 @@ from .directory import Directory
 from .dispatch import Dispatcher
 from .hub import Hub, Settings
 from .limits import Limits
+from .membership import Membership
 from .outbox import OnFull
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _DEFAULTS = Limits()
 MIN_STACK = 32768
 
 
-class DaebusWebSocket(Decorators, Addressing, Directory):
+class DaebusWebSocket(Decorators, Addressing, Membership, Directory):
     """The WebSocket side of an app.
 
     Args:
@@ -40,6 +41,7 @@ class DaebusWebSocket(Decorators, Addressing, Directory):
             ``Origin``, always pass.
         max_clients: open connections at most; more are answered 503. Keep it below the
             limit of file descriptors: each client costs one.
+        max_rooms: rooms that one client may be in.
         max_message_size: bytes of one decoded message; larger ones end in close 1009.
         max_fragments: frames of one message; more end in close 1008.
         compression: ``"deflate"`` offers RFC 7692; None (the default) saves the CPU.
@@ -77,6 +79,7 @@ class DaebusWebSocket(Decorators, Addressing, Directory):
         path: str | None = None,
         origins: Sequence[str] | Literal["*"] | None = None,
         max_clients: int = 1000,
+        max_rooms: int = 100,
         max_message_size: int = _DEFAULTS.max_message_size,
         max_fragments: int = _DEFAULTS.max_fragments,
         compression: Literal["deflate"] | None = None,
@@ -124,6 +127,7 @@ class DaebusWebSocket(Decorators, Addressing, Directory):
             limits=limits,
             dispatcher=Dispatcher(),
             max_clients=positive("max_clients", max_clients),
+            max_rooms=positive("max_rooms", max_rooms),
             origins=origins,
             deflate=compression == "deflate",
             path=path,

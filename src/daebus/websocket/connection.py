@@ -17,6 +17,7 @@ from .info import DisconnectInfo, Times
 from .lifecycle import OPEN, Hub
 from .limits import Limits
 from .reading import ReadingHalf
+from .sending import TAKEN
 
 if TYPE_CHECKING:
     from .request import WebSocketRequest
@@ -128,8 +129,8 @@ class Connection(ReadingHalf):
             ``send_timeout``; elsewhere it never waits.
         """
         if isinstance(message, str):
-            return self.reply(self._codec.compress(TEXT, message.encode()))
-        return self.reply(self._codec.compress(BINARY, bytes(message)))
+            return self.reply(self._codec.compress(TEXT, message.encode())) in TAKEN
+        return self.reply(self._codec.compress(BINARY, bytes(message))) in TAKEN
 
     def ping(self, data: bytes = b"") -> bool:
         """Send a ping; the client's pong proves that it is alive.

@@ -49,6 +49,7 @@ class Settings:
     limits: Limits
     dispatcher: Dispatcher
     max_clients: int
+    max_rooms: int
     origins: Sequence[str] | None
     deflate: bool
     path: str | None
@@ -75,7 +76,7 @@ class Hub:
 
     def __init__(self, settings: Settings, minder: Minder, loop: LoopThread) -> None:
         self.minder = minder
-        self.registry = Registry(settings.max_clients)
+        self.registry = Registry(settings.max_clients, settings.max_rooms)
         self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
         self.tally = Tally()
         self._settings = settings

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from .groups import Groups
+
 if TYPE_CHECKING:
     from .connection import Connection
 
@@ -12,22 +14,28 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """The open connections by client id.
+    """The open connections by client id, and the rooms and users that they belong to.
 
     A place is reserved before the handshake is answered, so that a burst cannot pass
     the limit. Broadcasts walk a snapshot: the lock is never held while writing or in
     the user's code.
 
+    Args:
+        max_clients: how many may be connected.
+        max_rooms: how many rooms one client may be in.
+
     Threads:
         Every method may be called from any thread and never waits.
     """
 
-    def __init__(self, max_clients: int) -> None:
+    def __init__(self, max_clients: int, max_rooms: int = 100) -> None:
         self._max_clients = max_clients
         self._lock = threading.Lock()
         self._open: dict[str, Connection] = {}  # guarded by: _lock
         self._reserved = 0  # guarded by: _lock
         self._snapshot: tuple[Connection, ...] | None = ()  # guarded by: _lock
+        self.rooms = Groups(self._lock, self._open, max_rooms)
+        self.users = Groups(self._lock, self._open, 1)
 
     def reserve(self) -> bool:
         """Take a place for a connection that is about to open; False if all are taken."""
@@ -55,6 +63,8 @@ class Registry:
             if self._open.get(connection.client_id) is not connection:
                 return False
             del self._open[connection.client_id]
+            self.rooms.forget_locked(connection.client_id)
+            self.users.forget_locked(connection.client_id)
             self._snapshot = None
             return True
 

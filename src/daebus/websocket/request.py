@@ -8,6 +8,7 @@ from typing import Any
 
 from . import envelope
 from .connection import Connection
+from .sending import TAKEN
 
 __all__ = ["WebSocketRequest", "asked"]
 
@@ -66,7 +67,7 @@ class WebSocketRequest:
             False if the client has left.
         """
         connection = self.websocket
-        return connection.reply(connection.text_frame(self.stamped(message)))
+        return connection.reply(connection.text_frame(self.stamped(message))) in TAKEN
 
     def __repr__(self) -> str:
         return f"<WebSocketRequest {self.message_type!r} from {self.client_id}>"

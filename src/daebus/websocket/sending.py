@@ -131,7 +131,7 @@ class SendingHalf(Lifecycle):
             self._wait_for_room(len(data))
         self.offer(data)
 
-    def reply(self, data: bytes, *, droppable: bool = False, conflate: str | None = None) -> bool:
+    def reply(self, data: bytes, *, droppable: bool = False, conflate: str | None = None) -> int:
         """Send from a handler: as ``offer``, but the owner may wait for room in its outbox.
 
         Args:
@@ -140,13 +140,16 @@ class SendingHalf(Lifecycle):
             conflate: as for ``offer``; it does not wait then.
 
         Returns:
-            False if the connection is no longer open, or the message was dropped.
+            As ``offer``.
         """
-        if threading.get_ident() != self._thread_id:
-            return self.offer(data, droppable=droppable, conflate=conflate) in TAKEN
-        if self._outbox is not None and self._limits.waits and not (droppable or conflate):
+        if (
+            self._outbox is not None
+            and self._limits.waits
+            and not (droppable or conflate)
+            and threading.get_ident() == self._thread_id
+        ):
             self._wait_for_room(len(data))
-        return self.offer(data, droppable=droppable, conflate=conflate) in TAKEN
+        return self.offer(data, droppable=droppable, conflate=conflate)
 
     def queued(self) -> tuple[int, int]:
         """Return how many bytes and messages wait in the outbox."""
@@ -315,16 +318,16 @@ class SendingHalf(Lifecycle):
 
 def offer_to_all(
     connections: Iterable[SendingHalf], data: bytes, droppable: bool, conflate: str | None
-) -> int:
+) -> tuple[int, int, int]:
     """Offer one frame to many.
 
     The common case of ``offer`` is written out: a call for each client, with all that it
     looks up anew, was measured to cost a fifteenth of a delivery.
 
     Returns:
-        How many took or queued it.
+        How many took or queued it, how many of those queued it, and how many dropped it.
     """
-    size, flags, reached = len(data), DONTWAIT, 0
+    size, flags, reached, queued, dropped = len(data), DONTWAIT, 0, 0, 0
     for connection in connections:
         with connection._lock:
             if connection._state == OPEN and connection._outbox is None and not connection._held:
@@ -339,7 +342,12 @@ def offer_to_all(
                         connection.messages_out += 1
                     else:
                         connection._keep_rest_locked(data, written, conflate)
+                        queued += 1
                     continue
-        if connection.offer(data, droppable, conflate) in TAKEN:
+        done = connection.offer(data, droppable, conflate)
+        if done in TAKEN:
             reached += 1
-    return reached
+            queued += done == QUEUED
+        elif done == DROPPED:
+            dropped += 1
+    return reached, queued, dropped
