@@ -354,6 +354,23 @@ def exercise_routes(app: Daebus) -> None:
     assert fetch(app.http.port, "/items/7") == (200, "application/json", '{"name": "nut"}')
     assert fetch(app.http.port, "/lines?count=2")[2] == "line 0\nline 1\n"
     assert json.loads(fetch(app.http.port, "/health")[2])["clients"] == 2
+    exercise_forms(app.http.port)
+
+
+def exercise_forms(port: int) -> None:
+    head = 'Content-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    parts = [head % ("user", "", "Ada"), head % ("photo", '; filename="../a.png"', "12345")]
+    body = "".join(f"--B\r\n{part}" for part in parts) + "--B--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+    url = f"http://127.0.0.1:{port}"
+    for greeting, cookie in (("stranger", {}), ("Ada", {"Cookie": "user=Ada"})):
+        request = urllib.request.Request(f"{url}/login", body.encode(), {**kind, **cookie})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.read().decode() == f"welcome back, {greeting}"
+            assert answer.headers["Set-Cookie"] == "user=Ada; HttpOnly; Path=/; SameSite=Lax"
+    request = urllib.request.Request(f"{url}/photos", body.encode(), kind)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert json.loads(answer.read()) == {"saved": "a.png", "size": 5}
 
 
 def exercise_work(app: Daebus, work: Callable[[], None]) -> None:
