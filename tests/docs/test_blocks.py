@@ -62,6 +62,7 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.folder = folder
         self.output = ""
         self._port = 0
 
@@ -69,7 +70,7 @@ class Program:
     def port(self) -> int:
         """Wait until the program listens."""
         if not self._port:
-            self._port = int(self.wait_for(r"listens on 127\.0\.0\.1 port (\d+)")[1])
+            self._port = int(self.wait_for(r"listens on 127\.0\.0\.1:(\d+)")[1])
         return self._port
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -208,12 +209,21 @@ def drive_forking(program: Program) -> None:
     assert "the child ended with 0\n" in program.output
 
 
+def drive_places(program: Program) -> None:
+    port = program.port
+    addresses = [f"127.0.0.1:{port}", f"127.0.0.2:{port}", f"unix:{program.folder}/places.sock"]
+    assert json.loads(fetch(port, "/")[2]) == {"addresses": addresses}
+    assert program.end(signal.SIGTERM) == 0
+    assert not (program.folder / "places.sock").exists()
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
     "hello.py": drive_hello,
     "meter_before.py": drive_meter_before,
     "meter.py": drive_meter,
     "daemon.py": drive_daemon,
     "forking.py": drive_forking,
+    "places.py": drive_places,
 }
 
 
