@@ -122,6 +122,16 @@ def connect() -> Iterator[Callable[..., socket.socket]]:
         sock.close()
 
 
+@pytest.fixture
+def ipv6() -> None:
+    """Skip where this machine has no IPv6 address of its own."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError as exc:
+        pytest.skip(f"this machine has no IPv6: {exc}")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium, or a skip (a failure where ``DAEBUS_REQUIRE_BROWSER`` is set)."""

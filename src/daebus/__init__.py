@@ -15,7 +15,7 @@ from .errors import (
     StateError,
 )
 from .http.component import DaebusHttp
-from .http.routing import Request
+from .http.request import Request
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection
 from .websocket.delivered import Delivered

@@ -172,7 +172,8 @@ class Daebus:
 
         Raises:
             AttachError: nothing is attached.
-            AddressInUseError: the port is taken (an ``OSError``).
+            AddressInUseError: the port or the socket file is taken (an ``OSError``).
+            OSError: it cannot listen for another reason; it listens nowhere then.
             StateError: the app runs already.
             ForkedError: it was started before this process was forked.
         """
@@ -196,7 +197,9 @@ class Daebus:
         except BaseException:
             self._abandon(minder)
             raise
-        logger.info("%s listens on %s port %d", self.name, self._http.host, self._http.port)
+        logger.info("%s listens on %s", self.name, ", ".join(self._http.addresses))
+        if self._websocket is not None and self._websocket.port != self._http.port:
+            logger.info("%s takes WebSockets on port %s", self.name, self._websocket.port)
 
     def _start_parts(self, http: DaebusHttp, minder: Minder, port: int | None) -> None:
         loop = LoopThread()

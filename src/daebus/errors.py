@@ -7,7 +7,7 @@
     ├── DuplicateHandlerError (ValueError) a second handler for one type, route or path
     ├── StateError (RuntimeError)          the app is in the wrong state for this call
     │   └── ForkedError                    the app was started in the parent process
-    ├── AddressInUseError (OSError)        the port is taken
+    ├── AddressInUseError (OSError)        the port or the socket file is taken
     ├── NoClientError (LookupError)        send() outside of a handler
     ├── RoomLimitError (ValueError)        join() of a client that is in max_rooms
     ├── EncodeError (ValueError)           data that JSON cannot carry

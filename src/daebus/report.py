@@ -36,7 +36,7 @@ def describe(title: str, hub: Hub | None) -> str:
         for connection in connections:
             size, count = connection.queued()
             lines.append(
-                f"  {connection.client_id} from {connection.remote_address} "
+                f"  {connection.client_id} from {connection.remote_address or 'a Unix socket'} "
                 f"{connection.path} {now - connection.connected_at:.1f} s, "
                 f"running {connection.running or '-'}, "
                 f"{connection.messages_in} in, {connection.messages_out} out, "

@@ -54,6 +54,8 @@ class _Client(simple_websocket.Client):
         # Frames that came in one read with the 101 would stay unseen until more bytes
         # arrive; read byte by byte, the handshake takes none of them.
         size, self.receive_bytes = self.receive_bytes, 1
+        if ":" in self.host:  # it would name an IPv6 host without brackets
+            self.host = f"[{self.host}]"
         try:
             super().handshake()
         except BaseException:
@@ -104,7 +106,7 @@ class AppClient:
                 self._holds = True
         try:
             self._socket = _Client(
-                f"ws://{self._app.http.host}:{self._app.websocket.port}{self._path}",
+                f"ws://{self._address()}{self._path}",
                 headers=self._headers,  # type: ignore[arg-type]  # str works, see wsproto
                 subprotocols=self._subprotocols,
             )
@@ -121,6 +123,15 @@ class AppClient:
     ) -> None:
         self.close()
         self._let_go()
+
+    def _address(self) -> str:
+        host, port = self._app.http.host, self._app.websocket.port
+        if not port:
+            raise StateError(
+                f"test clients need a port, and the app listens on "
+                f"{', '.join(self._app.http.addresses)}; stop it first, or give it a port as well"
+            )
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def websocket(self) -> simple_websocket.Client:

@@ -62,6 +62,7 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.folder = folder
         self.output = ""
         self._port = 0
 
@@ -69,7 +70,7 @@ class Program:
     def port(self) -> int:
         """Wait until the program listens."""
         if not self._port:
-            self._port = int(self.wait_for(r"listens on 127\.0\.0\.1 port (\d+)")[1])
+            self._port = int(self.wait_for(r"listens on 127\.0\.0\.1:(\d+)")[1])
         return self._port
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -208,12 +209,21 @@ def drive_forking(program: Program) -> None:
     assert "the child ended with 0\n" in program.output
 
 
+def drive_places(program: Program) -> None:
+    port = program.port
+    addresses = [f"127.0.0.1:{port}", f"127.0.0.2:{port}", f"unix:{program.folder}/places.sock"]
+    assert json.loads(fetch(port, "/")[2]) == {"addresses": addresses}
+    assert program.end(signal.SIGTERM) == 0
+    assert not (program.folder / "places.sock").exists()
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
     "hello.py": drive_hello,
     "meter_before.py": drive_meter_before,
     "meter.py": drive_meter,
     "daemon.py": drive_daemon,
     "forking.py": drive_forking,
+    "places.py": drive_places,
 }
 
 
@@ -371,6 +381,23 @@ def exercise_routes(app: Daebus) -> None:
     assert fetch(app.http.port, "/items/7") == (200, "application/json", '{"name": "nut"}')
     assert fetch(app.http.port, "/lines?count=2")[2] == "line 0\nline 1\n"
     assert json.loads(fetch(app.http.port, "/health")[2])["clients"] == 2
+    exercise_forms(app.http.port)
+
+
+def exercise_forms(port: int) -> None:
+    head = 'Content-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+    parts = [head % ("user", "", "Ada"), head % ("photo", '; filename="../a.png"', "12345")]
+    body = "".join(f"--B\r\n{part}" for part in parts) + "--B--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=B"}
+    url = f"http://127.0.0.1:{port}"
+    for greeting, cookie in (("stranger", {}), ("Ada", {"Cookie": "user=Ada"})):
+        request = urllib.request.Request(f"{url}/login", body.encode(), {**kind, **cookie})
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.read().decode() == f"welcome back, {greeting}"
+            assert answer.headers["Set-Cookie"] == "user=Ada; HttpOnly; Path=/; SameSite=Lax"
+    request = urllib.request.Request(f"{url}/photos", body.encode(), kind)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert json.loads(answer.read()) == {"saved": "a.png", "size": 5}
 
 
 def exercise_work(app: Daebus, work: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
-from daebus.http import routing, wire
+from daebus.http import request, wire
 from tests.docs.documents import DOCUMENTS, ROOT, links, table
 
 README = ROOT / "README.rst"
@@ -21,8 +21,9 @@ UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "KiB/s": 1 << 10, "MiB": 1 << 20}
 
 # Limits that are no arguments, and their rows.
 FIXED = {
-    "form fields, no files": routing.MAX_FORM_MEMORY,
-    "parts of a form": routing.MAX_FORM_PARTS,
+    "form fields, no files": request.MAX_FORM_MEMORY,
+    "parts of a form": request.MAX_FORM_PARTS,
+    "uploaded file in memory": request.MAX_MEMORY_FILE,
 }
 
 
@@ -100,7 +101,7 @@ def test_statuses_and_codes_of_http() -> None:
         if call.name in ("Refusal", "error_response", "_refuse"):
             codes = call.constants(first + 1, str)
             answers.update((str(n), code) for n in statuses for code in codes)
-        elif call.name in ("BadRequest", "_json_error"):
+        elif call.name in ("BadRequest", "json_error"):
             answers.update((str(n), wire.status_code_name(n)) for n in statuses)
     assert len(answers) > 10
     same([(row[0], row[1]) for row in table(README, "HTTP answers")], answers)
@@ -111,7 +112,8 @@ def test_limits() -> None:
     real: dict[str, float] = dict(FIXED)
     for component in (DaebusWebSocket, DaebusHttp):
         for name, parameter in inspect.signature(component).parameters.items():
-            if isinstance(parameter.default, int | float) and name != "port":
+            number = type(parameter.default) in (int, float)
+            if number and name not in ("port", "unix_mode"):
                 real[name] = parameter.default
     assert documented == real
 

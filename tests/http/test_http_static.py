@@ -122,6 +122,44 @@ def test_a_part_of_a_file(client: Raw) -> None:
     assert client.get("/app.js").status == 200
 
 
+def test_heads_of_parts(client: Raw) -> None:
+    head = client.get("/big.bin", "Range: bytes=0-9", method="HEAD")  # HEAD knows no ranges
+    assert (head.status, head.header("content-length")) == (200, str(len(BIG)))
+    etag = client.get("/app.js").header("etag")
+    head = client.get("/app.js", f'If-None-Match: "a", {etag}', method="HEAD")
+    assert (head.status, head.header("etag")) == (304, etag)
+    assert client.get("/app.js").status == 200
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    ["bytes=0-1,4-5", "bytes=0-1, 4-", "lines=1-2", "bytes", "bytes=", "bytes=-", "bytes=a-b"],
+)
+def test_several_ranges_or_strange_ones_are_the_whole_file(client: Raw, wanted: str) -> None:
+    answer = client.get("/app.js", f"Range: {wanted}")
+    assert (answer.status, answer.body) == (200, b"let a = 1")
+    assert answer.header("accept-ranges") == "bytes"
+
+
+def test_a_part_only_of_the_file_that_is_known(client: Raw) -> None:
+    etag = client.get("/app.js").header("etag")
+    answer = client.get("/app.js", "Range: bytes=0-2", f"If-Range: {etag}")
+    assert (answer.status, answer.body) == (206, b"let")
+    answer = client.get("/app.js", "Range: bytes=0-2", 'If-Range: "of another one"')
+    assert (answer.status, answer.body) == (200, b"let a = 1")
+    answer = client.get("/app.js", "Range: bytes=0-2", f"If-None-Match: {etag}")
+    assert (answer.status, answer.body) == (304, b"")
+    answer = client.get("/app.js", "Range: bytes=0-2", 'If-None-Match: "of another one"')
+    assert (answer.status, answer.body) == (206, b"let")
+
+
+def test_a_range_beyond_the_end(client: Raw) -> None:
+    answer = client.get("/app.js", "Range: bytes=9-")
+    assert (answer.status, answer.header("content-range")) == (416, "bytes */9")
+    assert client.get("/app.js", "Range: bytes=8-1000").header("content-range") == "bytes 8-8/9"
+    assert client.get("/empty.txt", "Range: bytes=0-").status == 200
+
+
 def test_a_client_that_leaves_in_the_middle_of_a_file(client: Raw, serve: Serve) -> None:
     # The fixture that counts descriptors finds the file if nobody closes it.
     client.ask("/big.bin")

@@ -90,7 +90,7 @@ class Served:
     def __init__(self, timeout: float, max_connections: int, linger_timeout: float) -> None:
         self.lines = Lines(timeout)
         listener = listen("127.0.0.1", 0)
-        self.port: int = listener.getsockname()[1]
+        self.port = listener.port
         self.acceptor = self.lines.acceptor = Acceptor(
             [listener], self.lines, max_connections=max_connections, linger_timeout=linger_timeout
         )
@@ -163,7 +163,7 @@ def test_a_whole_request_is_handed_out(serve: Serve, connect: Connect) -> None:
     sock.sendall(b"hello\nrest")
     client = served.take()
     assert client.state.data == b"rest"
-    assert client.port == served.port
+    assert client.listener.port == served.port
     assert client.address == sock.getsockname()
     assert client.host == "127.0.0.1"
     assert client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -539,7 +539,7 @@ OUT_OF_DESCRIPTORS = """
 import logging, resource, socket, sys, time
 from daebus.server import acceptor as module
 from daebus.server.acceptor import Acceptor
-from daebus.server.listener import listen
+from daebus.server.listener import Listener, listen
 
 
 class Lines:
@@ -557,7 +557,7 @@ class Lines:
         return b"refused"
 
 
-class Listener(socket.socket):
+class Failing(Listener):
     def accept(self):
         try:
             return super().accept()
@@ -574,16 +574,14 @@ class Printing(logging.Handler):
 
 
 logging.getLogger("daebus.server").addHandler(Printing())
-plain = listen("127.0.0.1", 0)
-listener = Listener(fileno=plain.detach())
-listener.setblocking(False)
+listener = Failing(listen("127.0.0.1", 0).sock)
 acceptor = Acceptor([listener], Lines(), max_connections=1000, linger_timeout=60)
 if sys.argv[1] == "no spare":
     acceptor._spare.close()
 acceptor.start()
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (30, hard))
-print("port", listener.getsockname()[1], flush=True)
+print("port", listener.port, flush=True)
 sys.stdin.readline()
 acceptor.stop()
 acceptor.end()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ..server.addresses import Addresses
 from ..server.handoff import Upgrades
-from ..server.listener import listen
+from ..server.listener import Listener
 from ..server.loop import LoopThread
 from .limits import Limits
 from .routing import Router
@@ -48,12 +50,25 @@ def _possible(wanted: int | None) -> int:
 
 
 class DaebusHttp:
-    """The HTTP side of an app, and the port of both sides.
+    """The HTTP side of an app, and where both sides listen.
+
+    ``port``, ``unix``, ``sock`` and ``fd`` may be combined.
 
     Args:
         port: 0 lets the system choose; the real one is in ``port`` once the app runs.
-        host: address to listen on; the default is reachable from this machine alone,
-            ``"0.0.0.0"`` from everywhere.
+            None takes 8080, or no port at all if another place is given.
+        host: address to listen on, or several; the default is reachable from this
+            machine alone, ``["0.0.0.0", "::"]`` from everywhere.
+        unix: path of a socket file to listen on. One that nobody listens on any more is
+            replaced; ``stop`` removes it.
+        unix_mode: permissions of that file; the default is for its user and group.
+        sock: a socket, or several, that you have bound.
+        fd: number of such a socket, or ``"systemd"`` for all that a socket unit passes.
+            These and ``sock`` stay yours: the app listens on duplicates and makes them
+            non-blocking. After ``stop`` clients wait there until you start it again or
+            close them.
+        reuse_port: let other processes that say so listen on the port too; the system
+            spreads new connections over them.
         static: folder whose files are served where no route matches.
         workers: requests that are handled at once, a thread each, started when needed.
         backlog: requests that may wait for a worker; more are answered 503.
@@ -81,9 +96,14 @@ class DaebusHttp:
 
     def __init__(
         self,
-        port: int = 8080,
+        port: int | None = None,
         *,
-        host: str = "127.0.0.1",
+        host: str | Sequence[str] = "127.0.0.1",
+        unix: str | Path | None = None,
+        unix_mode: int = 0o660,
+        sock: socket.socket | Sequence[socket.socket] = (),
+        fd: int | Literal["systemd"] | None = None,
+        reuse_port: bool = False,
         static: str | Path | None = None,
         workers: int = 8,
         backlog: int = 64,
@@ -98,8 +118,15 @@ class DaebusHttp:
         max_headers: int = _DEFAULTS.max_headers,
         max_head: int = _DEFAULTS.max_head,
     ) -> None:
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port must be between 0 and 65535, not {port!r}")
+        self._places = Addresses(
+            host,
+            port,
+            unix=unix,
+            unix_mode=unix_mode,
+            socks=sock,
+            fd=fd,
+            reuse_port=reuse_port,
+        )
         self._limits = Limits(
             max_line=max_line,
             max_headers=max_headers,
@@ -119,9 +146,7 @@ class DaebusHttp:
                 raise ValueError(f"{name} must be greater than 0, not {value!r}")
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
-        self.host = host
-        self._configured_port = port
-        self._port: int | None = None
+        self._listeners: list[Listener] = []  # open while the app runs
         self._workers = workers
         self._backlog = backlog
         self._max_connections = max_connections
@@ -131,13 +156,32 @@ class DaebusHttp:
 
     @property
     def port(self) -> int:
-        """The port; the real one once the app runs, if 0 was asked for."""
-        return self._configured_port if self._port is None else self._port
+        """The port, the first of several; 0 if there is none.
+
+        Before the app runs, the one that was asked for.
+        """
+        if not self._listeners:
+            return self._places.port or 0
+        return next((listener.port for listener in self._listeners if listener.port), 0)
 
     @property
-    def configured_port(self) -> int:
+    def host(self) -> str:
+        """The address that goes with ``port``."""
+        with_port = (listener.host for listener in self._listeners if listener.port)
+        return next(with_port, self._places.hosts[0])
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every place where HTTP is served; empty while the app does not run.
+
+        Such as ``127.0.0.1:8080``, ``[::1]:8080`` and ``unix:/run/x.sock``.
+        """
+        return tuple(listener.address for listener in self._listeners)
+
+    @property
+    def configured_port(self) -> int | None:
         """The port that was asked for."""
-        return self._configured_port
+        return self._places.port
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
         """Decorate a view; the same as ``app.route``.
@@ -176,40 +220,39 @@ class DaebusHttp:
 
         Args:
             loop: for async views.
-            port: in place of the one that was asked for; tests use 0.
+            port: in place of everything that was asked for; tests use 0.
             upgrades: takes the WebSockets.
             upgrade_port: None if they share the port, else another port to listen on.
 
         Returns:
-            The port on which WebSockets are taken.
+            The port on which WebSockets are taken, 0 for none.
 
         Raises:
-            OSError: a port cannot be bound; none is then.
+            OSError: one of them cannot be had; none is open then.
         """
-        main = listen(self.host, self._configured_port if port is None else port)
+        places, others = self._places, []
         with contextlib.ExitStack() as on_error:
-            on_error.callback(main.close)
-            self._loop = loop
-            http_port = main.getsockname()[1]
-            others = []
+            listeners = places.open() if port is None else places.open_port(port)
+            for listener in listeners:
+                on_error.callback(listener.close)
             if upgrade_port is not None:
-                others.append(listen(self.host, upgrade_port))
-                on_error.callback(others[0].close)
-            ws_port: int = others[0].getsockname()[1] if others else http_port
+                others = places.open_port(upgrade_port)
+                for listener in others:
+                    on_error.callback(listener.close)
+            self._loop = loop
             self._server = HttpServer(
-                main,
+                listeners,
                 others,
                 self._wsgi,
                 upgrades=upgrades,
-                upgrade_port=ws_port,
                 workers=self._workers,
                 backlog=self._backlog,
                 max_connections=_possible(self._max_connections),
                 limits=self._limits,
             )
             on_error.pop_all()
-        self._port = http_port
-        return ws_port
+        self._listeners = listeners
+        return others[0].port if others else self.port
 
     def accept(self) -> None:
         """Start the threads."""
@@ -217,7 +260,7 @@ class DaebusHttp:
         self._server.begin()
 
     def begin_stop(self) -> None:
-        """Close the port."""
+        """Stop listening."""
         if self._server is not None:
             self._server.begin_stop()
 
@@ -225,12 +268,13 @@ class DaebusHttp:
         """Wait for the requests in flight; return the threads that would not end."""
         left = [] if self._server is None else self._server.finish_stop(deadline)
         self._server = None
-        self._port = None
+        self._listeners = []
         return left
 
     def forget(self) -> None:
-        """Drop the server in a forked child, and its copy of the port with it."""
+        """Drop the server in a forked child, and its copies of the sockets with it."""
         server, self._server = self._server, None
+        self._listeners = []
         if server is not None:
             server.forget()
 

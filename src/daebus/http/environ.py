@@ -13,8 +13,11 @@ from .wire import Head
 __all__ = ["add_request", "common_environ", "split_target"]
 
 
-def common_environ(server_name: str) -> dict[str, Any]:
-    """Build the part that all requests share."""
+def common_environ(host: str, port: int) -> dict[str, Any]:
+    """Build the part that all requests to one listener share.
+
+    A Unix socket has neither host nor port, and PEP 3333 wants both.
+    """
     return {
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
@@ -26,7 +29,8 @@ def common_environ(server_name: str) -> dict[str, Any]:
         "wsgi.file_wrapper": FileBody,
         "SCRIPT_NAME": "",
         "SERVER_SOFTWARE": "daebus",
-        "SERVER_NAME": server_name,
+        "SERVER_NAME": host or "localhost",
+        "SERVER_PORT": str(port or 80),
     }
 
 

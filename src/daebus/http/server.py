@@ -15,7 +15,6 @@ import contextlib
 import email.utils
 import functools
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from werkzeug.serving import BaseWSGIServer
 from ..server.acceptor import Acceptor
 from ..server.client import Client
 from ..server.handoff import Refusal, Upgrades
+from ..server.listener import Listener
 from ..server.transport import RECV_SIZE
 from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
@@ -50,14 +50,13 @@ WSGI = Callable[[dict[str, Any], Any], Any]
 
 
 class HttpServer(BaseWSGIServer):
-    """Serves one WSGI app on listening sockets that are bound already.
+    """Serves one WSGI app on sockets that listen already.
 
     Args:
-        listener: the main one; the server takes it over.
-        others: further listeners, for upgrades alone.
+        listeners: one at least; the server takes them over.
+        others: further ones, for upgrades alone, which ``listeners`` then do not take.
         app: the WSGI app.
         upgrades: takes upgraded connections, or refuses them; None if nobody does.
-        upgrade_port: the only local port on which upgrades are taken.
         workers: most requests that are handled at once.
         backlog: most requests that wait for a worker; more are answered 503.
         max_connections: most connections at once; more are answered 503.
@@ -68,31 +67,35 @@ class HttpServer(BaseWSGIServer):
 
     def __init__(
         self,
-        listener: socket.socket,
-        others: Sequence[socket.socket],
+        listeners: Sequence[Listener],
+        others: Sequence[Listener],
         app: WSGI,
         *,
         upgrades: Upgrades | None,
-        upgrade_port: int | None,
         workers: int,
         backlog: int,
         max_connections: int,
         limits: Limits,
     ) -> None:
-        host, port = listener.getsockname()[:2]
-        super().__init__(host, port, app, RequestHandler, fd=listener.fileno())
-        listener.close()  # Werkzeug works on a duplicate
-        self.socket.setblocking(False)
+        main = listeners[0]
+        # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
+        host = main.host or "unix://"
+        super().__init__(host, main.port, app, RequestHandler, fd=main.fileno())
+        self.socket.close()
+        self.socket = main.sock
         self.limits = limits
         self.draining = False
         self._upgrades = upgrades
-        self._upgrade_port = upgrade_port
-        self._only_upgrades = {sock.getsockname()[1] for sock in others}
+        self._takes_upgrades = frozenset(others or listeners)
+        self._only_upgrades = frozenset(others)
         self._date: tuple[int, str] = (0, "")
-        self._environ = common_environ(str(host))
+        self._environs = {
+            listener: common_environ(listener.host, listener.port)
+            for listener in (*listeners, *others)
+        }
         self._pool = WorkerPool("daebus-http", workers, backlog)
         self._acceptor = Acceptor(
-            [self.socket, *others],
+            [*listeners, *others],
             self,
             max_connections=max_connections,
             linger_timeout=limits.linger_timeout,
@@ -113,8 +116,7 @@ class HttpServer(BaseWSGIServer):
 
     def environ_of(self, client: Client) -> dict[str, Any]:
         """Return a new WSGI environment with what is known of the connection."""
-        environ = self._environ.copy()
-        environ["SERVER_PORT"] = str(client.port)
+        environ = self._environs[client.listener].copy()
         environ["REMOTE_ADDR"] = client.host
         if isinstance(client.address, tuple):
             environ["REMOTE_PORT"] = client.address[1]
@@ -122,7 +124,7 @@ class HttpServer(BaseWSGIServer):
 
     def only_upgrades(self, client: Client) -> bool:
         """Tell whether the client came to a port that speaks WebSocket alone."""
-        return client.port in self._only_upgrades
+        return client.listener in self._only_upgrades
 
     # --- what the acceptor asks; a worker between two requests too --------------
 
@@ -207,10 +209,9 @@ class HttpServer(BaseWSGIServer):
     def _start_upgrade(self, client: Client, request: Request) -> Refusal | None:
         if self._upgrades is None:
             return Refusal(501, "not_implemented", "there are no WebSockets on this server")
-        if client.port != self._upgrade_port:
-            return Refusal(
-                404, "not_found", f"WebSockets are on port {self._upgrade_port} of this server"
-            )
+        if client.listener not in self._takes_upgrades:
+            port = min(listener.port for listener in self._only_upgrades)
+            return Refusal(404, "not_found", f"WebSockets are on port {port} of this server")
         return self._upgrades.start(functools.partial(self._upgrade, client, request))
 
     def _upgrade(self, client: Client, request: Request) -> None:

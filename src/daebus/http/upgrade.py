@@ -25,5 +25,5 @@ def note_upgrade(client: Client, request: Request) -> Upgrade:
         headers=tuple(head.headers),
         early=client.state.reader.take_rest(),
         remote_address=client.host,
-        port=client.port,
+        port=client.listener.port,
     )

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 from .alarms import Alarms
 from .client import FLUSHING, LINGERING, READING, WORKING, Client, Flush, Intake
+from .listener import AF_UNIX, Listener
 from .poller import make_poller
 from .spare import SpareDescriptor
 from .transport import RECV_SIZE
@@ -50,7 +51,7 @@ class Acceptor:
     """One thread, the listeners, and every connection that needs no worker.
 
     Args:
-        listeners: non-blocking listening sockets; closed by ``stop``.
+        listeners: closed by ``stop``.
         intake: the protocol.
         max_connections: most connections at once; more are refused with an answer.
         linger_timeout: seconds in which a client that is sent away may still read why.
@@ -58,14 +59,13 @@ class Acceptor:
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[Listener],
         intake: Intake,
         *,
         max_connections: int,
         linger_timeout: float,
     ) -> None:
         self._listeners = {listener.fileno(): listener for listener in listeners}
-        self._ports = {listener: listener.getsockname()[1] for listener in listeners}
         self._intake = intake
         self._max_connections = max_connections
         self._linger_timeout = linger_timeout
@@ -202,8 +202,10 @@ class Acceptor:
     def forget(self) -> None:
         """Close a forked child's copies of everything."""
         self._lock = threading.Lock()  # whoever held it does not exist here
-        for sock in [*self._listeners.values(), *(c.sock for c in self._clients.values())]:
-            sock.close()
+        for listener in self._listeners.values():
+            listener.abandon()
+        for client in self._clients.values():
+            client.sock.close()
         self._poller.abandon()
         self._spare.close()
 
@@ -282,7 +284,7 @@ class Acceptor:
 
     # --- accepting --------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: Listener) -> None:
         for _ in range(_BURST):
             try:
                 sock, address = listener.accept()
@@ -295,12 +297,12 @@ class Acceptor:
                 continue  # this one went away before it was accepted
             try:
                 sock.setblocking(False)
-                if sock.family != getattr(socket, "AF_UNIX", None):
+                if sock.family != AF_UNIX:
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError:  # gone already
                 sock.close()
                 continue
-            self._admit(Client(sock, address, self._ports[listener]))
+            self._admit(Client(sock, address, listener))
 
     def _admit(self, client: Client) -> None:
         """Start to wait for a client; often its request is there already."""
@@ -340,7 +342,7 @@ class Acceptor:
             client.sock.send(self._intake.refused(text))
         self.linger(client)
 
-    def _accept_without_room(self, listener: socket.socket, exc: OSError) -> None:
+    def _accept_without_room(self, listener: Listener, exc: OSError) -> None:
         """Answer one client with the spare descriptor, or else pause."""
         now = time.monotonic()
         if now - self._warned > _QUIET:
@@ -358,7 +360,7 @@ class Acceptor:
             except OSError:
                 self._spare.regain()
             else:
-                self._last_refused = Client(sock, address, 0)
+                self._last_refused = Client(sock, address, listener)
                 self._refuse(self._last_refused, "the server is out of descriptors")
                 return
         for fd in self._listeners:

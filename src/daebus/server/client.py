@@ -6,6 +6,8 @@ import math
 import socket
 from typing import Any, Protocol
 
+from .listener import Listener
+
 __all__ = ["FLUSHING", "LINGERING", "READING", "WORKING", "Client", "Flush", "Intake"]
 
 # What a connection is doing: only the first is with a worker, the others are parked.
@@ -35,7 +37,7 @@ class Client:
         sock: the socket, non-blocking.
         fd: its descriptor.
         address: of the peer, as ``accept`` gave it.
-        port: local port number of the listener.
+        listener: where it came in.
         state: what the protocol keeps about the connection; closed with it.
         doing: one of the constants above.
         deadline: moment until which the acceptor waits for it; infinity if it does not.
@@ -54,16 +56,16 @@ class Client:
         "fd",
         "flush",
         "known",
-        "port",
+        "listener",
         "sock",
         "state",
     )
 
-    def __init__(self, sock: socket.socket, address: Any, port: int) -> None:
+    def __init__(self, sock: socket.socket, address: Any, listener: Listener) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.address = address
-        self.port = port
+        self.listener = listener
         self.state: Any = None
         self.doing = WORKING
         self.deadline = math.inf
@@ -74,8 +76,12 @@ class Client:
 
     @property
     def host(self) -> str:
-        """Host of the peer, an empty string where there is none."""
-        return str(self.address[0]) if isinstance(self.address, tuple) else ""
+        """Host of the peer, an empty string on a Unix socket."""
+        if not isinstance(self.address, tuple):
+            return ""
+        host = str(self.address[0])
+        # An IPv4 peer of a socket that takes IPv6 as well, as systemd opens them.
+        return host[7:] if host.startswith("::ffff:") and "." in host else host
 
 
 class Intake(Protocol):

@@ -26,8 +26,8 @@ class Upgrade:
         http_version: such as ``"1.1"``.
         headers: names in lower case, in order, duplicates kept.
         early: bytes that came behind the request head in the same read.
-        remote_address: host of the peer.
-        port: local port number; tells apart several listeners of one app.
+        remote_address: host of the peer, an empty string on a Unix socket.
+        port: local port number, 0 on a Unix socket.
     """
 
     sock: socket.socket

@@ -143,7 +143,7 @@ class DaebusWebSocket(Decorators, Addressing, Membership, Directory):
 
     @property
     def port(self) -> int | None:
-        """The port that clients connect to; the real one once the app runs."""
+        """The port that clients connect to; the real one once the app runs, 0 for none."""
         return self._port if self._port is not None else self._configured_port
 
     # --- for the app ------------------------------------------------------------

@@ -39,7 +39,7 @@ class Connection(ReadingHalf):
     Attributes:
         client_id: unique and unguessable.
         path: of the upgrade request, without the query.
-        remote_address: host of the peer.
+        remote_address: host of the peer, an empty string on a Unix socket.
         subprotocol: the negotiated one, or None.
         connected_at: a moment of ``time.monotonic()``.
     """

@@ -204,7 +204,8 @@ class Hub:
             stopping = self._stopping
         if stopping:  # admitted just before the stop, which did not see it
             connection.shut(1001, "", "shutdown")
-        logger.info("client %s connected from %s", connection.client_id, connection.remote_address)
+        peer = connection.remote_address or "a Unix socket"
+        logger.info("client %s connected from %s", connection.client_id, peer)
         connection.hook = "on_connect"
         self._call_hooks("on_connect", self._settings.on_connect, connection.client_id, None)
         connection.hook = None

@@ -1,0 +1,56 @@
+"""A folder of files, with ETags and ranges by Werkzeug."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from werkzeug.utils import send_from_directory
+from werkzeug.wrappers import Response
+
+__all__ = ["StaticFolder"]
+
+_ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})", re.IGNORECASE)
+
+
+class StaticFolder:
+    """Files that are served where no route matches.
+
+    Args:
+        folder: none above it is ever served.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = str(Path(folder).resolve())
+
+    def find(self, path: str, environ: dict[str, Any]) -> Response:
+        """Return the answer for a file, or a part of it, or that it has not changed.
+
+        Args:
+            path: of the request, decoded; with a slash at its end it is the folder's
+                ``index.html``.
+            environ: of a GET or HEAD.
+
+        Raises:
+            werkzeug.exceptions.NotFound: there is no such file here.
+            werkzeug.exceptions.RequestedRangeNotSatisfiable: the file is shorter.
+        """
+        path = path.lstrip("/")
+        if not path or path.endswith("/"):
+            path += "index.html"
+        wanted = environ.get("HTTP_RANGE")
+        if not wanted:
+            return send_from_directory(self._folder, path, environ)
+        whole = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
+        # Werkzeug answers 416 to several ranges and to what it cannot read. Whoever sends
+        # that takes the whole file too (RFC 9110 section 14.2), and HEAD knows no ranges.
+        if environ["REQUEST_METHOD"] != "GET" or not _ONE_RANGE.fullmatch(wanted):
+            return send_from_directory(self._folder, path, whole)
+        # It also sends a part of what the client has; that is 304 (section 13.2.2).
+        if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MODIFIED_SINCE" in environ:
+            unchanged = send_from_directory(self._folder, path, whole)
+            if unchanged.status_code == 304:
+                return unchanged
+            unchanged.close()
+        return send_from_directory(self._folder, path, environ)

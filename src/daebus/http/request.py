@@ -1,0 +1,83 @@
+"""What a view is given: Werkzeug's request, with bounds for forms and uploads."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from typing import IO, Any, cast
+
+from werkzeug.exceptions import BadRequest
+from werkzeug.formparser import FormDataParser
+from werkzeug.wrappers import Request as WerkzeugRequest
+
+__all__ = ["Request"]
+
+# Bounds that Werkzeug needs for forms: memory for fields that are no files, and parts.
+MAX_FORM_MEMORY = 1 << 20
+MAX_FORM_PARTS = 1000
+
+# Bytes of an uploaded file that stay in memory; the whole of a larger one goes to a file
+# without a name. A descriptor each: 32 of them fit into a body of 16 MiB.
+MAX_MEMORY_FILE = 512 << 10
+
+
+class FormParser(FormDataParser):
+    """Werkzeug's, for which a form that breaks off would be one without any fields."""
+
+    def parse(self, *args: Any, **options: Any) -> Any:
+        """Return stream, fields and files.
+
+        Raises:
+            werkzeug.exceptions.BadRequest: the form is malformed; answered 400.
+        """
+        try:
+            return super().parse(*args, **options)
+        except ValueError:
+            raise BadRequest("the form is malformed") from None
+
+
+class Request(WerkzeugRequest):
+    """An HTTP request: Werkzeug's, and ``payload``.
+
+    Attributes:
+        uploads: the files of a form that has been read; ``close`` closes them.
+    """
+
+    max_form_memory_size = MAX_FORM_MEMORY
+    max_form_parts = MAX_FORM_PARTS
+    form_data_parser_class = FormParser
+    uploads: tuple[IO[bytes], ...] = ()
+
+    @property
+    def payload(self) -> Any:
+        """What the client sent: the JSON body, else the form, else the query, as plain data.
+
+        Raises:
+            werkzeug.exceptions.BadRequest: the body claims to be JSON and is not; answered 400.
+        """
+        if self.is_json:
+            try:
+                return json.loads(self.get_data())
+            except (ValueError, RecursionError):
+                raise BadRequest("the body is not JSON") from None
+        if self.form:
+            return self.form.to_dict()
+        return self.args.to_dict()
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """Return Werkzeug's parser, with our files behind the uploads."""
+        parser = super().make_form_data_parser()
+        parser.stream_factory = self._new_upload
+        parser.silent = False
+        return parser
+
+    def close(self) -> None:
+        """Close the uploads, those of a form that was refused half-way too."""
+        for upload in self.uploads:
+            upload.close()
+
+    def _new_upload(self, *args: object, **options: object) -> IO[bytes]:
+        file = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_FILE)  # noqa: SIM115  # close()
+        upload = cast(IO[bytes], file)
+        self.uploads = (*self.uploads, upload)
+        return upload

@@ -1,0 +1,87 @@
+"""What a view or hook returned, or what was raised instead, as a response."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any, cast
+
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response
+
+from .wire import status_code_name
+
+__all__ = ["exception_response", "json_error", "keep_headers", "to_response"]
+
+# What belongs to a status, whoever writes the text.
+_KEPT = ("Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
+
+
+def to_response(result: Any, status: Any = 200) -> Response:
+    """Turn what a view returned into a response.
+
+    Args:
+        result: a body, ``(body, status)``, ``(body, status, headers)`` or a response.
+        status: where the result names none.
+
+    Raises:
+        TypeError: it is nothing that can be sent.
+    """
+    headers: Any = None
+    empty = False
+    if isinstance(result, tuple):
+        if len(result) == 2:
+            result, status = result
+        elif len(result) == 3:
+            result, status, headers = result
+        else:
+            raise TypeError("a view returns a body, (body, status) or (body, status, headers)")
+        empty = result is None and status != 200
+    if isinstance(result, Response):
+        return result
+    if isinstance(result, dict | list):
+        kind, result = "application/json", json.dumps(result, allow_nan=False)
+    elif isinstance(result, str):
+        kind = "text/html; charset=utf-8"
+    elif isinstance(result, bytes):
+        kind = "application/octet-stream"
+    elif inspect.isgenerator(result):
+        kind = "text/plain; charset=utf-8"
+    elif empty:
+        kind, result = "text/html; charset=utf-8", b""
+    else:
+        raise TypeError(
+            f"a view returns dict, list, str, bytes, a generator, a tuple with a status, or a "
+            f"Response; not {type(result).__name__}"
+        )
+    response = Response(result, status, headers, content_type=kind if headers is None else None)
+    if headers is not None and "content-type" not in Headers(headers):
+        response.headers["Content-Type"] = kind
+    return response
+
+
+def exception_response(exc: HTTPException) -> Response:
+    """Return the answer that an exception of Werkzeug stands for; an error is JSON."""
+    if exc.response is not None:
+        return cast(Response, exc.response)  # the view's own: abort(response)
+    own = exc.get_response()
+    if own.status_code < 400:  # a redirect
+        return own
+    response = json_error(own.status_code, exc.description or exc.name)
+    keep_headers(response, exc)
+    return response
+
+
+def keep_headers(response: Response, exc: HTTPException) -> None:
+    """Add the headers that belong to the status of an exception, such as ``Allow``."""
+    own = exc.get_response()
+    for name in _KEPT:
+        if name in own.headers:
+            response.headers.setdefault(name, own.headers[name])
+
+
+def json_error(status: int, text: str, code: str = "") -> Response:
+    """Return an error in the shape that all errors have."""
+    body = json.dumps({"error": text, "code": code or status_code_name(status)})
+    return Response(body, status, mimetype="application/json")
