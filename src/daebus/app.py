@@ -13,26 +13,20 @@ Rules of this module:
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import signal
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, TextIO, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
 
+from . import fork, signals
+from .building import Building
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
-from .http.component import View as _View
 from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
-from .websocket.component import DaebusWebSocket
-from .websocket.decorators import SocketHandler as _SocketHandler
 
 if TYPE_CHECKING:
     from .testing import AppClient
@@ -43,12 +37,8 @@ logger = logging.getLogger("daebus")
 
 NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopping", "stopped"
 
-# The main thread wakes this often while it waits: a signal that the kernel gave to
-# another thread is then handled, which an endless wait would miss.
-_SIGNAL_POLL = 0.25
 
-
-class Daebus:
+class Daebus(Building):
     """An HTTP and WebSocket server inside a synchronous program.
 
     Args:
@@ -57,10 +47,8 @@ class Daebus:
     """
 
     def __init__(self, name: str, *, debug: bool = False) -> None:
+        super().__init__(debug=debug)
         self.name = name
-        self.debug = debug
-        self._http: DaebusHttp | None = None
-        self._websocket: DaebusWebSocket | None = None
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._state = NEW  # guarded by: _lock
@@ -75,90 +63,9 @@ class Daebus:
     def __repr__(self) -> str:
         return f"<Daebus {self.name!r} {self._state}>"
 
-    # --- building ---------------------------------------------------------------
-
-    @overload
-    def attach(self, component: DaebusHttp) -> DaebusHttp: ...
-
-    @overload
-    def attach(self, component: DaebusWebSocket) -> DaebusWebSocket: ...
-
-    def attach(self, component: DaebusHttp | DaebusWebSocket) -> DaebusHttp | DaebusWebSocket:
-        """Add a component: ``DaebusHttp`` first, then ``DaebusWebSocket``.
-
-        Returns:
-            The component.
-
-        Raises:
-            AttachError: the order is wrong, there is one already, or the app runs.
-            TypeError: it is no component.
-        """
+    def _check_at_rest(self) -> None:
         if self._state not in (NEW, STOPPED):
             raise AttachError(f"the app is {self._state}; attach components before app.start()")
-        if isinstance(component, DaebusHttp):
-            if self._http is not None:
-                raise AttachError("a DaebusHttp is attached already; an app has one")
-            self._http = component
-        elif isinstance(component, DaebusWebSocket):
-            if self._http is None:
-                raise AttachError(
-                    "DaebusWebSocket needs an HTTP component; attach DaebusHttp first: "
-                    "app.attach(DaebusHttp(port=8080))"
-                )
-            if self._websocket is not None:
-                raise AttachError("a DaebusWebSocket is attached already; an app has one")
-            self._websocket = component
-        else:
-            raise TypeError(
-                f"{component!r} is no component; attach DaebusHttp() or DaebusWebSocket()"
-            )
-        component.attached(self, debug=self.debug)
-        return component
-
-    @property
-    def http(self) -> DaebusHttp:
-        """The HTTP component.
-
-        Raises:
-            AttachError: none is attached.
-        """
-        if self._http is None:
-            raise AttachError("no HTTP component; write app.attach(DaebusHttp(port=8080)) first")
-        return self._http
-
-    @property
-    def websocket(self) -> DaebusWebSocket:
-        """The WebSocket component.
-
-        Raises:
-            AttachError: none is attached.
-        """
-        if self._websocket is None:
-            raise AttachError("no WebSocket component; write app.attach(DaebusWebSocket()) first")
-        return self._websocket
-
-    def socket(
-        self, message_type: str, *, background: bool = False
-    ) -> Callable[[_SocketHandler], _SocketHandler]:
-        """Decorate the handler of a message type, sync or async.
-
-        It gets a ``WebSocketRequest``; what it returns, unless None, is sent to the
-        client with type ``response``. For the options see ``DaebusWebSocket.socket``.
-
-        Raises:
-            AttachError: no WebSocket component is attached.
-            DuplicateHandlerError: the type has a handler already.
-        """
-        return self.websocket.socket(message_type, background=background)
-
-    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:
-        """Decorate the view of a path; see ``DaebusHttp.route``.
-
-        Raises:
-            AttachError: no HTTP component is attached.
-            DuplicateHandlerError: the path has a view for that method already.
-        """
-        return self.http.route(path, methods)
 
     # --- lifecycle --------------------------------------------------------------
 
@@ -223,7 +130,7 @@ class Daebus:
         self._started = time.monotonic()
         self._stopped.clear()
         minder.start()
-        _running_apps.add(self)
+        fork.remember(self)
         http.accept()
         with self._changed:  # a stop that a first client's handler asked for waits for this
             self._state = RUNNING
@@ -313,7 +220,7 @@ class Daebus:
             )
         else:
             logger.info("%s stopped", self.name)
-        _running_apps.discard(self)
+        fork.forget(self)
         with self._lock:
             self._state = STOPPED
         self._stopped.set()
@@ -330,7 +237,7 @@ class Daebus:
         """
         if timeout is not None:
             return self._stopped.wait(timeout)
-        while not self._stopped.wait(_SIGNAL_POLL):
+        while not self._stopped.wait(signals.SIGNAL_POLL):
             pass
         return True
 
@@ -356,43 +263,7 @@ class Daebus:
         Args:
             timeout: seconds for the stop.
         """
-        # No Event: setting one in a signal handler can deadlock with its own waiter.
-        signals: list[int] = []
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            signals.append(number)
-            if len(signals) > 1:
-                raise SystemExit(128 + number)
-
-        def on_dump(number: int, frame: FrameType | None) -> None:
-            # Nobody may be reading: a question about the program must not end it.
-            with contextlib.suppress(OSError, ValueError, RuntimeError):
-                self.dump()
-
-        previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                previous[number] = signal.signal(number, on_signal)
-            if hasattr(signal, "SIGUSR1"):
-                previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_dump)
-        try:
-            if not self.running:
-                self.start()
-            while not signals and not self._stopped.wait(_SIGNAL_POLL):
-                pass
-            self._stop_interruptibly(timeout)
-        finally:
-            for restored, handler in previous.items():
-                signal.signal(restored, signal.SIG_DFL if handler is None else handler)
-
-    def _stop_interruptibly(self, timeout: float) -> None:
-        """Stop from the main thread so that a second signal is seen at once."""
-        stopper = threading.Thread(
-            target=self.stop, args=(timeout,), name="daebus-stop", daemon=True
-        )
-        stopper.start()
-        while stopper.is_alive():
-            stopper.join(_SIGNAL_POLL)
+        signals.run(self, timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return what the app does, in numbers.
@@ -435,7 +306,8 @@ class Daebus:
 
         return AppClient(self, path, **options)
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
+        """Mark this copy as dead: its threads exist in the parent alone."""
         self._lock = threading.Lock()  # whoever held it does not exist here
         self._changed = threading.Condition(self._lock)
         self._state = STOPPED
@@ -445,16 +317,3 @@ class Daebus:
         for component in (self._http, self._websocket):
             if component is not None:
                 component.forget()
-
-
-_running_apps: weakref.WeakSet[Daebus] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for app in list(_running_apps):
-        app._after_fork()
-    _running_apps.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -20,6 +20,7 @@ TEXT = PATH.read_text()
 # Public by name only: what the app asks of its components.
 INTERNAL = {
     "accept",
+    "after_fork",
     "attached",
     "begin_stop",
     "configured_port",
