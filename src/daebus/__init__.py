@@ -16,6 +16,7 @@ from .errors import (
 )
 from .http.component import DaebusHttp
 from .http.request import Request
+from .task import Running
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection
 from .websocket.delivered import Delivered
@@ -40,6 +41,7 @@ __all__ = [
     "NoClientError",
     "Request",
     "RoomLimitError",
+    "Running",
     "SlowConsumerInfo",
     "SlowHandlerInfo",
     "StateError",

@@ -132,17 +132,21 @@ class Daebus(Building):
         minder.start()
         fork.remember(self)
         http.accept()
+        self._tasks.start(loop)
         with self._changed:  # a stop that a first client's handler asked for waits for this
             self._state = RUNNING
             self._changed.notify_all()
+        self._tasks.release()
 
     def _abandon(self, minder: Minder | None) -> None:
         """Release what a failed start had taken."""
         now = time.monotonic()
+        self._tasks.begin_stop()
         for component in (self._http, self._websocket):
             if component is not None:
                 component.begin_stop()
                 component.finish_stop(now)
+        self._tasks.finish_stop(now)
         if minder is not None:
             minder.stop()
         with self._changed:
@@ -197,14 +201,16 @@ class Daebus(Building):
         assert self._http is not None
         assert self._minder is not None
         assert self._loop is not None
+        self._tasks.begin_stop()
         self._http.begin_stop()
         if self._websocket is not None:
             self._websocket.begin_stop()
         # A handler that would not end must not leave the others without any time.
         slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
         if self._websocket is not None:
-            left += self._websocket.finish_stop(deadline - 3 * slack)
-        left += self._http.finish_stop(deadline - 2 * slack)
+            left += self._websocket.finish_stop(deadline - 4 * slack)
+        left += self._http.finish_stop(deadline - 3 * slack)
+        left += self._tasks.finish_stop(deadline - 2 * slack)
         left += self._loop.stop(deadline - slack)
         self._minder.stop()
         if threading.current_thread() is not self._minder.thread:
@@ -268,8 +274,9 @@ class Daebus(Building):
     def stats(self) -> dict[str, Any]:
         """Return what the app does, in numbers.
 
-        Keys: ``name``, ``state``, ``seconds`` since the start, ``threads`` (by role) and,
-        where one is attached, ``websocket`` (see ``DaebusWebSocket.stats``).
+        Keys: ``name``, ``state``, ``seconds`` since the start, ``threads`` (by role),
+        ``tasks`` (counts of background functions and threads) and, where one is attached,
+        ``websocket`` (see ``DaebusWebSocket.stats``).
 
         Threads:
             Any; cheap enough to be asked every second.
@@ -279,6 +286,7 @@ class Daebus(Building):
             "state": self._state,
             "seconds": 0.0 if self._stopped.is_set() else time.monotonic() - self._started,
             "threads": threads_by_role(),
+            "tasks": self._tasks.stats(),
         }
         if self._websocket is not None:
             stats["websocket"] = self._websocket.stats()
@@ -295,7 +303,7 @@ class Daebus(Building):
         hub = None if self._websocket is None else self._websocket.hub
         target = sys.stderr if file is None else file
         if target is not None:  # a program without a console has no standard error
-            print(describe(repr(self), hub), file=target, flush=True)
+            print(describe(repr(self), self._tasks.describe(), hub), file=target, flush=True)
 
     def test_client(self, path: str = "/", **options: Any) -> AppClient:
         """Return a client for tests; see ``daebus.testing``.
@@ -314,6 +322,7 @@ class Daebus(Building):
         self.forked = True
         self._stopped = threading.Event()
         self._stopped.set()
+        self._tasks.forget()
         for component in (self._http, self._websocket):
             if component is not None:
                 component.forget()

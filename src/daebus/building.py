@@ -1,14 +1,17 @@
-"""The part of ``Daebus`` that puts an app together: components, handlers, views."""
+"""The part of ``Daebus`` that puts an app together: components, handlers, views, tasks."""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from .errors import AttachError
 from .http.component import DaebusHttp
 from .http.component import View as _View
+from .task import Running
+from .tasks import Tasks
 from .websocket.component import DaebusWebSocket
 from .websocket.decorators import SocketHandler as _SocketHandler
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from .app import Daebus
 
 __all__ = ["Building"]
+
+_Background = TypeVar("_Background", bound=Callable[[], Any])
+_Thread = TypeVar("_Thread", bound=Callable[[Running], Any])
 
 
 class Building(ABC):
@@ -29,6 +35,7 @@ class Building(ABC):
         self.debug = debug
         self._http: DaebusHttp | None = None
         self._websocket: DaebusWebSocket | None = None
+        self._tasks = Tasks()
 
     @abstractmethod
     def _check_at_rest(self) -> None:
@@ -115,3 +122,85 @@ class Building(ABC):
             DuplicateHandlerError: the path has a view for that method already.
         """
         return self.http.route(path, methods)
+
+    def background(self, name: str, interval: float) -> Callable[[_Background], _Background]:
+        """Decorate a function that is called every ``interval`` seconds while the app runs.
+
+        It runs in a thread of its own, ``daebus-background-NAME``; if it is async, on the
+        loop. The first call comes one interval after the start. Calls keep to their
+        moments and never overlap: those that a long call has missed are left out. What it
+        raises is logged, and the next call comes. ``send`` has no client in there.
+
+        Args:
+            name: for logs, ``stats`` and ``dump``.
+            interval: seconds.
+
+        Raises:
+            ValueError: the interval is no time that one can wait.
+            TypeError: the function needs arguments.
+            DuplicateHandlerError: a background function has that name already.
+        """
+        if not 0 < interval <= threading.TIMEOUT_MAX:
+            raise ValueError(
+                f"interval is a number of seconds above 0, not {interval!r}; write "
+                f"@app.background({name!r}, 1.0)"
+            )
+
+        def register(function: _Background) -> _Background:
+            self._tasks.add("background", name, function, interval=interval)
+            return function
+
+        return register
+
+    def thread(self, name: str, auto_start: bool = True) -> Callable[[_Thread], _Thread]:
+        """Decorate a function that has a thread of its own while the app runs.
+
+        It gets ``running``: ``running()`` is True until the app stops, and
+        ``running.wait(seconds)`` is a sleep that ends early then and returns the same. If
+        it raises it is called again, a second later at first and 30 at most; if it
+        returns it is done. An async one runs on the loop and is cancelled at the stop.
+
+        Args:
+            name: of the thread, ``daebus-thread-NAME``.
+            auto_start: False waits for ``start_thread``.
+
+        Raises:
+            TypeError: the function does not take one argument.
+            DuplicateHandlerError: a thread has that name already.
+        """
+
+        def register(function: _Thread) -> _Thread:
+            self._tasks.add("thread", name, function, auto_start=auto_start)
+            return function
+
+        return register
+
+    def start_thread(self, name: str) -> bool:
+        """Start a function of ``thread`` that does not run: it returned, or never began.
+
+        Returns:
+            False if it runs.
+
+        Raises:
+            LookupError: no thread has that name.
+            StateError: the app does not run.
+        """
+        return self._tasks.start_one(name)
+
+    def stop_thread(self, name: str, timeout: float = 5.0) -> bool:
+        """Have ``running()`` of a function of ``thread`` become False, and wait for its end.
+
+        Args:
+            name: as it was registered.
+            timeout: seconds.
+
+        Returns:
+            True if it has ended; False if it did not run, or would not end in time.
+
+        Raises:
+            LookupError: no thread has that name.
+
+        Threads:
+            Any; the thread itself is not waited for.
+        """
+        return self._tasks.stop_one(name, timeout)

@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterable
 
 from .websocket.hub import Hub
 from .websocket.watch import stack_of
@@ -26,9 +27,9 @@ def threads_by_role() -> dict[str, int]:
     return {role: count for role, count in sorted(roles.items()) if count}
 
 
-def describe(title: str, hub: Hub | None) -> str:
-    """Return every thread with its stack, and every connection with its queue, as text."""
-    lines = [title, ""]
+def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:
+    """Return threads with their stacks, tasks, and connections with their queues, as text."""
+    lines = [title, "", *tasks, ""]
     if hub is not None:
         connections = hub.registry.snapshot()
         lines.append(f"{len(connections)} connections:")

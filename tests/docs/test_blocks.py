@@ -338,6 +338,8 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings) -> None:
             assert watcher.receive("reading")["data"] == 1
             warnings.wait_for(r"^watch has run for 1 s at\n(.*\n)+.*req\.cancelled\.wait")
         assert re.fullmatch(r"guest 3 left after \d s: client", ada.receive("broadcast")["data"])
+        assert 20 <= bob.receive("measured")["data"] <= 21
+        assert bob.receive("clock")["data"] == 1
         names["publish"](22.5)
         assert bob.receive("temperature")["data"] == {"celsius": 22.5}
     with app, client_that_does_not_read(app):

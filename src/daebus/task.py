@@ -1,0 +1,241 @@
+"""One function that runs beside the server, and its thread from a start to a stop.
+
+Rules of this module:
+
+1. What the function raises is logged and never the end of its thread.
+2. Calls of one task never overlap, not even where the last start left a thread behind
+   that would not end.
+3. Async functions run on the app's loop, while the task's thread waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import inspect
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from .errors import StateError
+from .server.loop import LoopThread
+
+__all__ = ["Kind", "Life", "Running", "Task"]
+
+logger = logging.getLogger("daebus")
+
+Kind = Literal["background", "thread"]
+
+# What a thread is called before its task's name.
+_THREADS: dict[Kind, str] = {"background": "daebus-background-", "thread": "daebus-thread-"}
+
+# Seconds before a thread that raised is started again, doubled each time up to the
+# second: what fails at once must not fill the log, what is back must not wait long.
+FIRST_PAUSE = 1.0
+MAX_PAUSE = 30.0
+
+# Seconds between two looks at a thread of the last start that would not end.
+PREDECESSOR_POLL = 0.1
+
+
+class Running:
+    """What the function of ``@app.thread`` is given: tells whether to go on.
+
+    ::
+
+        while running.wait(1.0):
+            ...
+    """
+
+    __slots__ = ("_loop", "_stop")
+
+    def __init__(self, stop: threading.Event, loop: LoopThread) -> None:
+        self._stop = stop
+        self._loop = loop
+
+    def __call__(self) -> bool:
+        """Return True until the app or the thread is to stop.
+
+        Threads:
+            Any.
+        """
+        return not self._stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not beyond the stop.
+
+        Returns:
+            True if the time has passed, False as soon as the function should return.
+
+        Raises:
+            StateError: in an async function, whose sleep is ``asyncio.sleep``.
+
+        Threads:
+            Any but the loop's.
+        """
+        if self._loop.is_current():
+            raise StateError(
+                "running.wait() would hold up every async function; write "
+                "await asyncio.sleep(seconds), which ends at the stop as well"
+            )
+        return not self._stop.wait(seconds)
+
+
+def steps_to_next(late: float, interval: float) -> int:
+    """Return how many intervals after the last due moment the next call is due.
+
+    Calls keep to the moments that the start has set, so that they do not drift; a call
+    that took longer than an interval skips those that passed meanwhile.
+
+    Args:
+        late: seconds since the last call was due.
+        interval: seconds.
+    """
+    return max(1, math.ceil(late / interval))
+
+
+class Life:
+    """One thread of a task, from a start to a stop.
+
+    Args:
+        task: what to call.
+        loop: for an async function.
+        gate: nothing is called before it is set.
+    """
+
+    def __init__(self, task: Task, loop: LoopThread, gate: threading.Event) -> None:
+        self.thread = threading.Thread(
+            target=self._run, name=_THREADS[task.kind] + task.name, daemon=True
+        )
+        self._task = task
+        self._loop = loop
+        self._gate = gate
+        # Of earlier starts, in calls that would not end.
+        self._previous = [] if task.life is None else task.life.threads()
+        self._stop = threading.Event()
+        self._async: asyncio.Task[Any] | None = None  # of an async function that runs
+
+    def threads(self) -> list[threading.Thread]:
+        """Return its thread and those of earlier starts, as far as they are alive."""
+        return [thread for thread in (*self._previous, self.thread) if thread.is_alive()]
+
+    def stop(self) -> None:
+        """Tell the function to end, an async one by cancelling it. Does not wait."""
+        self._stop.set()
+        task = self._async
+        if task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def _run(self) -> None:
+        self._gate.wait()
+        if not self._alone():
+            return
+        if self._task.interval is None:
+            self._run_again_and_again()
+        else:
+            self._run_every(self._task.interval)
+
+    def _alone(self) -> bool:
+        """Wait for the threads of earlier starts; False if the stop comes first."""
+        if any(thread.is_alive() for thread in self._previous):
+            logger.warning("%s waits for its last call, before the stop, to end", self._task)
+        for thread in self._previous:
+            while thread.is_alive() and not self._stop.is_set():
+                thread.join(PREDECESSOR_POLL)
+        return not self._stop.is_set()
+
+    def _run_every(self, interval: float) -> None:
+        due = time.monotonic() + interval
+        while not self._stop.wait(due - time.monotonic()):
+            self._call()
+            steps = steps_to_next(time.monotonic() - due, interval)
+            self._task.missed += steps - 1
+            due += steps * interval
+
+    def _run_again_and_again(self) -> None:
+        running = Running(self._stop, self._loop)
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            if self._call(running):
+                return
+            if time.monotonic() - began > MAX_PAUSE:
+                pause = FIRST_PAUSE
+            if self._stop.wait(pause):
+                return
+            pause = min(2 * pause, MAX_PAUSE)
+
+    def _call(self, *arguments: Running) -> bool:
+        """Call the function once; False if it raised."""
+        task = self._task
+        task.calls += 1
+        task.began = time.monotonic()
+        try:
+            result = task.function(*arguments)
+            if inspect.iscoroutine(result):
+                self._loop.submit(self._await(result)).result()
+        except BaseException as exc:  # a SystemExit must not end the thread silently
+            cancelled = isinstance(exc, concurrent.futures.CancelledError | asyncio.CancelledError)
+            if not (cancelled and self._stop.is_set()):
+                task.errors += 1
+                logger.exception("%s failed", task)
+            return False
+        finally:
+            task.began = None
+        return True
+
+    async def _await(self, awaitable: Any) -> None:
+        # Stored before the look: a stop sets its event first and looks here second, so
+        # one of both sees the other.
+        self._async = asyncio.current_task()
+        try:
+            if self._stop.is_set():
+                awaitable.close()
+            else:
+                await awaitable
+        finally:
+            self._async = None
+
+
+class Task:
+    """A function, its counts, and its thread of the moment.
+
+    Attributes:
+        interval: seconds; None for a function that runs all the time.
+        missed: calls that were not made because the one before took too long.
+        began: when the call of the moment began, of ``time.monotonic()``; else None.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        function: Callable[..., Any],
+        interval: float | None,
+        auto_start: bool,
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.function = function
+        self.interval = interval
+        self.auto_start = auto_start
+        self.life: Life | None = None  # set under Tasks._lock
+        # Only its thread counts.
+        self.calls = 0
+        self.errors = 0
+        self.missed = 0
+        self.began: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether it has a thread."""
+        life = self.life
+        return life is not None and life.thread.is_alive()

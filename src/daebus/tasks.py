@@ -1,0 +1,196 @@
+"""The functions that run beside the server: every so many seconds, or all the time."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .errors import DuplicateHandlerError, StateError
+from .server.loop import LoopThread
+from .server.workers import join_all
+from .task import Kind, Life, Task
+
+__all__ = ["Tasks"]
+
+# What the functions are called with.
+_ARGUMENTS: dict[Kind, tuple[str, ...]] = {"background": (), "thread": ("running",)}
+
+
+class Tasks:
+    """The tasks of an app."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._tasks: dict[tuple[Kind, str], Task] = {}  # guarded by: _lock
+        self._loop: LoopThread | None = None  # guarded by: _lock; None: the app does not run
+        self._gate = threading.Event()  # guarded by: _lock; of this start
+
+    def add(
+        self,
+        kind: Kind,
+        name: str,
+        function: Callable[..., Any],
+        *,
+        interval: float | None = None,
+        auto_start: bool = True,
+    ) -> None:
+        """Register a function; while the app runs it starts at once.
+
+        Raises:
+            TypeError: the name is no string, or the function cannot be called so.
+            DuplicateHandlerError: the name is taken.
+            RuntimeError: no thread can be started.
+        """
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a {kind} has a name, not {name!r}; write @app.{kind}('my_name', ...)")
+        _check_arguments(kind, name, function)
+        with self._lock:
+            known = self._tasks.get((kind, name))
+            if known is not None:
+                raise DuplicateHandlerError(
+                    f"{kind} {name!r} has a function already: {_name(known.function)}; "
+                    f"use another name for {_name(function)}"
+                )
+            task = Task(kind, name, function, interval, auto_start)
+            if auto_start and self._loop is not None:
+                self._start_locked(task, self._loop)
+            self._tasks[kind, name] = task
+
+    def start(self, loop: LoopThread) -> None:
+        """Make the threads; no function is called before ``release``.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        with self._lock:
+            self._loop = loop
+            self._gate = threading.Event()
+            for task in self._tasks.values():
+                if task.auto_start:
+                    self._start_locked(task, loop)
+
+    def release(self) -> None:
+        """Let the functions begin: the app runs."""
+        self._gate.set()
+
+    def begin_stop(self) -> None:
+        """Tell all functions to end, without waiting for any."""
+        with self._lock:
+            self._loop = None
+            for task in self._tasks.values():
+                if task.life is not None:
+                    task.life.stop()
+            self._gate.set()
+
+    def finish_stop(self, deadline: float) -> list[threading.Thread]:
+        """Wait for the threads; return those that would not end."""
+        with self._lock:
+            lives = [task.life for task in self._tasks.values() if task.life is not None]
+        return join_all([thread for life in lives for thread in life.threads()], deadline)
+
+    def start_one(self, name: str) -> bool:
+        """Start the thread of that name; False if it runs.
+
+        Raises:
+            LookupError: there is none of that name.
+            StateError: the app does not run.
+            RuntimeError: no thread can be started.
+        """
+        with self._lock:
+            task = self._thread_locked(name)
+            if self._loop is None:
+                raise StateError("the app does not run; start it first: app.start()")
+            if task.alive:
+                return False
+            self._start_locked(task, self._loop)
+            return True
+
+    def stop_one(self, name: str, timeout: float) -> bool:
+        """End the thread of that name; True if it has ended, False if it did not run.
+
+        Raises:
+            LookupError: there is none of that name.
+        """
+        with self._lock:
+            task = self._thread_locked(name)
+            life = task.life
+            if life is None or not life.thread.is_alive():
+                return False
+            life.stop()
+        if life.thread is not threading.current_thread():
+            life.thread.join(timeout)
+        return not life.thread.is_alive()
+
+    def _thread_locked(self, name: str) -> Task:
+        task = self._tasks.get(("thread", name))
+        if task is None:
+            known = ", ".join(repr(name) for kind, name in self._tasks if kind == "thread")
+            raise LookupError(f"there is no thread {name!r}; known are: {known or 'none'}")
+        return task
+
+    def _start_locked(self, task: Task, loop: LoopThread) -> None:
+        life = Life(task, loop, self._gate)
+        life.thread.start()
+        task.life = life
+
+    def forget(self) -> None:
+        """Drop the threads in a forked child: they do not exist here."""
+        self._lock = threading.Lock()  # whoever held it does not exist here
+        self._loop = None
+        for task in self._tasks.values():
+            task.life = None
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        """Return the counts by kind and name."""
+        with self._lock:
+            tasks = list(self._tasks.values())
+        stats: dict[str, dict[str, Any]] = {"background": {}, "thread": {}}
+        for task in tasks:
+            stats[task.kind][task.name] = {
+                "alive": task.alive,
+                "calls": task.calls,
+                "errors": task.errors,
+            }
+            if task.interval is not None:
+                stats[task.kind][task.name]["missed"] = task.missed
+        return stats
+
+    def describe(self) -> list[str]:
+        """Return a line of text for each task."""
+        with self._lock:
+            tasks = list(self._tasks.values())
+        now = time.monotonic()
+        lines = []
+        for task in tasks:
+            began = task.began
+            lines.append(
+                f"{task}, {'alive' if task.alive else 'not alive'}, {task.calls} calls, "
+                f"{task.errors} failed, "
+                + ("-" if began is None else f"running for {now - began:.1f} s")
+            )
+        return lines
+
+
+def _check_arguments(kind: Kind, name: str, function: Callable[..., Any]) -> None:
+    """Raise ``TypeError`` for a function that cannot be called the way it will be."""
+    arguments = _ARGUMENTS[kind]
+    if not callable(function):
+        raise TypeError(f"the function of {kind} {name!r} cannot be called: {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a function in C that does not tell
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(
+            f"the function of {kind} {name!r} takes {' and '.join(arguments) or 'no arguments'}; "
+            f"write def {_name(function)}({', '.join(arguments)})"
+        ) from None
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))

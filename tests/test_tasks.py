@@ -1,0 +1,452 @@
+"""``@app.background`` and ``@app.thread``: when they run, what they survive, how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import queue
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from daebus import Daebus, DuplicateHandlerError, NoClientError, Running, StateError, task
+from tests.conftest import eventually
+
+
+def threads_named(name: str) -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == name]
+
+
+# --- background ---------------------------------------------------------------------
+
+
+def test_background_is_called_again_and_again_after_one_interval(app: Daebus) -> None:
+    moments = queue.Queue[float]()
+
+    @app.background("tick", 0.02)
+    def tick() -> None:
+        assert threading.current_thread().name == "daebus-background-tick"
+        moments.put(time.monotonic())
+
+    assert not threads_named("daebus-background-tick")  # nothing runs before the start
+    before = time.monotonic()
+    app.start()
+    assert app.http.port
+    for number in range(1, 4):
+        assert moments.get(timeout=5) >= before + number * 0.02
+
+
+def test_background_reaches_the_clients_and_has_none_of_its_own(app: Daebus) -> None:
+    outcome = queue.Queue[str]()
+
+    @app.background("news", 0.01)
+    def news() -> None:
+        app.websocket.broadcast_to_all("lunch")
+        try:
+            app.websocket.send("nobody")
+        except NoClientError:
+            outcome.put("no client")
+
+    with app.test_client() as ada, app.test_client() as bob:
+        assert ada.receive("broadcast")["data"] == "lunch"
+        assert bob.receive("broadcast")["data"] == "lunch"
+        assert outcome.get(timeout=5) == "no client"
+
+
+@pytest.mark.parametrize(
+    ("late", "steps"), [(0.0, 1), (0.4, 1), (1.0, 1), (1.5, 2), (2.0, 2), (99.1, 100)]
+)
+def test_calls_keep_to_their_moments_and_leave_out_what_was_missed(late: float, steps: int) -> None:
+    assert task.steps_to_next(late, 1.0) == steps
+
+
+def test_long_calls_do_not_overlap_and_the_missed_ones_are_counted(app: Daebus) -> None:
+    entered, leave = threading.Semaphore(0), threading.Semaphore(0)
+    inside: list[int] = []
+
+    @app.background("slow", 0.001)
+    def slow() -> None:
+        inside.append(1)
+        assert len(inside) == 1
+        entered.release()
+        assert leave.acquire(timeout=5)
+        inside.pop()
+
+    app.start()
+    assert entered.acquire(timeout=5)
+    assert not entered.acquire(timeout=0.02)  # twenty intervals without a second call
+    leave.release()
+    assert entered.acquire(timeout=5)
+    counts = app.stats()["tasks"]["background"]["slow"]
+    assert (counts["calls"], counts["errors"], counts["alive"]) == (2, 0, True)
+    assert counts["missed"] >= 10
+    leave.release(1000)
+
+
+def test_what_background_raises_is_logged_and_the_next_call_comes(
+    app: Daebus, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = queue.Queue[None]()
+
+    @app.background("broken", 0.01)
+    def broken() -> None:
+        calls.put(None)
+        raise SystemExit("not the end")
+
+    app.start()
+    for _ in range(3):
+        calls.get(timeout=5)
+    app.stop(5)
+    assert "background 'broken' failed" in caplog.messages
+    assert app.stats()["tasks"]["background"]["broken"]["errors"] >= 2
+
+
+def test_async_background_runs_on_the_loop(app: Daebus) -> None:
+    names = queue.Queue[str]()
+
+    @app.background("async", 0.01)
+    async def run() -> None:
+        await asyncio.sleep(0)
+        names.put(threading.current_thread().name)
+
+    app.start()
+    assert [names.get(timeout=5) for _ in range(2)] == ["daebus-loop", "daebus-loop"]
+
+
+@pytest.mark.parametrize("interval", [0, -1.0, float("nan"), float("inf")])
+def test_an_interval_is_a_time_that_one_can_wait(app: Daebus, interval: float) -> None:
+    with pytest.raises(ValueError, match=r"interval is a number of seconds above 0, not"):
+        app.background("tick", interval)
+
+
+# --- threads ------------------------------------------------------------------------
+
+
+def test_thread_runs_from_start_to_stop_and_again(app: Daebus) -> None:
+    seen = queue.Queue[str]()
+
+    @app.thread("reader")
+    def reader(running: Running) -> None:
+        assert app.running
+        assert running()
+        seen.put(threading.current_thread().name)
+        while running.wait(0.01):
+            pass
+        assert not running()
+        seen.put("ended")
+
+    for _ in range(2):
+        app.start()
+        assert seen.get(timeout=5) == "daebus-thread-reader"
+        assert app.stop(5) == []
+        assert seen.get(timeout=5) == "ended"
+        assert not threads_named("daebus-thread-reader")
+
+
+def test_stop_ends_a_long_wait_at_once(app: Daebus) -> None:
+    waiting = threading.Event()
+    outcome = queue.Queue[bool]()
+
+    @app.thread("sleeper")
+    def sleeper(running: Running) -> None:
+        waiting.set()
+        outcome.put(running.wait(3600))
+
+    app.start()
+    assert waiting.wait(5)
+    assert app.stop(5) == []
+    assert outcome.get(timeout=5) is False
+
+
+def test_a_thread_that_raises_is_called_again(
+    app: Daebus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "FIRST_PAUSE", 0.01)
+    lives = queue.Queue[int]()
+
+    @app.thread("serial")
+    def serial(running: Running) -> None:
+        lives.put(lives.qsize() + 1)
+        if lives.qsize() < 3:
+            raise OSError("the cable is out")
+        running.wait(3600)
+
+    app.start()
+    assert eventually(lambda: lives.qsize() == 3)
+    assert app.stop(5) == []
+    assert caplog.messages.count("thread 'serial' failed") == 2
+
+
+def test_the_pause_after_a_failure_ends_with_the_app(app: Daebus) -> None:
+    failed = threading.Event()
+
+    @app.thread("serial")
+    def serial(running: Running) -> None:
+        failed.set()
+        raise OSError("the cable is out")
+
+    app.start()
+    assert failed.wait(5)
+    before = time.monotonic()
+    assert app.stop(5) == []
+    assert time.monotonic() - before < task.FIRST_PAUSE
+
+
+def test_a_thread_that_returns_is_done_and_can_be_started_again(app: Daebus) -> None:
+    calls = queue.Queue[None]()
+    app.thread("once")(lambda running: calls.put(None))
+    app.start()
+    calls.get(timeout=5)
+    assert eventually(lambda: not app.stats()["tasks"]["thread"]["once"]["alive"])
+    assert app.start_thread("once") is True
+    calls.get(timeout=5)
+    assert calls.empty()
+
+
+def test_threads_can_be_started_and_stopped_one_by_one(app: Daebus) -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    @app.thread("later", auto_start=False)
+    def later(running: Running) -> None:
+        began.set()
+        while running.wait(3600):
+            pass
+        ended.set()
+
+    with pytest.raises(StateError, match=r"the app does not run; start it first: app\.start\(\)"):
+        app.start_thread("later")
+    app.start()
+    assert app.stop_thread("later") is False
+    assert not began.is_set()
+    assert app.start_thread("later") is True
+    assert began.wait(5)
+    assert app.start_thread("later") is False
+    assert app.stop_thread("later", timeout=5) is True
+    assert ended.is_set()
+    for wrong in (app.start_thread, app.stop_thread):
+        with pytest.raises(LookupError, match=r"there is no thread 'other'; known are: 'later'"):
+            wrong("other")
+
+
+def test_a_thread_may_stop_itself_and_the_app(app: Daebus) -> None:
+    outcome = queue.Queue[Any]()
+
+    @app.thread("last")
+    def last(running: Running) -> None:
+        outcome.put(app.stop_thread("last"))
+        outcome.put(running())
+        outcome.put(app.stop(5))
+
+    app.start()
+    assert [outcome.get(timeout=10) for _ in range(3)] == [False, False, []]
+    assert app.wait(5)
+
+
+def test_two_threads_start_and_stop_one_at_once(app: Daebus) -> None:
+    lives: list[int] = []
+    most: list[int] = []
+
+    @app.thread("busy", auto_start=False)
+    def busy(running: Running) -> None:
+        lives.append(1)
+        most.append(len(lives))
+        running.wait(3600)
+        lives.pop()
+
+    app.start()
+
+    def fiddle() -> None:
+        for _ in range(50):
+            app.start_thread("busy")
+            app.stop_thread("busy")
+
+    fiddlers = [threading.Thread(target=fiddle) for _ in range(2)]
+    for thread in fiddlers:
+        thread.start()
+    for thread in fiddlers:
+        thread.join(20)
+    app.stop_thread("busy")
+    assert not lives
+    assert max(most) == 1
+
+
+def test_async_thread_is_cancelled_and_its_end_is_waited_for(app: Daebus) -> None:
+    began = threading.Event()
+    events = queue.Queue[str]()
+
+    @app.thread("async")
+    async def run(running: Running) -> None:
+        with pytest.raises(StateError, match=r"write await asyncio\.sleep\(seconds\)"):
+            running.wait(1)
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
+            events.put(f"cancelled, running: {running()}")
+            raise
+
+    app.start()
+    assert began.wait(5)
+    began.clear()
+    assert app.stop_thread("async") is True
+    assert events.get_nowait() == "cancelled, running: False"
+    assert app.start_thread("async") is True
+    assert began.wait(5)
+    assert app.stop(5) == []
+    assert events.get_nowait() == "cancelled, running: False"
+
+
+# --- both ---------------------------------------------------------------------------
+
+
+def test_registered_while_the_app_runs_they_start_at_once(app: Daebus) -> None:
+    calls = queue.Queue[str]()
+    app.start()
+    app.background("late", 0.01)(lambda: calls.put("background"))
+    app.thread("late")(lambda running: calls.put("thread"))
+    assert {calls.get(timeout=5), calls.get(timeout=5), calls.get(timeout=5)} == {
+        "background",
+        "thread",
+    }
+
+
+def test_names_are_unique_for_each_kind(app: Daebus) -> None:
+    def first() -> None: ...
+
+    def second() -> None: ...
+
+    def third(running: Running) -> None: ...
+
+    app.background("tick", 1)(first)
+    app.thread("tick")(third)
+    with pytest.raises(DuplicateHandlerError, match=r"'tick' has.*\.first;.*for .*\.second"):
+        app.background("tick", 1)(second)
+
+
+def test_functions_that_could_not_be_called_are_refused(app: Daebus) -> None:
+    wrong: Any
+    for wrong, text in (
+        (lambda running: None, r"takes no arguments; write def .*\(\)$"),
+        ("tick", "cannot be called: 'tick'"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            app.background("tick", 1)(wrong)
+    with pytest.raises(TypeError, match=r"takes running; write def .*\(running\)$"):
+        app.thread("tick")(lambda: None)  # type: ignore[type-var]
+    with pytest.raises(TypeError, match="a thread has a name, not ''"):
+        app.thread("")(lambda running: None)
+    app.background("builtin", 3600)(dict)
+    assert app.stats()["tasks"]["thread"] == {}
+
+
+def test_stop_names_what_would_not_end_and_the_next_start_waits_for_it(app: Daebus) -> None:
+    stuck, release = threading.Event(), threading.Event()
+    inside: list[int] = []
+    most: list[int] = []
+
+    def hang() -> None:
+        inside.append(1)
+        most.append(len(inside))
+        stuck.set()
+        release.wait(30)
+        inside.pop()
+
+    app.background("stuck", 0.001)(hang)
+    app.thread("stuck")(lambda running: release.wait(30))
+    app.start()
+    assert stuck.wait(5)
+    before = time.monotonic()
+    assert sorted(app.stop(0.3)) == ["daebus-background-stuck", "daebus-thread-stuck"]
+    assert time.monotonic() - before < 3
+    for _ in range(2):  # the second stop names the first thread, the new one has ended
+        app.start()
+        assert sorted(app.stop(0.3)) == ["daebus-background-stuck", "daebus-thread-stuck"]
+    stuck.clear()
+    app.start()
+    release.set()
+    assert stuck.wait(5)
+    assert app.stop(5) == []
+    assert max(most) == 1
+
+
+def test_a_failed_start_calls_none(app: Daebus, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = queue.Queue[None]()
+    app.thread("one")(lambda running: calls.put(None))
+    app.thread("two")(lambda running: calls.put(None))
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "daebus-thread-two":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        app.start()
+    assert not app.running
+    assert eventually(lambda: not threads_named("daebus-thread-one"))
+    assert calls.empty()
+    monkeypatch.undo()
+    app.start()
+    calls.get(timeout=5)
+    calls.get(timeout=5)
+
+
+def test_dump_and_stats_show_them(app: Daebus) -> None:
+    entered = threading.Event()
+
+    @app.thread("reader")
+    def reader(running: Running) -> None:
+        entered.set()
+        running.wait(3600)
+
+    app.background("tick", 3600)(lambda: None)
+    app.start()
+    assert entered.wait(5)
+    text = io.StringIO()
+    app.dump(text)
+    assert "background 'tick', alive, 0 calls, 0 failed, -\n" in text.getvalue()
+    assert "thread 'reader', alive, 1 calls, 0 failed, running for 0." in text.getvalue()
+    assert app.stats()["threads"]["background"] == 1
+    assert app.stats()["tasks"] == {
+        "background": {"tick": {"alive": True, "calls": 0, "errors": 0, "missed": 0}},
+        "thread": {"reader": {"alive": True, "calls": 1, "errors": 0}},
+    }
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_none(app: Daebus) -> None:
+    app.thread("reader")(lambda running: running.wait(3600))
+    app.start()
+    child = os.fork()
+    if child == 0:
+        alive = app.stats()["tasks"]["thread"]["reader"]["alive"]
+        os._exit(1 if alive else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_clients_leave_and_the_app_stops_while_tasks_broadcast(
+    app: Daebus, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = queue.Queue[int]()
+
+    @app.thread("flood")
+    def flood(running: Running) -> None:
+        while running():
+            sent.put(app.websocket.broadcast_to_all("x"))
+
+    app.background("drip", 0.001)(lambda: app.websocket.broadcast_to_all("y"))
+    app.start()
+    with app.test_client() as ada:
+        ada.receive("broadcast")
+        with app.test_client() as bob:
+            bob.receive("broadcast")
+    assert app.stop(5) == []
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert not threads_named("daebus-thread-flood")
+    assert not threads_named("daebus-background-drip")
