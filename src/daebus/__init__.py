@@ -1,6 +1,7 @@
 """A threaded HTTP and WebSocket server to start inside the program you already have."""
 
 from .app import Daebus
+from .blueprint import Blueprint
 from .errors import (
     AddressInUseError,
     AttachError,
@@ -26,6 +27,7 @@ from .websocket.request import WebSocketRequest
 __all__ = [
     "AddressInUseError",
     "AttachError",
+    "Blueprint",
     "ClientError",
     "Connection",
     "ConnectionClosed",

@@ -89,6 +89,7 @@ class Daebus(Building):
     def _start(self, port: int | None = None) -> None:
         if self._http is None:
             raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
+        self._check_complete()
         with self._lock:
             if self.forked:
                 raise ForkedError(

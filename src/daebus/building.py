@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
-from .errors import AttachError
+from .blueprint import COMPONENTS, Blueprint, Step
+from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp
 from .http.component import View as _View
-from .task import Running
+from .tasks import BackgroundFunction as _Background
 from .tasks import Tasks
+from .tasks import ThreadFunction as _Thread
 from .websocket.component import DaebusWebSocket
 from .websocket.decorators import SocketHandler as _SocketHandler
 
@@ -19,9 +21,6 @@ if TYPE_CHECKING:
     from .app import Daebus
 
 __all__ = ["Building"]
-
-_Background = TypeVar("_Background", bound=Callable[[], Any])
-_Thread = TypeVar("_Thread", bound=Callable[[Running], Any])
 
 
 class Building(ABC):
@@ -36,6 +35,8 @@ class Building(ABC):
         self._http: DaebusHttp | None = None
         self._websocket: DaebusWebSocket | None = None
         self._tasks = Tasks()
+        self._blueprints: list[Blueprint] = []
+        self._waiting: list[Step] = []  # for a component that is not attached yet
 
     @abstractmethod
     def _check_at_rest(self) -> None:
@@ -76,6 +77,7 @@ class Building(ABC):
                 f"{component!r} is no component; attach DaebusHttp() or DaebusWebSocket()"
             )
         component.attached(cast("Daebus", self), debug=self.debug)
+        self._take_steps(self._waiting)
         return component
 
     @property
@@ -122,6 +124,47 @@ class Building(ABC):
             DuplicateHandlerError: the path has a view for that method already.
         """
         return self.http.route(path, methods)
+
+    def register(self, blueprint: Blueprint) -> None:
+        """Put in what a blueprint holds, before or after the components are attached.
+
+        What needs a component waits until that is attached, which must be before the
+        start.
+
+        Raises:
+            DuplicateHandlerError: the blueprint, or one of that name, is registered
+                already; or the app has a handler for one of its types, paths or names.
+                What came before that one stays registered.
+            TypeError: it is no blueprint.
+        """
+        if not isinstance(blueprint, Blueprint):
+            raise TypeError(f"{blueprint!r} is no blueprint; write app.register(Blueprint('chat'))")
+        for known in self._blueprints:
+            if known is blueprint:
+                raise DuplicateHandlerError(f"{blueprint!r} is registered already")
+            if known.name == blueprint.name:
+                raise DuplicateHandlerError(
+                    f"two blueprints are named {blueprint.name!r}; give one of them another name"
+                )
+        self._blueprints.append(blueprint)
+        self._take_steps(self._waiting + blueprint.take())
+
+    def _take_steps(self, steps: list[Step]) -> None:
+        attached = {None: True, "http": self._http, "websocket": self._websocket}
+        self._waiting = [step for step in steps if not attached[step.needs]]
+        for step in steps:
+            if attached[step.needs]:
+                step.take(self)
+
+    def _check_complete(self) -> None:
+        """Raise ``AttachError`` if a blueprint waits for a component."""
+        for step in self._waiting:
+            assert step.needs is not None
+            component = COMPONENTS[step.needs]
+            raise AttachError(
+                f"blueprint {step.blueprint!r} needs a {component} for {name_of(step.function)}; "
+                f"attach it before the start: app.attach({component}())"
+            )
 
     def background(self, name: str, interval: float) -> Callable[[_Background], _Background]:
         """Decorate a function that is called every ``interval`` seconds while the app runs.

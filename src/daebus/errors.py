@@ -107,3 +107,9 @@ class ClientError(DaebusError):
         self.text = text
         self.code = code
         self.data = {} if data is None else dict(data)
+
+
+def name_of(function: object) -> str:
+    """Return what a function is called in a message: module and name, where it has them."""
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    return f"{module}.{name}" if module and name else name or repr(function)

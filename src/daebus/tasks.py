@@ -6,14 +6,17 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from .errors import DuplicateHandlerError, StateError
+from .errors import DuplicateHandlerError, StateError, name_of
 from .server.loop import LoopThread
 from .server.workers import join_all
-from .task import Kind, Life, Task
+from .task import Kind, Life, Running, Task
 
-__all__ = ["Tasks"]
+__all__ = ["BackgroundFunction", "Tasks", "ThreadFunction"]
+
+BackgroundFunction = TypeVar("BackgroundFunction", bound=Callable[[], Any])
+ThreadFunction = TypeVar("ThreadFunction", bound=Callable[[Running], Any])
 
 # What the functions are called with.
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"background": (), "thread": ("running",)}
@@ -51,8 +54,8 @@ class Tasks:
             known = self._tasks.get((kind, name))
             if known is not None:
                 raise DuplicateHandlerError(
-                    f"{kind} {name!r} has a function already: {_name(known.function)}; "
-                    f"use another name for {_name(function)}"
+                    f"{kind} {name!r} has a function already: {name_of(known.function)}; "
+                    f"use another name for {name_of(function)}"
                 )
             task = Task(kind, name, function, interval, auto_start)
             if auto_start and self._loop is not None:
@@ -188,9 +191,5 @@ def _check_arguments(kind: Kind, name: str, function: Callable[..., Any]) -> Non
     except TypeError:
         raise TypeError(
             f"the function of {kind} {name!r} takes {' and '.join(arguments) or 'no arguments'}; "
-            f"write def {_name(function)}({', '.join(arguments)})"
+            f"write def {getattr(function, '__name__', name)}({', '.join(arguments)})"
         ) from None
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", repr(function))

@@ -355,6 +355,7 @@ def exercise_handlers(client: AppClient) -> None:
         client.request("divide", {"number": 6, "by": 0})
     assert client.request("report", {"lines": ["a", "b"]}) == {"status": "working"}
     assert client.receive("report")["data"] == {"rows": ["A", "B"]}
+    assert client.request("notes.write", "milk") == 1
     assert client.request("later") == {"started": True}
     assert client.receive("later")["data"] == {"done": True}
     assert client.request("total", 4) == 6
@@ -383,6 +384,7 @@ def exercise_routes(app: Daebus) -> None:
     assert fetch(app.http.port, "/items/7") == (200, "application/json", '{"name": "nut"}')
     assert fetch(app.http.port, "/lines?count=2")[2] == "line 0\nline 1\n"
     assert json.loads(fetch(app.http.port, "/health")[2])["clients"] == 2
+    assert json.loads(fetch(app.http.port, "/notes/all")[2]) == ["milk"]
     exercise_forms(app.http.port)
 
 

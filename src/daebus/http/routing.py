@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
-from ..errors import DuplicateHandlerError
+from ..errors import DuplicateHandlerError, name_of
 from ..server.loop import LoopThread
 from .files import StaticFolder
 from .request import Request
@@ -57,11 +57,11 @@ class Router:
             if (path, name) in self._taken:
                 raise DuplicateHandlerError(
                     f"{name} {path} has a view already: {self._taken[path, name]}; use another "
-                    f"path or method"
+                    f"path or method for {name_of(view)}"
                 )
         endpoint = str(len(self._views))
         for name in names:
-            self._taken[path, name] = getattr(view, "__qualname__", repr(view))
+            self._taken[path, name] = name_of(view)
         self._views[endpoint] = view
         self._map.add(Rule(path, endpoint=endpoint, methods=names))
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
-from ..errors import ClientError, DuplicateHandlerError, EncodeError
+from ..errors import ClientError, DuplicateHandlerError, EncodeError, name_of
 from . import envelope
 from .connection import Connection, current
 from .info import Times
@@ -69,10 +69,9 @@ class Dispatcher:
         if not callable(handler):
             raise TypeError(f"the handler of {kind!r} cannot be called: {handler!r}")
         if kind in self._handlers:
-            known = getattr(self._handlers[kind], "__qualname__", self._handlers[kind])
             raise DuplicateHandlerError(
-                f"message type {kind!r} has a handler already: {known}; use another type, or one "
-                f"handler that tells the cases apart"
+                f"message type {kind!r} has a handler already: {name_of(self._handlers[kind])}; "
+                f"use another type for {name_of(handler)}"
             )
         compiled = compile_handler(handler, self.run, background=background)
         # One assignment of a new dict: connection threads look things up meanwhile.
