@@ -15,7 +15,7 @@ import pytest
 import simple_websocket
 
 import daebus
-from daebus import ClientError, Connection, Daebus, StateError, WebSocketRequest
+from daebus import CallError, ClientError, Connection, Daebus, StateError, WebSocketRequest
 from daebus.testing import AppClient, RequestError
 
 
@@ -54,6 +54,50 @@ def test_request_keeps_other_messages_for_receive(app: Daebus) -> None:
         assert client.request("tell") == "told"
         assert client.request("tell") == "told"
         assert [client.receive()["data"] for _ in range(4)] == ["one", "two", "one", "two"]
+
+
+def test_request_returns_the_response_to_its_own_message(app: Daebus) -> None:
+    first, go = threading.Event(), threading.Event()
+
+    @app.socket("slow", background=True)
+    def slow(req: WebSocketRequest) -> str:
+        first.set()
+        assert go.wait(5)
+        return "slow"
+
+    @app.socket("quick")
+    def quick(req: WebSocketRequest) -> None:
+        go.set()
+        app.websocket.broadcast_to_all("not the answer", "response")
+
+    with app.test_client() as client:
+        client.send("slow")
+        assert first.wait(5)
+        app.socket("last")(lambda req: "last")
+        client.send("quick")
+        assert client.request("last") == "last"
+        assert {client.receive()["data"] for _ in range(2)} == {"slow", "not the answer"}
+
+
+def test_answer_answers_a_question(app: Daebus) -> None:
+    @app.socket("ask")
+    def ask(req: WebSocketRequest) -> object:
+        try:
+            return app.websocket.call(req.client_id, "confirm", "sure?")
+        except CallError as exc:
+            return [exc.text, exc.code, exc.data]
+
+    with app.test_client() as client:
+        client.send("ask")
+        client.answer(client.receive("confirm"), {"sure": True})
+        assert client.receive("response")["data"] == {"sure": True}
+        client.send("ask")
+        client.answer(client.receive("confirm"), error=ClientError("no", "mine", {"n": 1}))
+        assert client.receive("response")["data"] == [
+            "no",
+            "mine",
+            {"n": 1, "error": "no", "code": "mine"},
+        ]
 
 
 def test_receive_of_a_type_keeps_the_others(app: Daebus) -> None:

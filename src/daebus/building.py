@@ -103,7 +103,7 @@ class Building(ABC):
         return self._websocket
 
     def socket(
-        self, message_type: str, *, background: bool = False
+        self, message_type: str, *, timeout: float | None = None, background: bool = False
     ) -> Callable[[_SocketHandler], _SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
@@ -114,7 +114,7 @@ class Building(ABC):
             AttachError: no WebSocket component is attached.
             DuplicateHandlerError: the type has a handler already.
         """
-        return self.websocket.socket(message_type, background=background)
+        return self.websocket.socket(message_type, timeout=timeout, background=background)
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:
         """Decorate the view of a path; see ``DaebusHttp.route``.

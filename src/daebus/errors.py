@@ -12,7 +12,11 @@
     ├── RoomLimitError (ValueError)        join() of a client that is in max_rooms
     ├── EncodeError (ValueError)           data that JSON cannot carry
     ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
+    ├── ClientGone (ConnectionError)       call() to a client that is not there any more
+    ├── CallTimeout (TimeoutError)         call() that was not answered in time
+    ├── CallError                          call() that was answered with an error
     └── ClientError                        raised *by handlers*: the text goes to the client
+        └── Cancelled                      req.check() of a request that should end
 
 Rules: a message says what happened, with the value, then what to type. Only
 ``ClientError`` texts ever travel to a client.
@@ -25,7 +29,11 @@ from collections.abc import Mapping
 __all__ = [
     "AddressInUseError",
     "AttachError",
+    "CallError",
+    "CallTimeout",
+    "Cancelled",
     "ClientError",
+    "ClientGone",
     "ConnectionClosed",
     "DaebusError",
     "DuplicateHandlerError",
@@ -90,6 +98,39 @@ class ConnectionClosed(DaebusError, ConnectionError):
         self.reason = reason
 
 
+class ClientGone(DaebusError, ConnectionError):
+    """The client is not connected, or left before it answered a ``call()``.
+
+    Args:
+        client_id: whose answer was awaited.
+    """
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"client {client_id} is not connected (any more)")
+        self.client_id = client_id
+
+
+class CallTimeout(DaebusError, TimeoutError):
+    """The client did not answer a ``call()`` in time; a late answer is dropped."""
+
+
+class CallError(DaebusError):
+    """The client answered a ``call()`` with an error, or it cannot be asked.
+
+    Args:
+        text: what the client said, ``data["error"]`` of its answer.
+        code: ``data["code"]`` of its answer, ``call_error`` if it has none; or, without
+            any answer, ``too_many_calls`` or ``raw_path``.
+        data: all of its data, whatever that is.
+    """
+
+    def __init__(self, text: str, code: str, data: object = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+        self.data = data
+
+
 class ClientError(DaebusError):
     """Raise this in a handler to answer the client with an error of your own.
 
@@ -107,6 +148,14 @@ class ClientError(DaebusError):
         self.text = text
         self.code = code
         self.data = {} if data is None else dict(data)
+
+
+class Cancelled(ClientError):
+    """The request that is being handled should end; raised by ``req.check()``.
+
+    Its client is told the code: ``cancelled``, or ``timeout`` if the time of the handler
+    is over.
+    """
 
 
 def name_of(function: object) -> str:

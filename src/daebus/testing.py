@@ -11,6 +11,7 @@ bug cannot hide by being made twice.
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import simple_websocket
 
-from .errors import DaebusError, StateError
+from .errors import ClientError, DaebusError, StateError
 
 if TYPE_CHECKING:
     from .app import Daebus
@@ -96,6 +97,7 @@ class AppClient:
         self._socket: simple_websocket.Client | None = None
         self._kept: deque[dict[str, Any]] = deque()
         self._holds = False
+        self._ids = itertools.count(1)
 
     def __enter__(self) -> AppClient:
         with _users_lock:
@@ -185,9 +187,10 @@ class AppClient:
             self._kept.append(message)
 
     def request(self, message_type: str, data: Any = None, timeout: float | None = None) -> Any:
-        """Send a message and wait for its response.
+        """Send a message with an id and wait for the response to it.
 
-        Broadcasts that arrive meanwhile are kept for ``receive``.
+        Other messages that arrive meanwhile are kept for ``receive``. Of a generator's
+        responses this is the first.
 
         Returns:
             The data of the response.
@@ -196,20 +199,37 @@ class AppClient:
             RequestError: the answer is an error.
             TimeoutError: no answer came in time.
         """
-        self.send(message_type, data)
+        ident = next(self._ids)
+        self.websocket.send(json.dumps({"type": message_type, "data": data, "id": ident}))
         seconds = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + seconds
         passed: list[dict[str, Any]] = []
         try:
             while True:
                 message = self.receive(timeout=max(0.0, deadline - time.monotonic()))
-                if message["type"] == "error":
+                if message.get("id") == ident and message["type"] == "error":
                     raise RequestError(message["data"])
-                if message["type"] == "response":
+                if message.get("id") == ident and message["type"] == "response":
                     return message["data"]
                 passed.append(message)
         finally:
             self._kept.extendleft(reversed(passed))
+
+    def answer(
+        self, question: dict[str, Any], data: Any = None, *, error: ClientError | None = None
+    ) -> None:
+        """Answer a question of ``app.websocket.call()``.
+
+        Args:
+            question: the whole message, as ``receive`` returned it.
+            data: the answer.
+            error: what went wrong instead; the caller gets a ``CallError``.
+        """
+        answer: dict[str, Any] = {"type": "response", "id": question["id"], "data": data}
+        if error is not None:
+            answer["type"] = "error"
+            answer["data"] = {**error.data, "error": error.text, "code": error.code}
+        self.websocket.send(json.dumps(answer))
 
     def close(self, code: int = 1000, reason: str | None = None) -> None:
         """Close the connection and wait until the server has closed it too."""

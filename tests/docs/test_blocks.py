@@ -324,6 +324,11 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings) -> None:
         assert bob.receive("welcome")["data"] == {"name": "guest 2"}
         exercise_handlers(ada)
         exercise_rooms(ada, bob, names["websocket"].get_clients())
+        ada.send("vote", "tea?")
+        for client in (ada, bob):
+            ballot = client.receive("ballot")
+            client.answer(ballot, [ballot["data"], "yes"])
+        assert ada.receive("response")["data"] == [["tea?", "yes"]] * 2
         exercise_routes(app)
         with app.test_client("/upload") as raw:
             raw.receive("welcome")
@@ -359,6 +364,15 @@ def exercise_handlers(client: AppClient) -> None:
     assert client.request("later") == {"started": True}
     assert client.receive("later")["data"] == {"done": True}
     assert client.request("total", 4) == 6
+    assert client.request("copy", 2) == "copied"
+    assert [client.receive("progress")["data"]["done"] for _ in range(2)] == [0, 1]
+    client.send("squares", 3)
+    assert [client.receive("response")["data"] for _ in range(3)] == [0, 1, 4]
+    client.send("delete", "a.txt")
+    question = client.receive("confirm")
+    assert question["data"] == {"file": "a.txt"}
+    client.answer(question, True)
+    assert client.receive("response")["data"] == "deleted"
     assert client.request("countdown", {"start": 3}) == "done"
     assert [client.receive("count")["data"] for _ in range(3)] == [3, 2, 1]
 

@@ -12,6 +12,7 @@ from websockets.frames import CloseCode
 
 from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
 from daebus.http import request, wire
+from daebus.websocket import aside, reading
 from tests.docs.documents import DOCUMENTS, ROOT, links, table
 
 README = ROOT / "README.rst"
@@ -24,6 +25,9 @@ FIXED = {
     "form fields, no files": request.MAX_FORM_MEMORY,
     "parts of a form": request.MAX_FORM_PARTS,
     "uploaded file in memory": request.MAX_MEMORY_FILE,
+    "messages read ahead": reading.MAX_READ_AHEAD,
+    "the same, for a call": reading.MAX_WAITING,
+    "calls to one client": aside.MAX_CALLS,
 }
 
 
@@ -74,7 +78,7 @@ def test_error_codes_of_messages() -> None:
         if call.name in ("BadMessage", "_refuse", "error"):
             codes.update(call.constants(0 if call.name == "BadMessage" else 1, str))
     for call in calls("websocket/*.py"):
-        if call.name == "ClientError":
+        if call.name in ("ClientError", "Cancelled"):
             codes.update(call.constants(1, str))
     codes = {code for code in codes if re.fullmatch("[a-z_]+", code)}  # no texts of logger.error
     assert len(codes) > 5

@@ -58,14 +58,18 @@ class Addressing(Part):
                 "to reach all clients write app.websocket.broadcast_to_all(data)"
             )
         payload = envelope.encode(message_type, data)
+        req = asked.get(None)
+        patient = req is not None and not connection.hub.loop.is_current()
         if message_type == "response":
-            req = asked.get(None)
             if req is None and connection.is_owner():
                 req = connection.request
             if req is not None:
                 payload = req.stamped(payload)
         done = connection.reply(
-            connection.text_frame(payload), droppable=droppable, conflate=conflate
+            connection.text_frame(payload),
+            droppable=droppable,
+            conflate=conflate,
+            patient=patient,
         )
         return done in TAKEN
 

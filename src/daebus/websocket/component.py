@@ -10,6 +10,7 @@ from ..server.loop import LoopThread
 from ..server.minder import Minder
 from .addressing import Addressing
 from .arguments import positive, positive_or_none
+from .asking import Asking
 from .decorators import Decorators
 from .directory import Directory
 from .dispatch import Dispatcher
@@ -29,7 +30,7 @@ _DEFAULTS = Limits()
 MIN_STACK = 32768
 
 
-class DaebusWebSocket(Decorators, Addressing, Membership, Directory):
+class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
     """The WebSocket side of an app.
 
     Args:

@@ -45,7 +45,6 @@ class Connection(ReadingHalf):
     """
 
     __slots__ = (
-        "client_id",
         "connected_at",
         "errors",
         "hook",
@@ -69,8 +68,7 @@ class Connection(ReadingHalf):
         remote_address: str = "",
         subprotocol: str | None = None,
     ) -> None:
-        super().__init__(transport, codec, limits, hub)
-        self.client_id = client_id
+        super().__init__(client_id, transport, codec, limits, hub)
         self.path = path
         self.remote_address = remote_address
         self.subprotocol = subprotocol

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import DuplicateHandlerError
+from .arguments import positive_or_none
 from .connection import Connection
 from .info import hook_call
 from .parts import Part
@@ -22,15 +23,18 @@ class Decorators(Part):
     """Registering, before the start or while the app runs."""
 
     def socket(
-        self, message_type: str, *, background: bool = False
+        self, message_type: str, *, timeout: float | None = None, background: bool = False
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type; the same as ``app.socket``.
 
         The handler gets a ``WebSocketRequest``. It may be async. What it returns, unless
-        None, is sent to the client with type ``response``.
+        None, is sent to the client with type ``response``; of a generator, sync or async,
+        each item is.
 
         Args:
             message_type: the ``"type"`` of the messages.
+            timeout: seconds after which ``req.cancelled`` is set, and an async handler is
+                cancelled; None never.
             background: run the handler in a pool for jobs (``background_workers``), while
                 its client goes on: its next messages do not wait. If too many wait, the
                 client is told ``busy``.
@@ -40,7 +44,12 @@ class Decorators(Part):
         """
 
         def register(handler: SocketHandler) -> SocketHandler:
-            self._settings.dispatcher.add(message_type, handler, background=background)
+            self._settings.dispatcher.add(
+                message_type,
+                handler,
+                timeout=positive_or_none("timeout", timeout),
+                background=background,
+            )
             return handler
 
         return register

@@ -11,15 +11,25 @@ Rules of this module:
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import difflib
+import functools
 import logging
 import traceback
 from collections.abc import Iterable
 from time import perf_counter
 from typing import Any
 
-from ..errors import ClientError, DuplicateHandlerError, EncodeError, name_of
-from . import envelope
+from ..errors import (
+    Cancelled,
+    ClientError,
+    ClientGone,
+    DuplicateHandlerError,
+    EncodeError,
+    name_of,
+)
+from . import aside, envelope
 from .connection import Connection, current
 from .info import Times
 from .options import Handler, compile_handler
@@ -29,6 +39,12 @@ from .request import WebSocketRequest, asked
 __all__ = ["Dispatcher"]
 
 logger = logging.getLogger("daebus.websocket")
+
+# What a thread sees that waits for a cancelled coroutine, and what the coroutine itself sees.
+_ASYNC_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
+
+# What a handler raises when its client has left; no fault of anybody's.
+_QUIET = (*_ASYNC_CANCELLED, Cancelled, ClientGone, EncodeError)
 
 # Longer names are not compared with the known ones: difflib is quadratic.
 _MAX_SUGGEST = 64
@@ -49,12 +65,20 @@ class Dispatcher:
         self.debug = debug
         self._handlers: dict[str, Handler] = {}
 
-    def add(self, kind: str, handler: Handler, *, background: bool = False) -> None:
+    def add(
+        self,
+        kind: str,
+        handler: Handler,
+        *,
+        timeout: float | None = None,
+        background: bool = False,
+    ) -> None:
         """Register a handler, sync or async.
 
         Args:
             kind: the message type.
             handler: gets a ``WebSocketRequest``.
+            timeout: seconds after which it is told to end.
             background: run it in the pool for jobs; its client's next messages do not
                 wait for it.
 
@@ -73,7 +97,9 @@ class Dispatcher:
                 f"message type {kind!r} has a handler already: {name_of(self._handlers[kind])}; "
                 f"use another type for {name_of(handler)}"
             )
-        compiled = compile_handler(handler, self.run, background=background)
+        compiled = compile_handler(handler, self.run, timeout=timeout, background=background)
+        if kind in aside.KINDS:
+            compiled = _after_us(kind, compiled)
         # One assignment of a new dict: connection threads look things up meanwhile.
         self._handlers = {**self._handlers, kind: compiled}
 
@@ -90,17 +116,20 @@ class Dispatcher:
         if message.__class__ is bytes:
             self._refuse(connection, "binary_not_supported", "send JSON in text messages")
             return
-        ident: Any = None
         try:
             kind, payload = envelope.decode(message)  # type: ignore[arg-type]  # bytes is done
-            if "id" in payload:
-                ident = envelope.check_id(payload["id"])
         except envelope.BadMessage as exc:
             self._refuse(connection, exc.code, exc.text, None, exc.ident)
             return
+        ident: Any = None
+        if "id" in payload:
+            ident = payload["id"]
+            if not envelope.is_id(ident):
+                self._bad_id(connection, kind)
+                return
         handler = self._handlers.get(kind)
         if handler is None:
-            self._refuse(connection, "unknown_type", self._unknown(kind), kind, ident)
+            self._unhandled(connection, kind, payload, ident)
             return
         connection.request = req = WebSocketRequest(connection, kind, payload)
         started = perf_counter()
@@ -120,6 +149,8 @@ class Dispatcher:
         except BaseException as exc:  # a SystemExit must not end the connection's thread
             self._failed(req, exc)
         connection.request = None
+        if req.work is not None:
+            req.work.end()
         times = connection.times.get(kind)
         if times is None:
             times = connection.times[kind] = Times()
@@ -153,17 +184,22 @@ class Dispatcher:
         finally:
             asked.reset(request)
             current.reset(client)
+            if req.work is not None:
+                req.work.end()
             connection.hub.tally.handled(req.message_type, perf_counter() - started)
 
     def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
         connection, kind = req.websocket, req.message_type
+        if isinstance(exc, _ASYNC_CANCELLED) and req.work is not None and req.work.is_set():
+            exc = req.work.error()
+        if not connection.open and isinstance(exc, _QUIET):
+            return
         if isinstance(exc, ClientError):
             self._refuse(connection, exc.code, exc.text, kind, req.id, exc.data)
             return
-        if connection.open or not isinstance(exc, EncodeError):
-            logger.error(
-                "handler for %r failed for client %s", kind, connection.client_id, exc_info=exc
-            )
+        logger.error(
+            "handler for %r failed for client %s", kind, connection.client_id, exc_info=exc
+        )
         text = "the handler failed"
         if self.debug:
             text = "".join(traceback.format_exception(exc)).rstrip()
@@ -193,9 +229,38 @@ class Dispatcher:
             connection.hub.tally.refused_message(code)
             connection.reply(connection.text_frame(data))
 
+    def _bad_id(self, connection: Connection, kind: str) -> None:
+        if kind in aside.KINDS:
+            logger.debug("dropped a %r of client %s: bad id", kind, connection.client_id)
+            return
+        text = f'"id" must be a string or a number, of at most {envelope.MAX_ID} characters'
+        self._refuse(connection, "bad_id", text, kind)
+
+    def _unhandled(
+        self, connection: Connection, kind: str, payload: dict[str, Any], ident: Any
+    ) -> None:
+        """Take what belongs to the protocol itself; refuse the rest."""
+        if kind not in aside.KINDS:
+            self._refuse(connection, "unknown_type", self._unknown(kind), kind, ident)
+        elif not connection.take_aside(kind, payload):
+            # Late, or unknown. No error: a peer of our own kind would answer that.
+            logger.debug("dropped a %r of client %s: nobody waits", kind, connection.client_id)
+
     def _unknown(self, kind: str) -> str:
         if len(kind) > _MAX_SUGGEST:
             return "unknown message type"
         close = difflib.get_close_matches(kind, self._handlers, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown message type {kind!r}{hint}"
+
+
+def _after_us(kind: str, handler: Handler) -> Handler:
+    """Let a program's own ``response``, ``error`` or ``cancel`` see what is not ours."""
+
+    @functools.wraps(handler)
+    def look(req: WebSocketRequest) -> Any:
+        if req.websocket.take_aside(kind, req.payload):
+            return None
+        return handler(req)
+
+    return look

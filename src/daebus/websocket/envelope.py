@@ -28,7 +28,7 @@ from typing import Any, NoReturn, TypeGuard
 from ..errors import EncodeError
 from . import fastjson
 
-__all__ = ["BadMessage", "check_id", "decode", "encode", "error", "package", "stamp"]
+__all__ = ["BadMessage", "decode", "encode", "error", "is_id", "package", "stamp"]
 
 # Longest part of a client's own text that is repeated to it or shown in a log.
 MAX_ECHO = 128
@@ -46,7 +46,8 @@ def package() -> str:
     return "orjson" if _fast else "json"
 
 
-def _is_id(ident: object) -> TypeGuard[str | int | float]:
+def is_id(ident: object) -> TypeGuard[str | int | float]:
+    """Tell whether that may be the id of a message."""
     if isinstance(ident, str):
         return len(ident) <= MAX_ID
     if isinstance(ident, bool) or not isinstance(ident, int | float):
@@ -61,7 +62,7 @@ class BadMessage(Exception):
         super().__init__(text)
         self.code = code
         self.text = text
-        self.ident = ident if _is_id(ident) else None
+        self.ident = ident if is_id(ident) else None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -216,19 +217,6 @@ def encode(kind: str, data: Any) -> bytes:
             f"the data of the {kind!r} message has no JSON form: {exc}; "
             f"send dict, list, str, int, float, bool or None"
         ) from exc
-
-
-def check_id(ident: object) -> str | int | float:
-    """Return the id of a message, which every reply to it repeats.
-
-    Raises:
-        BadMessage: with code ``bad_id``; it is neither string nor number, or too long.
-    """
-    if not _is_id(ident):
-        raise BadMessage(
-            "bad_id", f'"id" must be a string or a number, of at most {MAX_ID} characters'
-        )
-    return ident
 
 
 def stamp(message: bytes, ident: str | float) -> bytes:

@@ -9,13 +9,16 @@ The lock that guards it is made here; the halves of the connection share it.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..server.minder import Minder
 from ..server.transport import Transport
+from .aside import Aside
 from .limits import Limits
 from .outbox import Outbox
+from .work import cancel_task
 
 if TYPE_CHECKING:
     from ..server.loop import LoopThread
@@ -52,6 +55,7 @@ class Lifecycle:
 
     __slots__ = (
         "__weakref__",
+        "_aside",
         "_cancelled",
         "_code",
         "_ended",
@@ -66,9 +70,12 @@ class Lifecycle:
         "_thread_id",
         "_transport",
         "_why",
+        "client_id",
+        "lone_task",
     )
 
-    def __init__(self, transport: Transport, limits: Limits, hub: Hub) -> None:
+    def __init__(self, client_id: str, transport: Transport, limits: Limits, hub: Hub) -> None:
+        self.client_id = client_id
         self._transport = transport
         self._limits = limits
         self._hub = hub
@@ -83,6 +90,9 @@ class Lifecycle:
         self._code = 1006
         self._text = ""
         self._cancelled: threading.Event | None = None  # guarded by: _lock
+        self._aside: Aside | None = None  # guarded by: _lock; made when needed
+        # Of an async handler that nothing but our end can cancel; the others have a Work.
+        self.lone_task: asyncio.Task[Any] | None = None
 
     @property
     def hub(self) -> Hub:
@@ -119,6 +129,19 @@ class Lifecycle:
                     self._cancelled.set()
             return self._cancelled
 
+    @property
+    def aside(self) -> Aside:
+        """Its open calls and stoppable requests."""
+        with self._lock:
+            if self._aside is None:
+                self._aside = Aside(self._lock, self.client_id, over=self._state > OPEN)
+            return self._aside
+
+    def take_aside(self, kind: str, payload: dict[str, Any]) -> bool:
+        """Act on an answer or a cancel; False if nobody waits for it."""
+        with self._lock:
+            return self._aside is not None and self._aside.take_locked(kind, payload)
+
     def is_owner(self) -> bool:
         """Tell whether this is the connection's own thread."""
         return threading.get_ident() == self._thread_id
@@ -151,6 +174,10 @@ class Lifecycle:
     def _set_cancelled_locked(self) -> None:
         if self._cancelled is not None:
             self._cancelled.set()
+        if self._aside is not None:
+            self._aside.end_locked()
+        if self.lone_task is not None:
+            cancel_task(self.lone_task)
         if self._room is not None:  # nobody waits for room in an outbox that takes nothing
             self._room.notify_all()
 

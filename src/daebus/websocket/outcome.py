@@ -1,10 +1,15 @@
-"""What a handler returned, where that is no plain value."""
+"""What a handler returned, where that is no plain value: waited for, or sent one by one."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Generator
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, Final
 
+from . import envelope
 from .request import WebSocketRequest, asked
 
 __all__ = ["DEFERRED", "PLAIN", "outcome"]
@@ -19,9 +24,12 @@ DEFERRED: Final = _Deferred()
 # One look into this set is all that a plain value costs. Others are looked at closely.
 PLAIN: Final = frozenset((dict, list, str, int, float, bool, tuple))
 
+# An item of an async generator, and the future that says it was sent; None at the end.
+_Step = tuple[Any, "Future[None]"] | None
+
 
 def outcome(req: WebSocketRequest, result: Any) -> Any:
-    """Wait for an async handler; give anything else back.
+    """Wait for an async handler, send what a generator yields; give anything else back.
 
     Returns:
         What is to be sent; None if nothing is, ``DEFERRED`` if it comes from elsewhere.
@@ -29,20 +37,72 @@ def outcome(req: WebSocketRequest, result: Any) -> Any:
     Threads:
         The one that called the handler, which waits.
     """
+    if result is DEFERRED:
+        return result
     if hasattr(result, "__await__"):
+        if req.id is not None:  # it may be cancelled by that
+            req.begin()
         return req.websocket.hub.loop.submit(_await(result, req)).result()
+    if isinstance(result, Generator):
+        return _send_each(result, req)
+    if isinstance(result, AsyncGenerator):
+        return _send_each_async(result, req)
     return result
 
 
-async def _await(awaitable: Any, req: WebSocketRequest) -> Any:
+def _send_each(items: Generator[Any, Any, Any], req: WebSocketRequest) -> Any:
+    work = req.begin()
+    with contextlib.closing(items):
+        while True:
+            work.check()
+            try:
+                item = next(items)
+            except StopIteration as stop:
+                return stop.value
+            req.reply(envelope.encode("response", item))
+
+
+def _send_each_async(items: AsyncGenerator[Any, Any], req: WebSocketRequest) -> None:
+    """Send from this thread, which may wait for room in the outbox; the loop must not."""
+    req.begin()
+    steps: SimpleQueue[_Step] = SimpleQueue()
+    feeding = req.websocket.hub.loop.submit(_await(_feed(items, steps), req))
+    feeding.add_done_callback(lambda _: steps.put(None))
+    while (step := steps.get()) is not None:
+        item, sent = step
+        try:
+            req.reply(envelope.encode("response", item))
+            sent.set_result(None)
+        except BaseException as exc:  # raised where the generator yielded it
+            sent.set_exception(exc)
+    feeding.result()
+
+
+async def _feed(items: AsyncGenerator[Any, Any], steps: SimpleQueue[_Step]) -> None:
+    async with contextlib.aclosing(items):
+        async for item in items:
+            sent: Future[None] = Future()
+            sent.set_running_or_notify_cancel()  # cancelling us must not cancel it
+            steps.put((item, sent))
+            await asyncio.wrap_future(sent)
+
+
+async def _await(awaitable: Awaitable[Any], req: WebSocketRequest) -> Any:
     # For tasks that it starts and that outlive it: the connection is at another message
     # by then.
     asked.set(req)
-    connection = req.websocket
+    connection, work, task = req.websocket, req.work, asyncio.current_task()
+    assert task is not None
+    if work is not None:
+        work.attach(task)
     if connection.request is not req:  # a job: the connection is at something else
         return await awaitable
-    connection.task = asyncio.current_task()
+    connection.task = task
+    if work is None:
+        connection.lone_task = task
+        if not connection.open:  # since before that was set
+            task.cancel()
     try:
         return await awaitable
     finally:
-        connection.task = None
+        connection.task = connection.lone_task = None

@@ -14,7 +14,7 @@ __all__ = ["Part"]
 
 
 class Part:
-    """Base of ``Decorators``, ``Addressing`` and ``Directory``, which make up the component."""
+    """Base of ``Decorators``, ``Addressing``, ``Asking`` and ``Directory``: the component."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -30,6 +30,9 @@ __all__ = ["ReadingHalf"]
 # slowed by TCP, while pings and the close of an ordinary one are seen at once.
 MAX_READ_AHEAD = 64
 
+# While a call waits for its answer, which may come behind many messages.
+MAX_WAITING = 1000
+
 
 class ReadingHalf(SendingHalf):
     """Between ``SendingHalf`` and ``Connection``: the loop of the owner, and its stand-in.
@@ -55,8 +58,10 @@ class ReadingHalf(SendingHalf):
         "turn",
     )
 
-    def __init__(self, transport: Transport, codec: Codec, limits: Limits, hub: Hub) -> None:
-        super().__init__(transport, limits, hub)
+    def __init__(
+        self, client_id: str, transport: Transport, codec: Codec, limits: Limits, hub: Hub
+    ) -> None:
+        super().__init__(client_id, transport, limits, hub)
         self.messages_in = 0
         self.bytes_in = 0
         self.turn = 0
@@ -199,15 +204,25 @@ class ReadingHalf(SendingHalf):
             self._sort_locked(events)
         return True
 
-    def _sort_locked(self, events: list[Event]) -> None:
-        """Messages wait in the inbox, pings are answered, the end is noted."""
+    def _sort_locked(self, events: list[Event]) -> int:
+        """Messages wait in the inbox, pings are answered, the end is noted.
+
+        Returns:
+            The size of the messages that wait.
+        """
+        aside, size = self._aside, 0
         for event in events:
             if isinstance(event, str | bytes):
+                if aside is not None and isinstance(event, str) and aside.takes_locked(event):
+                    self.messages_in += 1
+                    continue
                 self._inbox.append(event)
+                size += len(event)
             elif isinstance(event, Ping):
                 self._control_locked(PONG, event.data)
             elif isinstance(event, Closed):
                 self._final = event
+        return size
 
     def _finish_locked(self, final: Closed) -> None:
         """Act on the codec's last event: the peer closed, or broke the rules."""
@@ -238,6 +253,25 @@ class ReadingHalf(SendingHalf):
         if gone:
             self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
 
+    def listen(self) -> None:
+        """Have the minder read at once, if the owner is busy: an answer is awaited."""
+        if self.is_owner():
+            with self._lock:  # what has been handled meanwhile waits no longer
+                self._ahead = min(self._ahead, sum(map(len, self._inbox)))
+        self.lend(self.turn)
+
+    def look_aside(self) -> None:
+        """Act on cancels that were read already; for the owner, when a request can stop."""
+        with self._lock:
+            aside, inbox = self._aside, self._inbox
+            if aside is not None:
+                # Not all of them: a client may have sent thousands in one write.
+                for index in reversed(range(min(len(inbox), MAX_READ_AHEAD))):
+                    text = inbox[index]
+                    if isinstance(text, str) and aside.takes_locked(text):
+                        del inbox[index]
+                        self.messages_in += 1
+
     def lose(self, why: str, text: str) -> None:
         """Give up a peer that is silent: leave the registry, cut the connection."""
         with self._lock:
@@ -261,13 +295,10 @@ class ReadingHalf(SendingHalf):
             if self._state == CLOSED:
                 return 0
             events = selectors.EVENT_WRITE if self._outbox is not None else 0
-            if (
-                self._lent
-                and not self._ended
-                and len(self._inbox) < MAX_READ_AHEAD
-                and self._ahead < self._limits.max_message_size
-            ):
-                events |= selectors.EVENT_READ
+            if self._lent and not self._ended and self._ahead < self._limits.max_message_size:
+                waiting = self._aside is not None and self._aside.waiting
+                if len(self._inbox) < (MAX_WAITING if waiting else MAX_READ_AHEAD):
+                    events |= selectors.EVENT_READ
             return events
 
     def ready(self, events: int) -> None:
@@ -297,7 +328,6 @@ class ReadingHalf(SendingHalf):
             return
         self.last_in = time.monotonic()
         self.bytes_in += len(data)
-        self._ahead += len(data)
-        self._sort_locked(self._codec.feed(data))
+        self._ahead += self._sort_locked(self._codec.feed(data))
         if self._final is not None:
             self._finish_locked(self._final)

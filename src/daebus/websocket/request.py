@@ -9,6 +9,7 @@ from typing import Any
 from . import envelope
 from .connection import Connection
 from .sending import TAKEN
+from .work import Work
 
 __all__ = ["WebSocketRequest", "asked"]
 
@@ -30,13 +31,14 @@ class WebSocketRequest:
             reply repeats it.
     """
 
-    __slots__ = ("data", "message_type", "payload", "websocket")
+    __slots__ = ("data", "message_type", "payload", "websocket", "work")
 
     def __init__(self, websocket: Connection, message_type: str, payload: dict[str, Any]) -> None:
         self.websocket = websocket
         self.message_type = message_type
         self.payload = payload
         self.data: Any = payload.get("data", {})
+        self.work: Work | None = None  # made when something may stop it
 
     @property
     def id(self) -> str | int | float | None:
@@ -50,10 +52,58 @@ class WebSocketRequest:
 
     @property
     def cancelled(self) -> threading.Event:
-        """Set once the client has left or the app stops, while the handler still runs."""
-        return self.websocket.cancelled
+        """Set when the handler should end, while it still runs.
+
+        Because the client sent a ``cancel`` with the request's id, has left, the handler's
+        ``timeout`` is over, or the app stops.
+        """
+        return self.begin()
+
+    def check(self) -> None:
+        """Go on, or end here if ``cancelled`` is set.
+
+        Raises:
+            Cancelled: which the client gets as an error, ``cancelled`` or ``timeout``.
+        """
+        self.begin().check()
+
+    def progress(
+        self, done: float | None = None, total: float | None = None, note: str | None = None
+    ) -> bool:
+        """Tell the client how far its request is, with a message of type ``progress``.
+
+        What is None is left out. For a client that reads slowly a newer one takes the
+        place of an older one that still waits.
+
+        Returns:
+            False if the client has left, or its outbox is full.
+
+        Threads:
+            Any; never waits.
+        """
+        fields = {"done": done, "total": total, "note": note}
+        data = {name: value for name, value in fields.items() if value is not None}
+        connection = self.websocket
+        sent = connection.reply(
+            connection.text_frame(self.stamped(envelope.encode("progress", data))),
+            droppable=True,
+            conflate=f"daebus.progress.{id(self)}",
+        )
+        return sent in TAKEN
 
     # --- for the library --------------------------------------------------------
+
+    def begin(self) -> Work:
+        """Have what stops this request noticed from now on."""
+        work = self.work
+        if work is None:
+            connection = self.websocket
+            work = connection.aside.enlist(self)
+            if (
+                self.id is not None and connection.is_owner()
+            ):  # a cancel may have been read with the request
+                connection.look_aside()
+        return work
 
     def stamped(self, message: bytes) -> bytes:
         """Return an envelope with the request's id, if it has one."""
@@ -67,7 +117,11 @@ class WebSocketRequest:
             False if the client has left.
         """
         connection = self.websocket
-        return connection.reply(connection.text_frame(self.stamped(message))) in TAKEN
+        sent = connection.reply(
+            connection.text_frame(self.stamped(message)),
+            patient=not connection.hub.loop.is_current(),
+        )
+        return sent in TAKEN
 
     def __repr__(self) -> str:
         return f"<WebSocketRequest {self.message_type!r} from {self.client_id}>"

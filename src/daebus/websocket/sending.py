@@ -4,8 +4,8 @@ Rules of this module:
 
 1. Whole frames are handed to the socket under the lock, by any thread, and nothing
    waits there: what the socket does not take goes to the outbox, for the minder.
-2. Only the owner (the connection's thread) may wait for room in its own outbox, and
-   only until a deadline.
+2. Only the owner (the connection's thread), and a thread that runs a job for this
+   client, may wait for room in its outbox, and only until a deadline.
 3. ``Hub.left`` is called without the lock: the registry's lock comes before ours.
 """
 
@@ -51,8 +51,8 @@ class SendingHalf(Lifecycle):
         "messages_out",
     )
 
-    def __init__(self, transport: Transport, limits: Limits, hub: Hub) -> None:
-        super().__init__(transport, limits, hub)
+    def __init__(self, client_id: str, transport: Transport, limits: Limits, hub: Hub) -> None:
+        super().__init__(client_id, transport, limits, hub)
         self.messages_out = 0  # guarded by: _lock, as the next two
         self.bytes_out = 0
         self.dropped = 0
@@ -131,13 +131,22 @@ class SendingHalf(Lifecycle):
             self._wait_for_room(len(data))
         self.offer(data)
 
-    def reply(self, data: bytes, *, droppable: bool = False, conflate: str | None = None) -> int:
+    def reply(
+        self,
+        data: bytes,
+        *,
+        droppable: bool = False,
+        conflate: str | None = None,
+        patient: bool = False,
+    ) -> int:
         """Send from a handler: as ``offer``, but the owner may wait for room in its outbox.
 
         Args:
             data: one whole frame.
             droppable: as for ``offer``; it does not wait then.
             conflate: as for ``offer``; it does not wait then.
+            patient: the calling thread is not the owner, but works for this client alone,
+                so it may wait as well.
 
         Returns:
             As ``offer``.
@@ -146,7 +155,7 @@ class SendingHalf(Lifecycle):
             self._outbox is not None
             and self._limits.waits
             and not (droppable or conflate)
-            and threading.get_ident() == self._thread_id
+            and (patient or threading.get_ident() == self._thread_id)
         ):
             self._wait_for_room(len(data))
         return self.offer(data, droppable=droppable, conflate=conflate)
