@@ -13,8 +13,10 @@ import logging
 import os
 import queue
 import re
+import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -29,9 +31,10 @@ from typing import Any
 import pytest
 import simple_websocket
 
-from daebus import Daebus
+from daebus import Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
 from tests.docs.documents import DOCUMENTS, ROOT, Block, blocks
+from tests.tls import authority
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
 FILES = {block.name: block for block in BLOCKS if block.language == "python" and block.name}
@@ -316,7 +319,7 @@ def warnings() -> Iterator[Warnings]:
     logging.getLogger("daebus").setLevel(level)
 
 
-def exercise_guide(names: dict[str, Any], warnings: Warnings) -> None:
+def exercise_guide(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
     """Call everything that the snippets of the guide registered."""
     app: Daebus = names["app"]
     with app.test_client() as ada, app.test_client() as bob:
@@ -344,6 +347,29 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings) -> None:
             pass
         warnings.wait_for(r": \d{6,} bytes wait, cut$")
     exercise_work(app, names["work"])
+    exercise_tls(names, folder)
+
+
+def exercise_tls(names: dict[str, Any], folder: Path) -> None:
+    certfile, keyfile, trust = (folder / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued = authority().issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(certfile)
+    issued.private_key_pem.write_to_path(keyfile)
+    authority().cert_pem.write_to_path(trust)
+    app: Daebus = names["secure_app"](0, certfile, keyfile)
+    app.socket("secure")(lambda req: req.websocket.secure)
+    context = ssl.create_default_context(cafile=trust)
+    with app.test_client(ssl_context=context) as client:
+        assert client.request("secure") is True
+    make = names["context_for_known_clients"]
+    known = Daebus("known")
+    known.attach(DaebusHttp(port=0, ssl_context=make(certfile, keyfile, trust)))
+    known.route("/")(lambda req: "known")
+    issued.configure_cert(context)
+    with known:
+        url = f"https://127.0.0.1:{known.http.port}/"
+        with urllib.request.urlopen(url, context=context, timeout=20) as answer:
+            assert answer.read() == b"known"
 
 
 def exercise_handlers(client: AppClient) -> None:
@@ -415,11 +441,13 @@ def client_that_does_not_read(app: Daebus) -> Iterator[None]:
         yield
 
 
-EXERCISES: dict[str, Callable[[dict[str, Any], Warnings], None]] = {"guide.rst": exercise_guide}
+EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
+    "guide.rst": exercise_guide
+}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_snippets_run(path: Path, warnings: Warnings) -> None:
+def test_snippets_run(path: Path, warnings: Warnings, tmp_path: Path) -> None:
     snippets = [b for b in blocks(path) if b.language == "python" and not b.name]
     calls = Calls()
     names: dict[str, Any] = {"__name__": path.stem}
@@ -427,7 +455,7 @@ def test_snippets_run(path: Path, warnings: Warnings) -> None:
         for snippet in snippets:
             exec(calls.compile(snippet), names)
         if path.name in EXERCISES:
-            EXERCISES[path.name](names, warnings)
+            EXERCISES[path.name](names, warnings, tmp_path)
     if path.name != "api.rst":  # stubs; test_api.py compares them with the code
         assert not calls.missed(), "defined in a document and never called"
 
@@ -444,7 +472,7 @@ def of(language: str) -> list[Block]:
 
 
 @pytest.mark.parametrize("block", of("console"), ids=str)
-def test_commands_exist(block: Block) -> None:
+def test_commands_exist(block: Block, tmp_path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
     variables = set(re.findall(r"^([A-Z]+) \?=", makefile, re.MULTILINE))
@@ -465,8 +493,18 @@ def test_commands_exist(block: Block) -> None:
             assert arguments[0] in FILES, line
         elif command == "python3":
             assert arguments[:2] == ["-m", "venv"], line
+        elif command == "openssl":
+            make_certificate(line[2:], tmp_path)
         else:
             assert command in ("git", "cd"), line
+
+
+def make_certificate(command: str, folder: Path) -> None:
+    """Run it; the files that it names must be ones that an app can use."""
+    words = shlex.split(command)
+    subprocess.run(words, cwd=folder, check=True, capture_output=True, timeout=20)
+    certfile, keyfile = (folder / words[words.index(f"-{what}") + 1] for what in ("out", "keyout"))
+    assert DaebusHttp(port=0, certfile=certfile, keyfile=keyfile).secure
 
 
 def test_json_is_what_travels(launch: Callable[[str], Program]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +19,7 @@ from ..server.loop import LoopThread
 from .limits import Limits
 from .routing import Router
 from .server import HttpServer
+from .tls import choose_context
 
 if sys.platform != "win32":
     import resource
@@ -85,6 +87,10 @@ class DaebusHttp:
         max_line: bytes of a request line (414) or header line (431).
         max_headers: header lines of a request; more are answered 431.
         max_head: bytes of a request head; a larger one is answered 431.
+        certfile: PEM file with the certificate, and the chain behind it; the port speaks
+            TLS then, ``https`` and ``wss``. It is read here and again by each start.
+        keyfile: PEM file with its private key; None if that is in ``certfile``.
+        ssl_context: in place of these, a context of your own.
 
     The reasons of the defaults stand in ``daebus.http.limits``. None of these limits lets
     a client hold a worker: it gets requests that are complete, and what a client takes
@@ -117,6 +123,9 @@ class DaebusHttp:
         max_line: int = _DEFAULTS.max_line,
         max_headers: int = _DEFAULTS.max_headers,
         max_head: int = _DEFAULTS.max_head,
+        certfile: str | Path | None = None,
+        keyfile: str | Path | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._places = Addresses(
             host,
@@ -147,6 +156,8 @@ class DaebusHttp:
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
         self._listeners: list[Listener] = []  # open while the app runs
+        self._tls = (certfile, keyfile, ssl_context)
+        choose_context(*self._tls)
         self._workers = workers
         self._backlog = backlog
         self._max_connections = max_connections
@@ -182,6 +193,11 @@ class DaebusHttp:
     def configured_port(self) -> int | None:
         """The port that was asked for."""
         return self._places.port
+
+    @property
+    def secure(self) -> bool:
+        """True if the port speaks TLS: ``https`` and ``wss``."""
+        return self._tls != (None, None, None)
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
         """Decorate a view; the same as ``app.route``.
@@ -229,7 +245,9 @@ class DaebusHttp:
 
         Raises:
             OSError: one of them cannot be had; none is open then.
+            ValueError: the certificate cannot be read any more.
         """
+        tls = choose_context(*self._tls)  # a certificate may have been renewed
         places, others = self._places, []
         with contextlib.ExitStack() as on_error:
             listeners = places.open() if port is None else places.open_port(port)
@@ -249,6 +267,7 @@ class DaebusHttp:
                 backlog=self._backlog,
                 max_connections=_possible(self._max_connections),
                 limits=self._limits,
+                tls=tls,
             )
             on_error.pop_all()
         self._listeners = listeners

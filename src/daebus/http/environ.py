@@ -13,14 +13,14 @@ from .wire import Head
 __all__ = ["add_request", "common_environ", "split_target"]
 
 
-def common_environ(host: str, port: int) -> dict[str, Any]:
+def common_environ(host: str, port: int, scheme: str) -> dict[str, Any]:
     """Build the part that all requests to one listener share.
 
     A Unix socket has neither host nor port, and PEP 3333 wants both.
     """
     return {
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": scheme,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,

@@ -26,4 +26,5 @@ def note_upgrade(client: Client, request: Request) -> Upgrade:
         early=client.state.reader.take_rest(),
         remote_address=client.host,
         port=client.listener.port,
+        secure=client.secure,
     )

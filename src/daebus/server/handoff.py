@@ -6,10 +6,11 @@ judges an upgrade is the one that runs the connection afterwards.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from .transport import Stream
 
 __all__ = ["Refusal", "Upgrade", "Upgrades"]
 
@@ -28,9 +29,10 @@ class Upgrade:
         early: bytes that came behind the request head in the same read.
         remote_address: host of the peer, an empty string on a Unix socket.
         port: local port number, 0 on a Unix socket.
+        secure: TLS is around the socket.
     """
 
-    sock: socket.socket
+    sock: Stream
     method: str
     path: str
     target: str
@@ -39,6 +41,7 @@ class Upgrade:
     early: bytes
     remote_address: str
     port: int
+    secure: bool = False
 
     def header(self, name: str) -> str | None:
         """Return the first header of that (lower case) name, or None."""

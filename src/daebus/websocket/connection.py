@@ -37,6 +37,7 @@ class Connection(ReadingHalf):
         path: of the upgrade request, without the query.
         remote_address: host of the peer, an empty string on a Unix socket.
         subprotocol: the negotiated one, or None.
+        secure: it came over TLS, as ``wss``.
         connected_at: a moment of ``time.monotonic()``.
     """
 
@@ -47,6 +48,7 @@ class Connection(ReadingHalf):
         "path",
         "remote_address",
         "running",
+        "secure",
         "subprotocol",
         "task",
         "times",
@@ -63,12 +65,14 @@ class Connection(ReadingHalf):
         path: str = "/",
         remote_address: str = "",
         subprotocol: str | None = None,
+        secure: bool = False,
     ) -> None:
         super().__init__(transport, codec, limits, hub)
         self.client_id = client_id
         self.path = path
         self.remote_address = remote_address
         self.subprotocol = subprotocol
+        self.secure = secure
         self.connected_at = self.last_in
         self.running: str | None = None  # type of the message that is being handled
         self.task: asyncio.Task[Any] | None = None  # of an async handler that runs
