@@ -31,6 +31,7 @@ from .http.component import View as _View
 from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
+from .server.systemd import Notifier
 from .websocket.component import DaebusWebSocket
 from .websocket.component import SocketHandler as _SocketHandler
 
@@ -70,6 +71,8 @@ class Daebus:
         self._started = 0.0
         self._minder: Minder | None = None
         self._loop: LoopThread | None = None
+        self._notifier = Notifier()
+        self._notify = False  # this app speaks for the whole service
         self.forked = False
 
     def __repr__(self) -> str:
@@ -165,8 +168,12 @@ class Daebus:
         """True between a successful start and the beginning of the stop."""
         return self._state == RUNNING
 
-    def start(self) -> None:
+    def start(self, *, notify: bool = False) -> None:
         """Listen and serve, in threads of the app's own; returns once it is listening.
+
+        Args:
+            notify: tell systemd when the app is ready, and when it stops: then the program
+                is meant to end. For units with ``Type=notify``; nothing happens elsewhere.
 
         Raises:
             AttachError: nothing is attached.
@@ -175,9 +182,9 @@ class Daebus:
             StateError: the app runs already.
             ForkedError: it was started before this process was forked.
         """
-        self._start()
+        self._start(notify=notify)
 
-    def _start(self, port: int | None = None) -> None:
+    def _start(self, port: int | None = None, *, notify: bool = False) -> None:
         if self._http is None:
             raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
         with self._lock:
@@ -188,6 +195,7 @@ class Daebus:
             if self._state not in (NEW, STOPPED):
                 raise StateError(f"the app is {self._state}; call app.stop() before another start")
             self._state = STARTING
+        self._notify = notify
         minder: Minder | None = None
         try:
             minder = Minder()
@@ -195,7 +203,7 @@ class Daebus:
         except BaseException:
             self._abandon(minder)
             raise
-        logger.info("%s listens on %s", self.name, ", ".join(self._http.addresses))
+        logger.info("%s %s", self.name, self._where())
         if self._websocket is not None and self._websocket.port != self._http.port:
             logger.info("%s takes WebSockets on port %s", self.name, self._websocket.port)
 
@@ -223,9 +231,15 @@ class Daebus:
         minder.start()
         _running_apps.add(self)
         http.accept()
+        if self._notify:
+            self._notifier.ready(self._where())
         with self._changed:  # a stop that a first client's handler asked for waits for this
             self._state = RUNNING
             self._changed.notify_all()
+
+    def _where(self) -> str:
+        assert self._http is not None
+        return "listens on " + ", ".join(self._http.addresses)
 
     def _abandon(self, minder: Minder | None) -> None:
         """Release what a failed start had taken."""
@@ -288,6 +302,8 @@ class Daebus:
         assert self._http is not None
         assert self._minder is not None
         assert self._loop is not None
+        if self._notify:
+            self._notifier.stopping()
         self._http.begin_stop()
         if self._websocket is not None:
             self._websocket.begin_stop()
@@ -332,6 +348,19 @@ class Daebus:
             pass
         return True
 
+    def heartbeat(self) -> None:
+        """Tell systemd that the program's own loop still turns.
+
+        For units with ``WatchdogSec=``: systemd restarts the program once this has not
+        been called for so long. Nothing else says it, the app's own threads least of all,
+        which go on when the loop hangs. Call it at least twice in that time, and as often
+        as you like: most calls look at the clock and return.
+
+        Threads:
+            Any, at any time, with and without an app that runs; never waits.
+        """
+        self._notifier.heartbeat()
+
     def __enter__(self) -> Daebus:
         self.start()
         return self
@@ -344,7 +373,7 @@ class Daebus:
     ) -> None:
         self.stop()
 
-    def run(self, *, timeout: float = 10.0) -> None:
+    def run(self, *, timeout: float = 10.0, notify: bool = False) -> None:
         """Start unless it runs, wait until something stops the app, and return.
 
         In the main thread SIGINT and SIGTERM stop it; a second one leaves at once.
@@ -353,6 +382,7 @@ class Daebus:
 
         Args:
             timeout: seconds for the stop.
+            notify: see ``start``.
         """
         # No Event: setting one in a signal handler can deadlock with its own waiter.
         signals: list[int] = []
@@ -375,7 +405,10 @@ class Daebus:
                 previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_dump)
         try:
             if not self.running:
-                self.start()
+                self.start(notify=notify)
+            elif notify:
+                self._notify = True
+                self._notifier.ready(self._where())
             while not signals and not self._stopped.wait(_SIGNAL_POLL):
                 pass
             self._stop_interruptibly(timeout)

@@ -34,6 +34,7 @@ import simple_websocket
 from daebus import Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
 from tests.docs.documents import DOCUMENTS, ROOT, Block, blocks
+from tests.server.manager import Manager
 from tests.tls import authority
 
 BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
@@ -56,10 +57,11 @@ class Program:
     """A program of the documents, in a process of its own."""
 
     def __init__(self, name: str, folder: Path) -> None:
+        self.manager = Manager(str(folder / "notify"))
         self.process = subprocess.Popen(
             [sys.executable, "-W", "ignore::DeprecationWarning", "-u", "-c", LAUNCHER, name],
             cwd=folder,
-            env=environment(),
+            env={**environment(), "NOTIFY_SOCKET": self.manager.name, "WATCHDOG_USEC": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -167,6 +169,7 @@ def launch(folder: Path) -> Iterator[Callable[[str], Program]]:
     for program in programs:
         program.process.kill()
         program.process.communicate()
+        program.manager.close()
 
 
 def drive_hello(program: Program) -> None:
@@ -207,6 +210,20 @@ def drive_daemon(program: Program) -> None:
     assert program.output.endswith("ended in good order\n")
 
 
+def drive_service(program: Program) -> None:
+    status = f"listens on 127.0.0.1:{program.port}"
+    assert program.manager.next() == {"READY": "1", "STATUS": status}
+    assert program.manager.next() == {"WATCHDOG": "1"}
+    with program.client() as client:
+        assert receive(client) == {"type": "broadcast", "data": "still measuring"}
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1001
+    beat = {"WATCHDOG": "1"}
+    while (notice := program.manager.next()) == beat:
+        pass
+    assert notice == {"STOPPING": "1", "STATUS": "stopping"}
+
+
 def drive_forking(program: Program) -> None:
     assert program.finish() == 0
     assert "the child ended with 0\n" in program.output
@@ -227,6 +244,7 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "daemon.py": drive_daemon,
     "forking.py": drive_forking,
     "places.py": drive_places,
+    "service.py": drive_service,
 }
 
 
