@@ -357,7 +357,9 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings, folder: Path) -> N
             watcher.send("watch")
             assert watcher.receive("reading")["data"] == 1
             warnings.wait_for(r"^watch has run for 1 s at\n(.*\n)+.*req\.cancelled\.wait")
-        assert re.fullmatch(r"guest 3 left after \d s: client", ada.receive("broadcast")["data"])
+        # It may be lost: a reading can find its socket closed before the close frame is read.
+        left = r"guest 3 left after \d s: (client|lost)"
+        assert re.fullmatch(left, ada.receive("broadcast")["data"])
         names["publish"](22.5)
         assert bob.receive("temperature")["data"] == {"celsius": 22.5}
     with app, client_that_does_not_read(app):
