@@ -210,6 +210,26 @@ def drive_daemon(program: Program) -> None:
     assert program.output.endswith("ended in good order\n")
 
 
+def drive_proxied(program: Program) -> None:
+    said = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    plain = {"client": "127.0.0.1", "url": f"http://127.0.0.1:{program.port}/"}
+    seen = {"client": "203.0.113.9", "url": "https://meter.example.com/"}
+    assert json.loads(fetch(program.port, "/")[2]) == plain
+    request = urllib.request.Request(f"http://127.0.0.1:{program.port}/")
+    for name, value in {**said, "X-Forwarded-Host": "meter.example.com"}.items():
+        request.add_header(name, value)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert json.load(answer) == seen
+    client = simple_websocket.Client(
+        f"ws://127.0.0.1:{program.port}/",
+        headers=said,  # type: ignore[arg-type]  # str works, see wsproto
+    )
+    assert ask(client, "who")["data"] == {"client": "203.0.113.9", "tls": True}
+    assert program.end(signal.SIGTERM) == 0
+    assert closing_code(client) == 1001
+    client.thread.join(20)  # type: ignore[attr-defined]  # it is a Thread
+
+
 def drive_service(program: Program) -> None:
     status = f"listens on 127.0.0.1:{program.port}"
     assert program.manager.next() == {"READY": "1", "STATUS": status}
@@ -245,6 +265,7 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "forking.py": drive_forking,
     "places.py": drive_places,
     "service.py": drive_service,
+    "proxied.py": drive_proxied,
 }
 
 

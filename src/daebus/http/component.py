@@ -16,6 +16,7 @@ from ..server.addresses import Addresses
 from ..server.handoff import Upgrades
 from ..server.listener import Listener
 from ..server.loop import LoopThread
+from .forwarded import TrustedProxies
 from .limits import Limits
 from .routing import Router
 from .server import HttpServer
@@ -71,6 +72,10 @@ class DaebusHttp:
             close them.
         reuse_port: let other processes that say so listen on the port too; the system
             spreads new connections over them.
+        trusted_proxies: addresses and networks of reverse proxies, such as
+            ``["127.0.0.1", "10.0.0.0/8"]``; ``"unix"`` is whoever connects to a socket
+            file. What they say of the client in ``X-Forwarded-For``, ``-Proto``,
+            ``-Host`` and ``-Port``, or else in ``Forwarded``, counts.
         static: folder whose files are served where no route matches.
         workers: requests that are handled at once, a thread each, started when needed.
         backlog: requests that may wait for a worker; more are answered 503.
@@ -110,6 +115,7 @@ class DaebusHttp:
         sock: socket.socket | Sequence[socket.socket] = (),
         fd: int | Literal["systemd"] | None = None,
         reuse_port: bool = False,
+        trusted_proxies: Sequence[str] = (),
         static: str | Path | None = None,
         workers: int = 8,
         backlog: int = 64,
@@ -155,6 +161,8 @@ class DaebusHttp:
                 raise ValueError(f"{name} must be greater than 0, not {value!r}")
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
+        proxies = TrustedProxies(trusted_proxies)
+        self._proxies = proxies if trusted_proxies else None
         self._listeners: list[Listener] = []  # open while the app runs
         self._tls = (certfile, keyfile, ssl_context)
         choose_context(*self._tls)
@@ -268,6 +276,7 @@ class DaebusHttp:
                 max_connections=_possible(self._max_connections),
                 limits=self._limits,
                 tls=tls,
+                proxies=self._proxies,
             )
             on_error.pop_all()
         self._listeners = listeners

@@ -17,7 +17,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
-from .environ import add_request
+from .environ import add_forwarded, add_request
 from .reader import Request
 from .response import BytesRest, FileBody, FileRest, Rest, wait_for
 
@@ -142,6 +142,9 @@ class RequestHandler(WSGIRequestHandler):
         """Build the WSGI environment (PEP 3333)."""
         environ = self.server.environ_of(self.client)
         add_request(environ, self.head, self.body, self.size)
+        seen = self.server.seen(self.client, self.head)
+        if seen is not None:
+            add_forwarded(environ, seen)
         return environ
 
     def _start_response(

@@ -32,12 +32,13 @@ from ..server.transport import RECV_SIZE
 from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
 from .environ import common_environ
+from .forwarded import Seen, TrustedProxies
 from .handler import RequestHandler, error_response
 from .limits import Limits
 from .reader import IDLE, Reader, Request
 from .response import wait_for
 from .upgrade import note_upgrade
-from .wire import BadRequest, status_code_name
+from .wire import BadRequest, Head, status_code_name
 
 __all__ = ["HttpServer"]
 
@@ -67,6 +68,7 @@ class HttpServer(BaseWSGIServer):
         max_connections: most connections at once; more are answered 503.
         limits: of one connection.
         tls: to speak TLS on all listeners.
+        proxies: whose word on clients counts; None for nobody's.
     """
 
     multithread = True
@@ -82,7 +84,8 @@ class HttpServer(BaseWSGIServer):
         backlog: int,
         max_connections: int,
         limits: Limits,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None,
+        proxies: TrustedProxies | None,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -92,6 +95,7 @@ class HttpServer(BaseWSGIServer):
         self.socket = main.sock
         self.limits = limits
         self.draining = False
+        self._proxies = proxies
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
         self._only_upgrades = frozenset(others)
@@ -139,6 +143,12 @@ class HttpServer(BaseWSGIServer):
         if isinstance(client.address, tuple):
             environ["REMOTE_PORT"] = client.address[1]
         return environ
+
+    def seen(self, client: Client, head: Head) -> Seen | None:
+        """Return the client behind a trusted proxy; None if the request is as it looks."""
+        if self._proxies is None:
+            return None
+        return self._proxies.look(client.host, head.headers, head.authority)
 
     def only_upgrades(self, client: Client) -> bool:
         """Tell whether the client came to a port that speaks WebSocket alone."""
@@ -257,7 +267,7 @@ class HttpServer(BaseWSGIServer):
         """Judge an upgrade, and run its connection; in a thread of the WebSocket side."""
         assert self._upgrades is not None
         try:
-            upgrade = note_upgrade(client, request)
+            upgrade = note_upgrade(client, request, self.seen(client, request.head))
             self._acceptor.release(client)
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):

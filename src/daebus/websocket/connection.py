@@ -35,9 +35,10 @@ class Connection(ReadingHalf):
     Attributes:
         client_id: unique and unguessable.
         path: of the upgrade request, without the query.
-        remote_address: host of the peer, an empty string on a Unix socket.
+        remote_address: host of the peer, an empty string on a Unix socket; behind a
+            trusted proxy, of the client.
         subprotocol: the negotiated one, or None.
-        secure: it came over TLS, as ``wss``.
+        secure: it came over TLS, as ``wss``, to us or to a trusted proxy.
         connected_at: a moment of ``time.monotonic()``.
     """
 
