@@ -103,7 +103,8 @@ def connect(setting: Setting, case: Case) -> Result:
 def idle(setting: Setting, case: Case) -> Result:
     """Memory, threads and descriptors of each idle client, and CPU while nothing happens."""
     server = setting.server
-    memory, threads, descriptors = server.pss_kib(), server.threads(), server.descriptors()
+    threads = server.settled_threads()
+    memory, descriptors = server.pss_kib(), server.descriptors()
     clients = setting.connect(case.clients)
     time.sleep(1.0)  # what the connecting left to do shall not count as idling
     cpu, started = server.cpu_seconds(), time.perf_counter()

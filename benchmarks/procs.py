@@ -102,6 +102,15 @@ class ServerProcess:
         """Return how many threads it has."""
         return int(self._status("Threads"))
 
+    def settled_threads(self) -> int:
+        """Return how many threads it has once that number no longer changes."""
+        count, calm = self.threads(), 0
+        while calm < 5:  # the thread of a connection that has just ended may go any moment
+            time.sleep(0.05)
+            last, count = count, self.threads()
+            calm = calm + 1 if count == last else 0
+        return count
+
     def descriptors(self) -> int:
         """Return how many descriptors it has open."""
         return len(list((self._proc / "fd").iterdir()))

@@ -10,8 +10,8 @@ from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRe
 class Chat(Daebus):
     """Tell where the page is as soon as ``run`` has made it listen."""
 
-    def start(self) -> None:
-        super().start()
+    def start(self, *, notify: bool = False) -> None:
+        super().start(notify=notify)
         print(f"chat: http://127.0.0.1:{self.http.port}/  (Ctrl-C ends it)", flush=True)
 
 

@@ -27,6 +27,7 @@ from .http.component import DaebusHttp
 from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
+from .server.systemd import Notifier
 
 if TYPE_CHECKING:
     from .testing import AppClient
@@ -58,6 +59,8 @@ class Daebus(Building):
         self._started = 0.0
         self._minder: Minder | None = None
         self._loop: LoopThread | None = None
+        self._notifier = Notifier()
+        self._notify = False  # this app speaks for the whole service
         self.forked = False
 
     def __repr__(self) -> str:
@@ -74,8 +77,12 @@ class Daebus(Building):
         """True between a successful start and the beginning of the stop."""
         return self._state == RUNNING
 
-    def start(self) -> None:
+    def start(self, *, notify: bool = False) -> None:
         """Listen and serve, in threads of the app's own; returns once it is listening.
+
+        Args:
+            notify: tell systemd when the app is ready, and when it stops: then the program
+                is meant to end. For units with ``Type=notify``; nothing happens elsewhere.
 
         Raises:
             AttachError: nothing is attached.
@@ -84,9 +91,9 @@ class Daebus(Building):
             StateError: the app runs already.
             ForkedError: it was started before this process was forked.
         """
-        self._start()
+        self._start(notify=notify)
 
-    def _start(self, port: int | None = None) -> None:
+    def _start(self, port: int | None = None, *, notify: bool = False) -> None:
         if self._http is None:
             raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
         self._check_complete()
@@ -98,6 +105,7 @@ class Daebus(Building):
             if self._state not in (NEW, STOPPED):
                 raise StateError(f"the app is {self._state}; call app.stop() before another start")
             self._state = STARTING
+        self._notify = notify
         minder: Minder | None = None
         try:
             minder = Minder()
@@ -105,7 +113,7 @@ class Daebus(Building):
         except BaseException:
             self._abandon(minder)
             raise
-        logger.info("%s listens on %s", self.name, ", ".join(self._http.addresses))
+        logger.info("%s %s", self.name, self._where())
         if self._websocket is not None and self._websocket.port != self._http.port:
             logger.info("%s takes WebSockets on port %s", self.name, self._websocket.port)
 
@@ -134,10 +142,16 @@ class Daebus(Building):
         fork.remember(self)
         http.accept()
         self._tasks.start(loop)
+        if self._notify:
+            self._notifier.ready(self._where())
         with self._changed:  # a stop that a first client's handler asked for waits for this
             self._state = RUNNING
             self._changed.notify_all()
         self._tasks.release()
+
+    def _where(self) -> str:
+        assert self._http is not None
+        return "listens on " + ", ".join(self._http.addresses)
 
     def _abandon(self, minder: Minder | None) -> None:
         """Release what a failed start had taken."""
@@ -202,6 +216,8 @@ class Daebus(Building):
         assert self._http is not None
         assert self._minder is not None
         assert self._loop is not None
+        if self._notify:
+            self._notifier.stopping()
         self._tasks.begin_stop()
         self._http.begin_stop()
         if self._websocket is not None:
@@ -248,6 +264,19 @@ class Daebus(Building):
             pass
         return True
 
+    def heartbeat(self) -> None:
+        """Tell systemd that the program's own loop still turns.
+
+        For units with ``WatchdogSec=``: systemd restarts the program once this has not
+        been called for so long. Nothing else says it, the app's own threads least of all,
+        which go on when the loop hangs. Call it at least twice in that time, and as often
+        as you like: most calls look at the clock and return.
+
+        Threads:
+            Any, at any time, with and without an app that runs; never waits.
+        """
+        self._notifier.heartbeat()
+
     def __enter__(self) -> Daebus:
         self.start()
         return self
@@ -260,7 +289,7 @@ class Daebus(Building):
     ) -> None:
         self.stop()
 
-    def run(self, *, timeout: float = 10.0) -> None:
+    def run(self, *, timeout: float = 10.0, notify: bool = False) -> None:
         """Start unless it runs, wait until something stops the app, and return.
 
         In the main thread SIGINT and SIGTERM stop it; a second one leaves at once.
@@ -269,8 +298,12 @@ class Daebus(Building):
 
         Args:
             timeout: seconds for the stop.
+            notify: see ``start``.
         """
-        signals.run(self, timeout)
+        if notify and self.running:
+            self._notify = True
+            self._notifier.ready(self._where())
+        signals.run(self, timeout, notify=notify)
 
     def stats(self) -> dict[str, Any]:
         """Return what the app does, in numbers.

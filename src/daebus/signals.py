@@ -18,7 +18,7 @@ __all__ = ["SIGNAL_POLL", "run"]
 SIGNAL_POLL = 0.25
 
 
-def run(app: Daebus, timeout: float) -> None:
+def run(app: Daebus, timeout: float, *, notify: bool = False) -> None:
     """Start the app unless it runs, wait until something stops it; see ``Daebus.run``."""
     # No Event: setting one in a signal handler can deadlock with its own waiter.
     signals: list[int] = []
@@ -41,7 +41,7 @@ def run(app: Daebus, timeout: float) -> None:
             previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_dump)
     try:
         if not app.running:
-            app.start()
+            app.start(notify=notify)
         while not signals and not app.wait(SIGNAL_POLL):
             pass
         _stop_interruptibly(app, timeout)

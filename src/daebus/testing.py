@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import ssl
 import threading
 import time
 import weakref
@@ -78,6 +79,9 @@ class AppClient:
         headers: additional request headers.
         subprotocols: offered to the server.
         timeout: seconds that every wait takes at most, unless it says otherwise.
+        ssl_context: to check the certificate of an app with TLS, such as
+            ``ssl.create_default_context(cafile="ca.pem")``. None checks nothing: both ends
+            are in this process, and tests have the certificates that they have.
     """
 
     def __init__(
@@ -88,12 +92,14 @@ class AppClient:
         headers: dict[str, str] | None = None,
         subprotocols: list[str] | None = None,
         timeout: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._app = app
         self._path = path
         self._headers = headers
         self._subprotocols = subprotocols
         self._timeout = timeout
+        self._ssl_context = ssl_context
         self._socket: simple_websocket.Client | None = None
         self._kept: deque[dict[str, Any]] = deque()
         self._holds = False
@@ -106,11 +112,19 @@ class AppClient:
                     self._app._start(port=0)
                 _users[self._app] = _users.get(self._app, 0) + 1
                 self._holds = True
+        scheme, context = "ws", self._ssl_context
+        if self._app.http.secure:
+            scheme = "wss"
+            if context is None:
+                context = ssl.create_default_context()
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
         try:
             self._socket = _Client(
-                f"ws://{self._address()}{self._path}",
+                f"{scheme}://{self._address()}{self._path}",
                 headers=self._headers,  # type: ignore[arg-type]  # str works, see wsproto
                 subprotocols=self._subprotocols,
+                ssl_context=context,
             )
         except BaseException:
             self._let_go()

@@ -59,9 +59,13 @@ class Lines:
             self.fails.remove(name)
             raise RuntimeError("on purpose")
 
-    def opened(self, client: Client) -> None:
+    def opened(self, client: Client) -> bool:
         client.state = Talk()
         self._called("opened")
+        return True
+
+    def handshake(self, client: Client, deadline: float) -> None:
+        raise AssertionError("nobody speaks TLS")
 
     def received(self, client: Client, data: bytes) -> None:
         client.state.data += data
@@ -166,7 +170,7 @@ def test_a_whole_request_is_handed_out(serve: Serve, connect: Connect) -> None:
     assert client.listener.port == served.port
     assert client.address == sock.getsockname()
     assert client.host == "127.0.0.1"
-    assert client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert client.raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert served.lines.threads == {"daebus-accept"}
 
 
@@ -308,7 +312,7 @@ def test_a_request_in_time_is_not_closed_later(serve: Serve, connect: Connect) -
     sock.sendall(b"hello\n")
     client = served.take()
     assert ended(other) == LATE  # by now the deadline of the first has passed as well
-    client.sock.sendall(b"answer\n")
+    client.raw.sendall(b"answer\n")
     assert sock.recv(100) == b"answer\n"
 
 
@@ -409,7 +413,7 @@ def test_lingering_keeps_the_answer_alive(serve: Serve, connect: Connect) -> Non
     sock = connect(served.port)
     sock.sendall(b"hello\n" + b"x" * 200_000)
     client = served.take()
-    client.sock.sendall(b"answer\n")
+    client.raw.sendall(b"answer\n")
     served.acceptor.linger(client)
     assert ended(sock) == b"answer\n"
     sock.sendall(b"more\n")
@@ -544,13 +548,13 @@ from daebus.server.listener import Listener, listen
 
 class Lines:
     def opened(self, client):
-        pass
+        return True
 
     def received(self, client, data):
         if not data.endswith(b"\\n"):
             acceptor.park(client, time.monotonic() + 60)
             return
-        client.sock.sendall(data)
+        client.raw.sendall(data)
         acceptor.linger(client)
 
     def refused(self, text):
@@ -675,7 +679,7 @@ def test_stop_closes_what_waits(serve: Serve, connect: Connect) -> None:
     served.acceptor.stop()
     assert ended(waiting) == b""
     assert eventually(lambda: refused(served.port))
-    client.sock.sendall(b"answer\n")  # that one was handed out: it is not the acceptor's
+    client.raw.sendall(b"answer\n")  # that one was handed out: it is not the acceptor's
     served.park(client)
     assert ended(idle) == b"answer\n"
     assert closed(client)

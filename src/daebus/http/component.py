@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -15,9 +16,11 @@ from ..server.addresses import Addresses
 from ..server.handoff import Upgrades
 from ..server.listener import Listener
 from ..server.loop import LoopThread
+from .forwarded import TrustedProxies
 from .limits import Limits
 from .routing import Router
 from .server import HttpServer
+from .tls import choose_context
 
 if sys.platform != "win32":
     import resource
@@ -69,6 +72,10 @@ class DaebusHttp:
             close them.
         reuse_port: let other processes that say so listen on the port too; the system
             spreads new connections over them.
+        trusted_proxies: addresses and networks of reverse proxies, such as
+            ``["127.0.0.1", "10.0.0.0/8"]``; ``"unix"`` is whoever connects to a socket
+            file. What they say of the client in ``X-Forwarded-For``, ``-Proto``,
+            ``-Host`` and ``-Port``, or else in ``Forwarded``, counts.
         static: folder whose files are served where no route matches.
         workers: requests that are handled at once, a thread each, started when needed.
         backlog: requests that may wait for a worker; more are answered 503.
@@ -85,6 +92,10 @@ class DaebusHttp:
         max_line: bytes of a request line (414) or header line (431).
         max_headers: header lines of a request; more are answered 431.
         max_head: bytes of a request head; a larger one is answered 431.
+        certfile: PEM file with the certificate, and the chain behind it; the port speaks
+            TLS then, ``https`` and ``wss``. It is read here and again by each start.
+        keyfile: PEM file with its private key; None if that is in ``certfile``.
+        ssl_context: in place of these, a context of your own.
 
     The reasons of the defaults stand in ``daebus.http.limits``. None of these limits lets
     a client hold a worker: it gets requests that are complete, and what a client takes
@@ -104,6 +115,7 @@ class DaebusHttp:
         sock: socket.socket | Sequence[socket.socket] = (),
         fd: int | Literal["systemd"] | None = None,
         reuse_port: bool = False,
+        trusted_proxies: Sequence[str] = (),
         static: str | Path | None = None,
         workers: int = 8,
         backlog: int = 64,
@@ -117,6 +129,9 @@ class DaebusHttp:
         max_line: int = _DEFAULTS.max_line,
         max_headers: int = _DEFAULTS.max_headers,
         max_head: int = _DEFAULTS.max_head,
+        certfile: str | Path | None = None,
+        keyfile: str | Path | None = None,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._places = Addresses(
             host,
@@ -146,7 +161,11 @@ class DaebusHttp:
                 raise ValueError(f"{name} must be greater than 0, not {value!r}")
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
+        proxies = TrustedProxies(trusted_proxies)
+        self._proxies = proxies if trusted_proxies else None
         self._listeners: list[Listener] = []  # open while the app runs
+        self._tls = (certfile, keyfile, ssl_context)
+        choose_context(*self._tls)
         self._workers = workers
         self._backlog = backlog
         self._max_connections = max_connections
@@ -182,6 +201,11 @@ class DaebusHttp:
     def configured_port(self) -> int | None:
         """The port that was asked for."""
         return self._places.port
+
+    @property
+    def secure(self) -> bool:
+        """True if the port speaks TLS: ``https`` and ``wss``."""
+        return self._tls != (None, None, None)
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
         """Decorate a view; the same as ``app.route``.
@@ -229,7 +253,9 @@ class DaebusHttp:
 
         Raises:
             OSError: one of them cannot be had; none is open then.
+            ValueError: the certificate cannot be read any more.
         """
+        tls = choose_context(*self._tls)  # a certificate may have been renewed
         places, others = self._places, []
         with contextlib.ExitStack() as on_error:
             listeners = places.open() if port is None else places.open_port(port)
@@ -249,6 +275,8 @@ class DaebusHttp:
                 backlog=self._backlog,
                 max_connections=_possible(self._max_connections),
                 limits=self._limits,
+                tls=tls,
+                proxies=self._proxies,
             )
             on_error.pop_all()
         self._listeners = listeners

@@ -7,20 +7,21 @@ import sys
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
+from .forwarded import Seen
 from .response import FileBody
 from .wire import Head
 
-__all__ = ["add_request", "common_environ", "split_target"]
+__all__ = ["add_forwarded", "add_request", "common_environ", "split_target"]
 
 
-def common_environ(host: str, port: int) -> dict[str, Any]:
+def common_environ(host: str, port: int, scheme: str) -> dict[str, Any]:
     """Build the part that all requests to one listener share.
 
     A Unix socket has neither host nor port, and PEP 3333 wants both.
     """
     return {
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": scheme,
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": False,
@@ -30,7 +31,7 @@ def common_environ(host: str, port: int) -> dict[str, Any]:
         "SCRIPT_NAME": "",
         "SERVER_SOFTWARE": "daebus",
         "SERVER_NAME": host or "localhost",
-        "SERVER_PORT": str(port or 80),
+        "SERVER_PORT": str(port or (443 if scheme == "https" else 80)),
     }
 
 
@@ -71,6 +72,17 @@ def add_request(environ: dict[str, Any], head: Head, body: IO[bytes], size: int)
         del environ["HTTP_TRANSFER_ENCODING"]
     if head.authority is not None:
         environ["HTTP_HOST"] = head.authority
+
+
+def add_forwarded(environ: dict[str, Any], seen: Seen) -> None:
+    """Have the environment tell of the client behind a proxy; its headers stay."""
+    if environ["REMOTE_ADDR"] != seen.remote_address:
+        environ["REMOTE_ADDR"] = seen.remote_address
+        environ.pop("REMOTE_PORT", None)
+    if seen.scheme is not None:
+        environ["wsgi.url_scheme"] = seen.scheme
+    if seen.host is not None:
+        environ["HTTP_HOST"] = seen.host
 
 
 @functools.lru_cache(maxsize=256)

@@ -17,7 +17,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
-from .environ import add_request
+from .environ import add_forwarded, add_request
 from .reader import Request
 from .response import BytesRest, FileBody, FileRest, Rest, wait_for
 
@@ -81,7 +81,7 @@ class RequestHandler(WSGIRequestHandler):
         self._chunked = False
         self._bodiless = False
         self._left: int | None = None  # bytes that Content-Length still promises
-        super().__init__(client.sock, client.address, server)
+        super().__init__(client.raw, client.address, server)
 
     def setup(self) -> None:
         """Do nothing: reading and writing need no buffers of their own."""
@@ -142,6 +142,9 @@ class RequestHandler(WSGIRequestHandler):
         """Build the WSGI environment (PEP 3333)."""
         environ = self.server.environ_of(self.client)
         add_request(environ, self.head, self.body, self.size)
+        seen = self.server.seen(self.client, self.head)
+        if seen is not None:
+            add_forwarded(environ, seen)
         return environ
 
     def _start_response(
@@ -188,7 +191,7 @@ class RequestHandler(WSGIRequestHandler):
             self._send(start + data if start else data, final=final)
 
     def _send_file(self, body: FileBody) -> bool:
-        """Have the kernel send a file; False if this one must be read."""
+        """Send a file without its worker; False if this one must be read."""
         if self._status is None or not body.can_be_sent():
             return False
         head = self._response_head(last=False)
@@ -196,7 +199,7 @@ class RequestHandler(WSGIRequestHandler):
             self._send(head)
             return False
         self._sent = True
-        rest = FileRest(self.connection, self.server.limits, memoryview(head), body, self._left)
+        rest = FileRest(self.client, self.server.limits, memoryview(head), body, self._left)
         self._left = 0
         try:
             if rest.proceed():
@@ -282,7 +285,10 @@ class RequestHandler(WSGIRequestHandler):
             while left:
                 if not wait_for(self.connection, self.server.limits.write_timeout, write=True):
                     raise _ClientGone("the client does not read")
-                left = left[self.connection.send(left) :]
+                try:
+                    left = left[self.connection.send(left) :]
+                except BlockingIOError:  # it took ciphertext of what came before
+                    continue
         except OSError as exc:
             raise _ClientGone(str(exc)) from exc
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import socket
 import time
 
 from werkzeug.wsgi import FileWrapper
 
+from ..server.client import Client
+from ..server.transport import Stream
 from .limits import Limits
 
 __all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "wait_for"]
@@ -29,7 +30,7 @@ class Rest:
         deadline: moves on as the client takes the answer at the least rate or faster.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+    def __init__(self, sock: Stream, limits: Limits) -> None:
         self._sock = sock
         self._rate = limits.min_rate
         self.deadline = time.monotonic() + limits.write_timeout
@@ -57,7 +58,7 @@ class Rest:
 class BytesRest(Rest):
     """The rest of an answer in memory."""
 
-    def __init__(self, sock: socket.socket, limits: Limits, data: memoryview) -> None:
+    def __init__(self, sock: Stream, limits: Limits, data: memoryview) -> None:
         super().__init__(sock, limits)
         self._data = data
 
@@ -70,12 +71,16 @@ class BytesRest(Rest):
 
 
 class FileRest(Rest):
-    """The rest of an answer in a file, behind the rest of its head."""
+    """The rest of an answer in a file, behind the rest of its head.
+
+    The kernel sends it, unless TLS is around the socket.
+    """
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, head: memoryview, body: FileBody, left: int
+        self, client: Client, limits: Limits, head: memoryview, body: FileBody, left: int
     ) -> None:
-        super().__init__(sock, limits)
+        super().__init__(client.sock, limits)
+        self._secure = client.secure
         self._head = head
         self._body = body
         self._offset = body.file.tell()
@@ -89,7 +94,12 @@ class FileRest(Rest):
         if not self._left:
             return 0
         size = min(self._left, 1 << 18)
-        sent = os.sendfile(self._sock.fileno(), self._body.file.fileno(), self._offset, size)
+        fd = self._body.file.fileno()
+        if self._secure:
+            data = os.pread(fd, size, self._offset)
+            sent = self._sock.send(data) if data else 0
+        else:
+            sent = os.sendfile(self._sock.fileno(), fd, self._offset, size)
         if not sent:
             raise OSError("the file has become shorter")
         self._offset += sent
@@ -113,7 +123,7 @@ class FileBody(FileWrapper):
         return hasattr(os, "sendfile")
 
 
-def wait_for(sock: socket.socket, timeout: float, *, write: bool) -> bool:
+def wait_for(sock: Stream, timeout: float, *, write: bool) -> bool:
     """Wait until a socket can be written or read; False if the time passed first."""
     if hasattr(select, "poll"):
         poller = select.poll()

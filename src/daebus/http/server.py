@@ -15,6 +15,7 @@ import contextlib
 import email.utils
 import functools
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,17 +26,19 @@ from werkzeug.serving import BaseWSGIServer
 from ..server.acceptor import Acceptor
 from ..server.client import Client
 from ..server.handoff import Refusal, Upgrades
+from ..server.handshakes import TLS_REFUSAL, Handshakes
 from ..server.listener import Listener
 from ..server.transport import RECV_SIZE
 from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
 from .environ import common_environ
+from .forwarded import Seen, TrustedProxies
 from .handler import RequestHandler, error_response
 from .limits import Limits
 from .reader import IDLE, Reader, Request
 from .response import wait_for
 from .upgrade import note_upgrade
-from .wire import BadRequest, status_code_name
+from .wire import BadRequest, Head, status_code_name
 
 __all__ = ["HttpServer"]
 
@@ -45,6 +48,9 @@ logger = logging.getLogger("daebus.http")
 # program that asks again at once is served without two changes of thread (measured:
 # 20 % more requests a second).
 NEXT_REQUEST = 0.001
+
+_SPEAK_TLS = "this port speaks TLS; write https:// in place of http://, and wss:// for ws://"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 WSGI = Callable[[dict[str, Any], Any], Any]
 
@@ -61,6 +67,8 @@ class HttpServer(BaseWSGIServer):
         backlog: most requests that wait for a worker; more are answered 503.
         max_connections: most connections at once; more are answered 503.
         limits: of one connection.
+        tls: to speak TLS on all listeners.
+        proxies: whose word on clients counts; None for nobody's.
     """
 
     multithread = True
@@ -76,6 +84,8 @@ class HttpServer(BaseWSGIServer):
         backlog: int,
         max_connections: int,
         limits: Limits,
+        tls: ssl.SSLContext | None,
+        proxies: TrustedProxies | None,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -85,12 +95,14 @@ class HttpServer(BaseWSGIServer):
         self.socket = main.sock
         self.limits = limits
         self.draining = False
+        self._proxies = proxies
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
         self._only_upgrades = frozenset(others)
         self._date: tuple[int, str] = (0, "")
+        scheme = "http" if tls is None else "https"
         self._environs = {
-            listener: common_environ(listener.host, listener.port)
+            listener: common_environ(listener.host, listener.port, scheme)
             for listener in (*listeners, *others)
         }
         self._pool = WorkerPool("daebus-http", workers, backlog)
@@ -100,6 +112,16 @@ class HttpServer(BaseWSGIServer):
             max_connections=max_connections,
             linger_timeout=limits.linger_timeout,
         )
+        self._handshakes = None
+        if tls is not None:
+            self._handshakes = Handshakes(
+                tls,
+                self._acceptor,
+                timeout=limits.head_timeout,
+                most=max_connections,
+                done=self.received,
+                plain=error_response(400, "https_required", _SPEAK_TLS),
+            )
 
     def begin(self) -> None:
         """Start accepting."""
@@ -122,15 +144,30 @@ class HttpServer(BaseWSGIServer):
             environ["REMOTE_PORT"] = client.address[1]
         return environ
 
+    def seen(self, client: Client, head: Head) -> Seen | None:
+        """Return the client behind a trusted proxy; None if the request is as it looks."""
+        if self._proxies is None:
+            return None
+        return self._proxies.look(client.host, head.headers, head.authority)
+
     def only_upgrades(self, client: Client) -> bool:
         """Tell whether the client came to a port that speaks WebSocket alone."""
         return client.listener in self._only_upgrades
 
     # --- what the acceptor asks; a worker between two requests too --------------
 
-    def opened(self, client: Client) -> None:
+    def opened(self, client: Client) -> bool:
         """Note a new connection."""
         client.state = Conversation(self.limits)
+        if self._handshakes is None:
+            return True
+        self._handshakes.begin(client)
+        return False
+
+    def handshake(self, client: Client, deadline: float) -> None:
+        """Have the TLS handshake go on."""
+        assert self._handshakes is not None
+        self._handshakes.proceed(client, deadline)
 
     def received(self, client: Client, data: bytes) -> None:
         """Give the client to a worker, answer it, or wait for more."""
@@ -155,6 +192,8 @@ class HttpServer(BaseWSGIServer):
 
     def refused(self, text: str) -> bytes:
         """Return the answer to a client for which there is no room."""
+        if self._handshakes is not None:
+            return TLS_REFUSAL
         return error_response(503, "overloaded", text, [("Retry-After", "1")])
 
     def _read(self, client: Client, data: bytes) -> Request | None:
@@ -172,10 +211,20 @@ class HttpServer(BaseWSGIServer):
             return request
         if reader.wants_continue:
             reader.wants_continue = False
-            with contextlib.suppress(OSError):
-                client.sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if not self._say_continue(client):
+                self._acceptor.close(client)
+                return None
         self._acceptor.park(client, conversation.deadline(self.limits))
         return None
+
+    def _say_continue(self, client: Client) -> bool:
+        """Ask for the body; False if the client cannot be told."""
+        try:
+            return client.sock.send(_CONTINUE) == len(_CONTINUE)
+        except BlockingIOError:
+            return True  # it sends the body after a while all the same
+        except OSError:
+            return False
 
     def _dispatch(self, client: Client, request: Request) -> None:
         if request.head.upgrade:
@@ -218,7 +267,7 @@ class HttpServer(BaseWSGIServer):
         """Judge an upgrade, and run its connection; in a thread of the WebSocket side."""
         assert self._upgrades is not None
         try:
-            upgrade = note_upgrade(client, request)
+            upgrade = note_upgrade(client, request, self.seen(client, request.head))
             self._acceptor.release(client)
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):
@@ -268,9 +317,12 @@ class HttpServer(BaseWSGIServer):
             or not wait_for(client.sock, NEXT_REQUEST, write=False)
         ):
             return self._read(client, b"")
-        data = b""
-        with contextlib.suppress(OSError):
+        try:
             data = client.sock.recv(RECV_SIZE)
+        except BlockingIOError:  # a part of a TLS record
+            return self._read(client, b"")
+        except OSError:
+            data = b""
         if data:
             return self._read(client, data)
         self._acceptor.close(client)
@@ -290,6 +342,8 @@ class HttpServer(BaseWSGIServer):
             The threads that would not end.
         """
         workers = self._pool.stop()
+        if self._handshakes is not None:
+            workers += self._handshakes.stop()
         polite = time.monotonic() + 0.75 * (deadline - time.monotonic())
         busy = join_all(workers, polite)
         if busy:

@@ -7,14 +7,22 @@ from urllib.parse import unquote
 from ..server.client import Client
 from ..server.handoff import Upgrade
 from .environ import split_target
+from .forwarded import Seen
 from .reader import Request
 
 __all__ = ["note_upgrade"]
 
 
-def note_upgrade(client: Client, request: Request) -> Upgrade:
-    """Note what the client asks for, and take the bytes that came behind its request."""
+def note_upgrade(client: Client, request: Request, seen: Seen | None) -> Upgrade:
+    """Note what the client asks for, and take the bytes that came behind its request.
+
+    Args:
+        client: owned by the caller.
+        request: its body is closed.
+        seen: what a trusted proxy says.
+    """
     head = request.head
+    seen = seen or Seen(client.host)
     request.body.close()
     return Upgrade(
         sock=client.sock,
@@ -24,6 +32,8 @@ def note_upgrade(client: Client, request: Request) -> Upgrade:
         http_version=head.version,
         headers=tuple(head.headers),
         early=client.state.reader.take_rest(),
-        remote_address=client.host,
+        remote_address=seen.remote_address,
         port=client.listener.port,
+        secure=client.secure if seen.scheme is None else seen.scheme == "https",
+        forwarded_host=seen.host,
     )

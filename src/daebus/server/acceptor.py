@@ -23,7 +23,16 @@ import time
 from collections.abc import Sequence
 
 from .alarms import Alarms
-from .client import FLUSHING, LINGERING, READING, WORKING, Client, Flush, Intake
+from .client import (
+    FLUSHING,
+    HANDSHAKING,
+    LINGERING,
+    READING,
+    WORKING,
+    Client,
+    Flush,
+    Intake,
+)
 from .listener import AF_UNIX, Listener
 from .poller import make_poller
 from .spare import SpareDescriptor
@@ -106,10 +115,20 @@ class Acceptor:
         """
         self._wait(client, READING, deadline)
 
+    def await_handshake(self, client: Client, deadline: float, *, write: bool = False) -> None:
+        """Hold a connection until its TLS handshake can go on.
+
+        Args:
+            client: as for ``park``.
+            deadline: as for ``park``; it is closed then.
+            write: it must take bytes first.
+        """
+        self._wait(client, HANDSHAKING, deadline, write=write)
+
     def flush(self, client: Client, flush: Flush) -> None:
         """Have the rest of an answer written as the client takes it."""
         client.flush = flush
-        self._wait(client, FLUSHING, flush.deadline)
+        self._wait(client, FLUSHING, flush.deadline, write=True)
 
     def linger(self, client: Client) -> None:
         """Close a connection without destroying the answer that is on its way.
@@ -126,7 +145,7 @@ class Acceptor:
             stopping = self._stopping
         if stopping:  # no time to wait: what is there is read, and that is all
             with contextlib.suppress(OSError):
-                client.sock.recv(RECV_SIZE)
+                client.raw.recv(RECV_SIZE)
             self.close(client)
         else:
             self._wait(client, LINGERING, time.monotonic() + self._linger_timeout)
@@ -154,9 +173,9 @@ class Acceptor:
             self._last_refused = None
             self._spare.regain()
 
-    def _wait(self, client: Client, doing: str, deadline: float) -> None:
+    def _wait(self, client: Client, doing: str, deadline: float, *, write: bool = False) -> None:
         with self._lock:
-            closed = self._closed or (self._stopping and doing == READING)
+            closed = self._closed or (self._stopping and doing in (READING, HANDSHAKING))
             if not closed:
                 self._clients[client.fd] = client
                 client.doing = doing
@@ -168,7 +187,7 @@ class Acceptor:
             return
         known, client.known = client.known, True
         # The moment it is armed, the acceptor may hand the client to another thread.
-        self._poller.arm(client.fd, known=known, write=doing == FLUSHING)
+        self._poller.arm(client.fd, known=known, write=write)
         if early:
             self._poller.wake()
 
@@ -197,15 +216,15 @@ class Acceptor:
             clients = list(self._clients.values())
         for client in clients:
             with contextlib.suppress(OSError):
-                client.sock.shutdown(socket.SHUT_RDWR)
+                client.raw.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
-        """Close a forked child's copies of everything."""
+        """Close a forked child's copies of everything; TLS must not say goodbye for it."""
         self._lock = threading.Lock()  # whoever held it does not exist here
         for listener in self._listeners.values():
             listener.abandon()
         for client in self._clients.values():
-            client.sock.close()
+            client.raw.close()
         self._poller.abandon()
         self._spare.close()
 
@@ -244,6 +263,8 @@ class Acceptor:
         try:
             if doing == FLUSHING:
                 self._flush(client)
+            elif doing == HANDSHAKING:
+                self._intake.handshake(client, deadline)
             else:
                 self._read(client, doing, deadline)
         except Exception:
@@ -253,7 +274,7 @@ class Acceptor:
     def _read(self, client: Client, doing: str, deadline: float) -> None:
         try:
             data = client.sock.recv(RECV_SIZE)
-        except (BlockingIOError, InterruptedError):  # a false alarm
+        except (BlockingIOError, InterruptedError):  # a false alarm, or a part of a TLS record
             self._wait(client, doing, deadline)
             return
         except OSError:
@@ -276,7 +297,7 @@ class Acceptor:
             self.close(client)
             return
         if not done:
-            self._wait(client, FLUSHING, flush.deadline)
+            self._wait(client, FLUSHING, flush.deadline, write=True)
             return
         client.flush = None
         flush.close()
@@ -314,8 +335,8 @@ class Acceptor:
                 self._turned_away.add(client)
         try:
             if not full:
-                self._intake.opened(client)
-                self._read_first(client)
+                if self._intake.opened(client):
+                    self._read_first(client)
             else:
                 self._refuse(client, "too many connections")
                 if refused >= _REFUSED_ROOM:
@@ -404,7 +425,7 @@ class Acceptor:
         for fd, listener in listeners.items():
             self._poller.forget(fd)
             listener.close()
-        self._close_all(READING, LINGERING)
+        self._close_all(READING, HANDSHAKING, LINGERING)
 
     def _close_all(self, *doing: str) -> None:
         with self._lock:
@@ -412,7 +433,7 @@ class Acceptor:
         for client in clients:
             self._poller.forget(client.fd)
             with contextlib.suppress(OSError):
-                client.sock.recv(RECV_SIZE)  # unread input would turn the close into a reset
+                client.raw.recv(RECV_SIZE)  # unread input would turn the close into a reset
             self.close(client)
 
     def _close(self) -> None:

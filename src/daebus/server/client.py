@@ -7,11 +7,22 @@ import socket
 from typing import Any, Protocol
 
 from .listener import Listener
+from .transport import Stream
 
-__all__ = ["FLUSHING", "LINGERING", "READING", "WORKING", "Client", "Flush", "Intake"]
+__all__ = [
+    "FLUSHING",
+    "HANDSHAKING",
+    "LINGERING",
+    "READING",
+    "WORKING",
+    "Client",
+    "Flush",
+    "Intake",
+]
 
 # What a connection is doing: only the first is with a worker, the others are parked.
-WORKING, READING, FLUSHING, LINGERING = "working", "reading", "flushing", "lingering"
+WORKING, HANDSHAKING, READING = "working", "handshaking", "reading"
+FLUSHING, LINGERING = "flushing", "lingering"
 
 
 class Flush(Protocol):
@@ -34,7 +45,8 @@ class Client:
     """A connection that speaks no WebSocket (yet).
 
     Attributes:
-        sock: the socket, non-blocking.
+        raw: the socket, non-blocking.
+        sock: what is read and written: the same, or TLS around it.
         fd: its descriptor.
         address: of the peer, as ``accept`` gave it.
         listener: where it came in.
@@ -57,12 +69,14 @@ class Client:
         "flush",
         "known",
         "listener",
+        "raw",
         "sock",
         "state",
     )
 
     def __init__(self, sock: socket.socket, address: Any, listener: Listener) -> None:
-        self.sock = sock
+        self.raw = sock
+        self.sock: Stream = sock
         self.fd = sock.fileno()
         self.address = address
         self.listener = listener
@@ -73,6 +87,11 @@ class Client:
         self.known = False
         self.flush: Flush | None = None
         self.discarded = 0
+
+    @property
+    def secure(self) -> bool:
+        """True if TLS is around the socket."""
+        return self.sock is not self.raw
 
     @property
     def host(self) -> str:
@@ -90,8 +109,15 @@ class Intake(Protocol):
     All are called on the acceptor's thread and must not wait.
     """
 
-    def opened(self, client: Client) -> None:
-        """Note a new connection."""
+    def opened(self, client: Client) -> bool:
+        """Note a new connection.
+
+        Returns:
+            True to have it read; False if it was taken over, for a TLS handshake.
+        """
+
+    def handshake(self, client: Client, deadline: float) -> None:
+        """Take over a client whose TLS handshake can go on, until that moment."""
 
     def received(self, client: Client, data: bytes) -> None:
         """Take over the client with what it sent; park it again if that is not enough."""

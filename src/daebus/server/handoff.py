@@ -6,10 +6,11 @@ judges an upgrade is the one that runs the connection afterwards.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from .transport import Stream
 
 __all__ = ["Refusal", "Upgrade", "Upgrades"]
 
@@ -26,11 +27,14 @@ class Upgrade:
         http_version: such as ``"1.1"``.
         headers: names in lower case, in order, duplicates kept.
         early: bytes that came behind the request head in the same read.
-        remote_address: host of the peer, an empty string on a Unix socket.
+        remote_address: host of the peer, an empty string on a Unix socket; behind a
+            trusted proxy, of the client.
         port: local port number, 0 on a Unix socket.
+        secure: the client speaks TLS, as ``wss``: to us, or to a trusted proxy.
+        forwarded_host: that a trusted proxy was asked for, in place of the ``Host`` header.
     """
 
-    sock: socket.socket
+    sock: Stream
     method: str
     path: str
     target: str
@@ -39,6 +43,8 @@ class Upgrade:
     early: bytes
     remote_address: str
     port: int
+    secure: bool = False
+    forwarded_host: str | None = None
 
     def header(self, name: str) -> str | None:
         """Return the first header of that (lower case) name, or None."""

@@ -1,14 +1,35 @@
-"""What systemd passes to its services: listening sockets (``sd_listen_fds(3)``)."""
+"""What systemd and its services say to each other: sockets this way, notices that way.
+
+Two small protocols of environment variables, ``sd_listen_fds(3)`` and ``sd_notify(3)``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
+import math
 import os
+import re
+import socket
+import time
 
-__all__ = ["passed_descriptors"]
+__all__ = ["Notifier", "passed_descriptors"]
+
+logger = logging.getLogger("daebus.server")
+
+_COUNT = re.compile("[1-9][0-9]{0,3}")
 
 # The first descriptor that is passed, after the three standard ones.
 _FIRST = 3
+
+# A heartbeat is passed on when this part of the time that systemd waits has gone by since
+# the last one. With half of it a loop that turns a little more often than that would be
+# passed on every second time: just too late.
+_PART = 0.25
+
+# Seconds to wait when the manager's queue is full and the notice must not be lost.
+_PATIENCE = 1.0
 
 
 def passed_descriptors() -> list[int]:
@@ -21,13 +42,13 @@ def passed_descriptors() -> list[int]:
         OSError: there are none.
     """
     count, pid = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
-    if not count.isdecimal() or not pid.isdecimal() or not int(count):
+    if not _COUNT.fullmatch(count) or not pid.isdecimal():
         raise OSError(
             errno.EBADF,
             "systemd has passed no socket: LISTEN_FDS and LISTEN_PID do not say so; start the "
             "program by a socket unit, or listen on a port instead",
         )
-    if int(pid) != os.getpid():
+    if pid != str(os.getpid()):
         raise OSError(
             errno.EBADF,
             f"systemd has passed its sockets to process {pid} and this is {os.getpid()}; "
@@ -35,5 +56,73 @@ def passed_descriptors() -> list[int]:
         )
     descriptors = list(range(_FIRST, _FIRST + int(count)))
     for fd in descriptors:
-        os.set_inheritable(fd, False)  # programs that we start would keep the port open
+        with contextlib.suppress(OSError):  # whoever listens on it finds that out
+            os.set_inheritable(fd, False)  # programs that we start would keep the port open
     return descriptors
+
+
+class Notifier:
+    """Tells systemd how this service is doing (``sd_notify(3)``).
+
+    Silent where no service manager asks for it. Trouble is logged and never raised: the
+    program works without being watched.
+
+    Threads:
+        Any; no lock. Two that beat at the same moment both reach systemd, which is fine.
+    """
+
+    def __init__(self) -> None:
+        self._address = os.environ.get("NOTIFY_SOCKET", "")
+        self._pause = _watchdog_seconds() * _PART
+        self._pid = os.environ.get("WATCHDOG_PID", "")
+        self._next = -math.inf  # when the next heartbeat is due
+        self._failed = False  # so that a manager that is gone is logged once
+
+    def ready(self, status: str) -> None:
+        """Say that the start is done; waits a second at most."""
+        self._send({"READY": "1", "STATUS": status}, _PATIENCE)
+
+    def stopping(self) -> None:
+        """Say that the program is about to end; waits a second at most."""
+        self._send({"STOPPING": "1", "STATUS": "stopping"}, _PATIENCE)
+
+    def heartbeat(self) -> None:
+        """Feed the watchdog, if there is one and it is time; never waits."""
+        if not self._pause or not self._address:
+            return
+        now = time.monotonic()
+        if now < self._next:
+            return
+        if self._pid and self._pid != str(os.getpid()):
+            return  # a child: it must not vouch for its parent
+        if self._send({"WATCHDOG": "1"}, 0.0):
+            self._next = now + self._pause
+
+    def _send(self, fields: dict[str, str], timeout: float) -> bool:
+        if not self._address:
+            return False
+        # A line break would begin another field.
+        lines = [f"{name}={value}".replace("\n", " ") for name, value in fields.items()]
+        address = self._address
+        try:
+            if address[0] not in "/@":
+                raise OSError(errno.EAFNOSUPPORT, "it is neither a path nor an abstract name")
+            if address[0] == "@":
+                address = "\0" + address[1:]
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.settimeout(timeout)
+                sock.connect(address)  # so that a wait is for the manager's queue
+                sock.send("\n".join(lines).encode(errors="surrogateescape"))
+        except OSError as exc:
+            if not self._failed:
+                logger.warning("cannot notify %s: %s", self._address, exc)
+            self._failed = True
+            return False
+        self._failed = False
+        return True
+
+
+def _watchdog_seconds() -> float:
+    """Return how long systemd waits for a sign of life; 0 if it does not."""
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1e6 if text.isdecimal() and len(text) < 20 else 0.0

@@ -14,9 +14,11 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import time
 from collections.abc import Callable
+from typing import Protocol
 
-__all__ = ["DONTWAIT", "RECV_SIZE", "Transport"]
+__all__ = ["DONTWAIT", "RECV_SIZE", "Stream", "Transport"]
 
 # One read: large enough that bulk data costs few calls, small enough that
 # thousands of blocked readers do not matter (CPython allocates it per call).
@@ -24,6 +26,31 @@ RECV_SIZE = 65536
 
 # Windows has no such flag; there the socket is made non-blocking instead.
 DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class Stream(Protocol):
+    """What daebus uses of a connected socket; ``TlsSocket`` has it too."""
+
+    def fileno(self) -> int:
+        """As of a socket."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """As of a socket."""
+
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
+        """As of a socket; what is left over must come next."""
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """As of a socket."""
+
+    def setblocking(self, flag: bool, /) -> None:
+        """As of a socket."""
+
+    def shutdown(self, how: int, /) -> None:
+        """As of a socket."""
+
+    def close(self) -> None:
+        """As of a socket."""
 
 
 class Transport:
@@ -42,7 +69,7 @@ class Transport:
 
     __slots__ = ("_closed", "_sock", "recv", "send")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         self._sock = sock
         self._closed = False
         self.recv: Callable[[int], bytes]
@@ -71,6 +98,21 @@ class Transport:
             return self._sock.recv(size, DONTWAIT)
         except BlockingIOError:
             return None
+
+    def recv_until(self, deadline: float) -> bytes | None:
+        """Wait for data until a moment of ``time.monotonic()``.
+
+        Returns:
+            As ``try_recv``; None if the time passed first.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        while self.wait_readable(deadline - time.monotonic()):
+            data = self.try_recv()
+            if data is not None:  # else a part of a TLS record
+                return data
+        return None
 
     def try_send(self, data: bytes | memoryview) -> int:
         """Hand over as many bytes as the kernel takes at once.
@@ -105,7 +147,7 @@ class Transport:
             poller = select.poll()
             poller.register(fd, select.POLLIN)
             return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))
-        return bool(select.select([fd], [], [], timeout)[0])
+        return bool(select.select([fd], [], [], None if timeout is None else max(0.0, timeout))[0])
 
     def shutdown_read(self) -> None:
         """Wake the owner out of ``recv`` as if the stream had ended; sending goes on."""

@@ -39,8 +39,10 @@ class Connection(ReadingHalf):
     Attributes:
         client_id: unique and unguessable.
         path: of the upgrade request, without the query.
-        remote_address: host of the peer, an empty string on a Unix socket.
+        remote_address: host of the peer, an empty string on a Unix socket; behind a
+            trusted proxy, of the client.
         subprotocol: the negotiated one, or None.
+        secure: it came over TLS, as ``wss``, to us or to a trusted proxy.
         connected_at: a moment of ``time.monotonic()``.
     """
 
@@ -51,6 +53,7 @@ class Connection(ReadingHalf):
         "path",
         "remote_address",
         "request",
+        "secure",
         "subprotocol",
         "task",
         "times",
@@ -67,11 +70,13 @@ class Connection(ReadingHalf):
         path: str = "/",
         remote_address: str = "",
         subprotocol: str | None = None,
+        secure: bool = False,
     ) -> None:
         super().__init__(client_id, transport, codec, limits, hub)
         self.path = path
         self.remote_address = remote_address
         self.subprotocol = subprotocol
+        self.secure = secure
         self.connected_at = self.last_in
         self.request: WebSocketRequest | None = None  # that is being handled
         self.hook: str | None = None  # a hook or raw handler that runs in place of one

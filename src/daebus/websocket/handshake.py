@@ -48,7 +48,7 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str] 
 
     Args:
         origin: value of the ``Origin`` header; None from programs, which pass.
-        host: value of the ``Host`` header.
+        host: that the client asked for: of the ``Host`` header, or of a trusted proxy's.
         allowed: origins such as ``https://example.com``; ``"*"`` allows all; None
             allows the host's own only, whatever the scheme (a proxy may end TLS).
     """
@@ -107,7 +107,8 @@ def negotiate(
         accept, extensions, subprotocol = protocol.process_request(request)
     except InvalidHandshake as exc:
         return Refusal(400, "bad_handshake", f"this is no WebSocket handshake: {_printable(exc)}")
-    if not origin_allowed(upgrade.header("origin"), upgrade.header("host"), origins):
+    host = upgrade.forwarded_host or upgrade.header("host")
+    if not origin_allowed(upgrade.header("origin"), host, origins):
         return Refusal(
             403, "origin_not_allowed", "pages of this origin may not connect; see origins="
         )

@@ -175,6 +175,7 @@ class Hub:
             path=upgrade.path,
             remote_address=upgrade.remote_address,
             subprotocol=accepted.subprotocol,
+            secure=upgrade.secure,
         )
 
     # --- a connection's life ----------------------------------------------------

@@ -135,10 +135,8 @@ class ReadingHalf(SendingHalf):
             if self._final is not None:
                 self._transport.shutdown_write()
             # Not the minder's deadline: after a stop in this very thread there is none.
-            if not self._transport.wait_readable(deadline - time.monotonic()):
-                return
             try:
-                data = self._recv(RECV_SIZE)
+                data = self._transport.recv_until(deadline)
             except OSError:
                 return
             if not data:
@@ -166,13 +164,17 @@ class ReadingHalf(SendingHalf):
             self._ahead = 0
             self._reading = True
             self.turn += 1
-        if deadline is not None and not self._transport.wait_readable(deadline - time.monotonic()):
-            self._reading = False
-            raise TimeoutError("no message in time")
+        data: bytes | None
         try:
-            data = self._recv(RECV_SIZE)
+            if deadline is None:
+                data = self._recv(RECV_SIZE)
+            else:
+                data = self._transport.recv_until(deadline)
         except OSError:
             data = b""
+        if data is None:
+            self._reading = False
+            raise TimeoutError("no message in time")
         more = self._take(data)
         # After the take, which says that we are busy: the watch looks for busy ones once
         # more when it has begun to doze, so one of us sees the other.

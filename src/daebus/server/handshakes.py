@@ -1,0 +1,114 @@
+"""TLS handshakes of new connections: no client is waited for.
+
+A new connection waits in the acceptor as any other. What it sends is worked on by a few
+threads of their own: neither do views that take long keep clients from connecting, nor
+does a crowd of clients that connect hold up requests.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable
+
+from .acceptor import Acceptor
+from .client import Client
+from .tls import PlainTextError, TlsSocket
+from .workers import WorkerPool
+
+__all__ = ["TLS_REFUSAL", "Handshakes"]
+
+logger = logging.getLogger("daebus.server")
+
+# A handshake computes for a millisecond and releases the GIL meanwhile: two threads do
+# more than a thousand a second, and leave cores to the rest of the program.
+THREADS = 2
+
+# The alert internal_error (RFC 8446 section 6.2), for a client that there is no room for:
+# a handshake only to say so would cost more than to serve it.
+TLS_REFUSAL = b"\x15\x03\x03\x00\x02\x02\x50"
+
+
+class Handshakes:
+    """Leads new connections to the end of their handshake.
+
+    Args:
+        context: for servers.
+        acceptor: holds the clients meanwhile.
+        timeout: seconds for a whole handshake, however it comes.
+        most: connections that may be in a handshake at once.
+        done: takes over a client with what came behind the handshake.
+        plain: the answer to a client that speaks no TLS.
+
+    Threads:
+        ``begin`` and ``proceed`` belong to the acceptor's; ``done`` is called on threads
+        named ``daebus-tls-N``, and must not wait.
+    """
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        acceptor: Acceptor,
+        *,
+        timeout: float,
+        most: int,
+        done: Callable[[Client, bytes], None],
+        plain: bytes,
+    ) -> None:
+        self._context = context
+        self._acceptor = acceptor
+        self._timeout = timeout
+        self._done = done
+        self._plain = plain
+        self._pool = WorkerPool("daebus-tls", THREADS, most)
+
+    def begin(self, client: Client) -> None:
+        """Put TLS around a new connection, and wait for its first byte."""
+        client.sock = TlsSocket(client.raw, self._context)
+        self._acceptor.await_handshake(client, time.monotonic() + self._timeout)
+
+    def proceed(self, client: Client, deadline: float) -> None:
+        """Have a thread go on with a handshake; never waits."""
+        if not self._pool.submit(functools.partial(self._step, client, deadline)):
+            self._acceptor.close(client)
+
+    def stop(self) -> list[threading.Thread]:
+        """Take no more clients; return the threads, to be joined."""
+        return self._pool.stop()
+
+    def _step(self, client: Client, deadline: float) -> None:
+        tls = client.sock
+        assert isinstance(tls, TlsSocket)
+        try:
+            step = self._try(client, tls)
+            if step == "done":
+                self._done(client, tls.take())
+            elif step != "failed":
+                # If the deadline has passed meanwhile, the acceptor sees it at once.
+                self._acceptor.await_handshake(client, deadline, write=step == "write")
+        except BaseException:
+            logger.exception("a TLS handshake failed")
+            self._acceptor.close(client)
+
+    def _try(self, client: Client, tls: TlsSocket) -> str:
+        try:
+            return tls.handshake()
+        except PlainTextError:
+            self._answer_plainly(client)
+        except OSError as exc:
+            logger.debug("the TLS handshake with %s failed: %s", client.host, exc)
+            self._acceptor.linger(client)
+        return "failed"
+
+    def _answer_plainly(self, client: Client) -> None:
+        logger.debug("%s speaks no TLS", client.host)
+        client.sock = client.raw
+        try:
+            client.raw.send(self._plain)
+        except OSError:
+            self._acceptor.close(client)
+        else:
+            self._acceptor.linger(client)

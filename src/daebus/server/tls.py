@@ -1,0 +1,277 @@
+"""TLS around a connected socket, for one reader and any number of writers.
+
+Rules of this module:
+
+1. CPython does not promise that two threads may use one ``SSLSocket`` at once. So the
+   socket is read and written raw, and the TLS engine works between two buffers in
+   memory, under a lock that nobody holds while waiting.
+2. All plaintext there is leaves with the read that brought it: a poller sees the socket
+   alone, so nothing may wait behind it.
+3. A sealed record must be sent whole, but callers count plaintext and may stop where the
+   socket stops. So as long as ciphertext waits, ``send`` has reported one byte less than
+   was sealed: the caller comes again with that byte, and it is owed, not sealed twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from typing import Literal
+
+from .transport import DONTWAIT, RECV_SIZE
+
+__all__ = ["PlainTextError", "TlsSocket"]
+
+# Plaintext sealed in one go. Not less than what an outbox joins to one write: where a
+# write of several frames stops in the middle, the owed byte could be the first of a frame
+# that nobody considers begun.
+MAX_SEALED = 262144
+
+# Ciphertext that may wait for the kernel. Beyond it a peer makes the engine answer (key
+# updates, say) and reads nothing.
+MAX_PENDING = 2 * MAX_SEALED
+
+# The plaintext of one record, RFC 8446 section 5.1.
+_RECORD = 16384
+
+_NOTHING = memoryview(b"")
+
+
+class PlainTextError(ConnectionError):
+    """The client's first byte is a letter: it speaks no TLS, most likely HTTP."""
+
+
+class TlsSocket:
+    """A socket with TLS around it, in the shape of a socket as far as daebus uses one.
+
+    Args:
+        sock: connected; closed with this object.
+        context: for servers.
+
+    Threads:
+        One at a time reads, or shakes hands. ``send`` may be called by any, also meanwhile,
+        and ``shutdown`` as well; they never wait.
+    """
+
+    __slots__ = (
+        "_context",
+        "_ended",
+        "_engine",
+        "_incoming",
+        "_lock",
+        "_outgoing",
+        "_owed",
+        "_pending",
+        "_shaken",
+        "_shut",
+        "_sock",
+    )
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self._sock = sock
+        self._context = context
+        self._lock = threading.Lock()
+        # guarded by: _lock, all that belongs to the engine; None until the first byte came,
+        # because it costs more than all the rest of a silent client.
+        self._engine: ssl.SSLObject | None = None
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._pending = _NOTHING  # guarded by: _lock; ciphertext that waits
+        self._owed = 0  # guarded by: _lock; bytes sealed but not reported, 0 or 1
+        self._shaken = False  # guarded by: _lock; the handshake is done
+        self._shut = False  # guarded by: _lock; we said goodbye
+        self._ended = False  # only the reader; the peer said goodbye, or broke the protocol
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once closed."""
+        return self._sock.fileno()
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """Set how reading waits: 0 never, None for ever."""
+        self._sock.settimeout(seconds)
+
+    def setblocking(self, flag: bool, /) -> None:
+        """Have reading wait, or not."""
+        self._sock.setblocking(flag)
+
+    # --- the handshake ----------------------------------------------------------
+
+    def handshake(self) -> Literal["done", "read", "write"]:
+        """Go on with the handshake as far as that is possible without waiting.
+
+        Returns:
+            Whether it is done, or what the socket must be waited for.
+
+        Raises:
+            PlainTextError: the client speaks no TLS; nothing was answered.
+            OSError: it failed; the alert that says why was sent.
+        """
+        with self._lock:
+            if not self._flush_locked():
+                return "write"
+            if self._shaken:
+                return "done"
+        try:
+            data = self._sock.recv(RECV_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return "read"
+        if not data:
+            raise ConnectionResetError("the client left during the handshake")
+        with self._lock:
+            if self._engine is None:
+                if data[:1].isalpha():
+                    raise PlainTextError("the client speaks no TLS")
+                self._engine = self._context.wrap_bio(
+                    self._incoming, self._outgoing, server_side=True
+                )
+            self._incoming.write(data)
+            try:
+                self._engine.do_handshake()
+                self._shaken = True
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                flushed = self._flush_locked()
+            if not flushed:
+                return "write"
+            return "done" if self._shaken else "read"
+
+    def take(self) -> bytes:
+        """Return what came in the same packet as the end of the handshake."""
+        return self._open(b"")
+
+    # --- as a socket ------------------------------------------------------------
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Read all plaintext there is; ``b""`` is the end of the stream.
+
+        Args:
+            size: bytes to read from the socket. The plaintext is as much at most, and one
+                record that had begun to come before.
+            flags: as for a socket.
+
+        Raises:
+            BlockingIOError: there is none, if the socket or the flags say not to wait; it
+                may be that a part of a record came.
+            OSError: the connection is broken.
+        """
+        while not self._ended:
+            data = self._sock.recv(size, flags)
+            if not data:
+                return b""
+            if self._shut:  # we said goodbye: it is only counted and dropped
+                return data
+            plain = self._open(data)
+            if plain:
+                return plain
+        return b""
+
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
+        """Seal and send as much as the kernel takes at once.
+
+        Args:
+            data: must begin with what the last call left over, if it left anything.
+            flags: ignored; it never waits.
+
+        Returns:
+            How much is done with.
+
+        Raises:
+            BlockingIOError: nothing, the kernel's buffer is full.
+            OSError: the connection is broken.
+        """
+        with self._lock:
+            if not self._flush_locked():
+                raise BlockingIOError("the kernel takes no more ciphertext")
+            size = len(data)
+            done = self._owed if size else 0
+            self._owed -= done
+            if done == size:
+                return size
+            engine = self._engine
+            assert engine is not None, "there was no handshake"
+            view = memoryview(data)
+            while done < size:
+                end = min(size, done + MAX_SEALED)
+                while done < end:  # a record each
+                    done += engine.write(view[done:end])
+                if not self._flush_locked():
+                    self._owed = 1
+                    if done == 1:
+                        raise BlockingIOError("the kernel takes no more ciphertext")
+                    return done - 1
+            return size
+
+    def shutdown(self, how: int, /) -> None:
+        """Shut the socket; saying goodbye before, if that is for writing alone."""
+        if how == socket.SHUT_WR:
+            self._say_goodbye()
+        self._sock.shutdown(how)
+
+    def close(self) -> None:
+        """Say goodbye if nobody did, and close the socket."""
+        if self._sock.fileno() >= 0:
+            self._say_goodbye()
+            self._sock.close()
+
+    # --- the engine -------------------------------------------------------------
+
+    def _open(self, data: bytes) -> bytes:
+        """Return the plaintext of all records that are whole now; perhaps none."""
+        parts = []
+        with self._lock:
+            engine = self._engine
+            assert engine is not None, "there was no handshake"
+            self._incoming.write(data)
+            try:
+                while self._incoming.pending or engine.pending():
+                    part = engine.read(_RECORD)
+                    if not part:  # the peer's close_notify
+                        self._ended = True
+                        break
+                    parts.append(part)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:  # a broken record; the alert that says so is ready
+                self._ended = True
+            if self._outgoing.pending:
+                self._flush_locked()
+                if len(self._pending) > MAX_PENDING:
+                    self._ended = True
+        if self._ended:
+            # Pollers must see that there is something to learn, once the plaintext is used.
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RD)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _flush_locked(self) -> bool:
+        """Hand ciphertext to the kernel; False if some has to wait."""
+        if self._outgoing.pending:
+            sealed = self._outgoing.read()
+            if self._pending:
+                sealed = b"".join((self._pending, sealed))
+            self._pending = memoryview(sealed)
+        if self._pending:
+            try:
+                sent = self._sock.send(self._pending, DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return False
+            if sent < len(self._pending):
+                self._pending = self._pending[sent:]
+                return False
+            self._pending = _NOTHING
+        return True
+
+    def _say_goodbye(self) -> None:
+        """Send close_notify, if there is room: a truncated stream must not look whole."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._shut:
+                return
+            self._shut = True
+            if self._shaken and self._flush_locked():
+                assert self._engine is not None
+                with contextlib.suppress(ssl.SSLError):  # it wants the peer's as well
+                    self._engine.unwrap()
+                self._flush_locked()
