@@ -19,6 +19,7 @@ import pytest
 
 from daebus import AttachError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 from daebus.testing import AppClient
+from tests.conftest import eventually
 
 
 def harbour() -> Daebus:
@@ -184,6 +185,8 @@ def test_a_broadcast_reaches_every_client() -> None:
     app = harbour()
     warning = {"text": "storm from the west", "at": time.time()}
     with app.test_client() as one, app.test_client() as two:
+        # A client has its 101 a moment before it is counted.
+        assert eventually(lambda: app.websocket.get_client_count() == 2)
         app.websocket.broadcast_to_all(warning, message_type="storm_warning")
         app.websocket.broadcast_to_all({"text": "over"})
         for client in (one, two):

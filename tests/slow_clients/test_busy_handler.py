@@ -97,7 +97,7 @@ def test_a_close_is_answered_and_seen_by_the_handler(busy: Busy, connect: Connec
     peer.send(CLOSE, (4000).to_bytes(2, "big") + b"bye")
     assert peer.close_frame() == (4000, "bye")
     assert busy.cancelled.wait(5)
-    assert busy.app.websocket.get_client_count() == 0
+    assert eventually(lambda: busy.app.websocket.get_client_count() == 0)
     info = busy.left.get(timeout=5)
     assert (info.reason, info.code) == ("client", 4000)
 

@@ -384,6 +384,30 @@ def test_a_handler_may_clean_up_and_answer_all_the_same(app: Daebus) -> None:
         assert client.receive() == {"type": "response", "data": "half of it", "id": 1}
 
 
+@pytest.mark.parametrize("ident", [None, "w"])
+def test_a_client_that_leaves_before_its_coroutine_begins(
+    make_app: MakeApp, ident: str | None, quiet: None
+) -> None:
+    long = Long(make_app(), "async")
+    blocked, go = threading.Event(), threading.Event()
+
+    @long.app.socket("block")
+    async def block(req: WebSocketRequest) -> str:
+        blocked.set()
+        assert go.wait(10)
+        return "blocked"
+
+    with long.app.test_client() as stays:
+        stays.send("block")
+        assert blocked.wait(5)
+        with long.app.test_client() as leaves:
+            say(leaves, "work", None, ident)
+        assert eventually(lambda: long.app.websocket.get_client_count() == 1)
+        go.set()
+        assert long.ended.get(timeout=5) == "cancelled"
+        assert stays.receive()["data"] == "blocked"
+
+
 def test_an_async_handler_that_closes_its_connection_goes_on(app: Daebus) -> None:
     done = threading.Event()
 

@@ -48,7 +48,8 @@ class Asking(Part):
 
         Threads:
             Any but the loop's. In the client's own handler too: what else the client
-            sends meanwhile waits for its turn.
+            sends meanwhile waits for its turn. There it may first wait for room in the
+            client's outbox, as ``send`` does.
         """
         positive("timeout", timeout)
         self._check_blocking("call")
