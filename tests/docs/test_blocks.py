@@ -375,9 +375,9 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings, folder: Path) -> N
         with app.test_client("/upload") as raw:
             raw.receive("welcome")
             raw.send_raw("x" * 600)
-            assert raw.websocket.receive(timeout=20) == "600"
+            assert size_told(raw) == "600"
             raw.send_raw(b"x" * 600)
-            assert raw.websocket.receive(timeout=20) == "1200"
+            assert size_told(raw) == "1200"
             assert closing_code(raw.websocket) == 4000
         assert re.fullmatch(r"guest 3 left after \d s: server", ada.receive("broadcast")["data"])
         with app.test_client() as watcher:
@@ -419,6 +419,14 @@ def exercise_tls(names: dict[str, Any], folder: Path) -> None:
         url = f"https://127.0.0.1:{known.http.port}/"
         with urllib.request.urlopen(url, context=context, timeout=20) as answer:
             assert answer.read() == b"known"
+
+
+def size_told(client: AppClient) -> str | bytes | None:
+    """Return the next message that is no broadcast of the guide's background functions."""
+    while True:
+        message = client.websocket.receive(timeout=20)
+        if message is None or not str(message).startswith("{"):
+            return message
 
 
 def exercise_handlers(client: AppClient) -> None:
