@@ -20,7 +20,9 @@ TEXT = PATH.read_text()
 # Public by name only: what the app asks of its components.
 INTERNAL = {
     "accept",
+    "answer",
     "attached",
+    "be_guest",
     "begin_stop",
     "configured_port",
     "finish_stop",
@@ -28,6 +30,7 @@ INTERNAL = {
     "hub",
     "listening",
     "own_port",
+    "start_as_guest",
 }
 
 
