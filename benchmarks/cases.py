@@ -19,7 +19,7 @@ class Server:
         name: in results and tables.
         command: how to start it; ``{port}`` and ``{cpu}`` (the server's core) are filled in.
         needs: modules it imports; it is left out where one is missing.
-        dialect: how it talks; see ``wire.Dialect``.
+        dialect: how it talks; see ``wire.Dialect``. Servers of HTTP have no use for it.
     """
 
     name: str
@@ -45,6 +45,17 @@ def _python(name: str, file: str, *options: str, needs: str = "", dialect: str =
     return Server(name, command, tuple(needs.split()), dialect or "websocket")
 
 
+def _gunicorn(application: str) -> Server:
+    command = (
+        sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:{port}", "--worker-class", "gthread",
+        "--threads", "8", "--worker-connections", "4000", "--backlog", "1024",
+        "--keep-alive", "120", "--graceful-timeout", "1", "--no-control-socket",
+        "--log-level", "warning",
+        "--chdir", str(FOLDER / "servers"), application,
+    )  # fmt: skip
+    return Server("gunicorn", command, ("daebus", "gunicorn"))
+
+
 SERVERS = {
     server.name: server
     for server in (
@@ -58,6 +69,11 @@ SERVERS = {
         _python("websockets_asyncio", "websockets_asyncio_server.py", needs="websockets"),
         _python("flask_sock", "flask_sock_server.py", needs="flask_sock simple_websocket"),
         _python("aiohttp", "aiohttp_server.py", needs="aiohttp"),
+        _python("daebus_http", "http_site.py", "daebus", needs="daebus"),
+        _python("werkzeug", "http_site.py", "werkzeug", needs="daebus"),
+        _python("waitress", "http_site.py", "waitress", needs="daebus waitress"),
+        _python("cheroot", "http_site.py", "cheroot", needs="daebus cheroot"),
+        _gunicorn("http_site:application"),
         Server("node_ws", ("node", str(FOLDER / "servers" / "node_ws_server.js"), "{port}")),
     )
 }
@@ -68,8 +84,8 @@ class Case:
     """One measure: a mode with its numbers, run for several servers in several rounds.
 
     Attributes:
-        mode: a function of ``modes.MODES``.
-        clients: how many read and write.
+        mode: a function of ``modes.MODES`` or ``http.MODES``.
+        clients: how many read and write; for ``beside``, how many are slow.
         servers: names of ``SERVERS``.
         size: bytes of data in each message.
         pinned: the server runs on one core only.
@@ -93,6 +109,7 @@ class Case:
 
 _PEERS = ("websockets_sync", "websockets_asyncio", "flask_sock", "aiohttp", "node_ws")
 _ALL = ("daebus", "raw_threads", *_PEERS)
+_HTTP = ("daebus_http", "werkzeug", "waitress", "cheroot", "gunicorn")
 
 
 def full() -> list[Case]:
@@ -110,6 +127,10 @@ def full() -> list[Case]:
         Case("host", 10, ("daebus_host", "daebus_host_0.5ms"), seconds=2.0),
         Case("host", 10, ("daebus_host", "daebus_host_0.5ms"), seconds=2.0, pinned=False),
         Case("many", 5000, ("daebus",), rounds=1),
+        Case("get", 16, _HTTP, seconds=2.0),
+        Case("get", 16, _HTTP, size=65536, seconds=2.0),
+        Case("fresh", 16, _HTTP, seconds=2.0),
+        *(Case("beside", n, _HTTP, seconds=2.0) for n in (100, 1000)),
     ]
 
 
@@ -125,6 +146,9 @@ def quick() -> list[Case]:
         Case("idle", 100, few, seconds=0.3),
         Case("host", 10, ("daebus_host", "daebus_host_0.5ms"), seconds=0.3),
         Case("many", 200, ("daebus",)),
+        Case("get", 16, _HTTP, seconds=1.0),
+        Case("fresh", 16, _HTTP[:1], seconds=1.0),
+        Case("beside", 50, _HTTP[:1], seconds=1.0),
     ]
 
 

@@ -9,11 +9,12 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from benchmarks import http
 from benchmarks.cases import NODE_MODULES
 
 PACKAGES = (
     "daebus", "websockets", "Werkzeug", "simple-websocket", "wsproto", "Flask", "flask-sock",
-    "aiohttp", "orjson",
+    "aiohttp", "orjson", "waitress", "cheroot", "gunicorn",
 )  # fmt: skip
 
 
@@ -33,6 +34,7 @@ def describe(arguments: list[str]) -> dict[str, str]:
             facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    facts["HTTP client"] = http.client()
     if shutil.which("node"):
         facts["Node.js"] = _output("node", "--version").lstrip("v")
         if (NODE_MODULES / "ws").is_dir():

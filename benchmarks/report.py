@@ -18,7 +18,7 @@ Benchmarks
 ==========
 
 How fast daebus is beside its peers, all measured in one run on one machine with the project's own
-load generator. Repeat it with ``make bench`` (about a quarter of an hour); the absolute figures
+load generator. Repeat it with ``make bench`` (about half an hour); the absolute figures
 belong to the machine below, the ratios should hold on yours.
 
 How it is measured
@@ -209,6 +209,10 @@ _RATE: list[_Column] = [
     ("p50 ms", "p50_ms", _two),
     ("p99 ms", "p99_ms", _two),
 ]
+_HTTP_RATE: list[_Column] = [
+    *[column for column in _RATE if column[1] != "cpu_us"],
+    ("failed", "failures", _count),
+]
 _SECTIONS: list[tuple[str, str, list[_Column]]] = [
     ("Echo", "echo", [*_RATE, ("least / median", "fairness", _two)]),
     ("Fan-out", "fanout", _RATE),
@@ -251,6 +255,19 @@ _SECTIONS: list[tuple[str, str, list[_Column]]] = [
         ],
     ),
 ]
+_SECTIONS += [
+    ("HTTP: GET on connections that are kept", "get", _HTTP_RATE),
+    ("HTTP: a new connection for each GET", "fresh", _HTTP_RATE),
+    (
+        "HTTP: GET beside clients that drip their head",
+        "beside",
+        [
+            *_HTTP_RATE,
+            ("of own rate without", "own_share", _two),
+            ("slow ones left", "slow_left", _count),
+        ],
+    ),
+]
 _NOTES = {
     "echo": """\
 .. image:: benchmark-echo.svg
@@ -286,5 +303,19 @@ until another thread asks for it, which takes one switch interval: 5 ms by defau
 its loops the computing thread still does, against the time before the clients began. A program
 that computes for long and answers clients too should set the shorter interval once at its start,
 or leave the computing to another process.
+""",
+    "get": """\
+All servers serve the same app: routing and a view that returns a dict, which becomes JSON. The
+peers do so through ``app.wsgi``, with 8 threads each (Werkzeug's own starts one for each
+connection, and closes each connection after its answer). The caption tells the size of the data.
+""",
+    "fresh": """\
+Connect, one request with ``Connection: close``, its answer, close.
+""",
+    "beside": """\
+The slow clients send their request head one byte a second and never come to its end; 16 others
+ask as in the first of these measures. Their rate is compared with the one before the slow clients
+came and after they left, in the same process. "slow ones left" is how many of them the server
+still held at the end of the measure.
 """,
 }

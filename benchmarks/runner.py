@@ -10,11 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import wire
+from benchmarks import http, modes, wire
 from benchmarks.cases import NODE_MODULES, SERVERS, Case, Server, cores
 from benchmarks.client import LoadError
-from benchmarks.modes import MODES, Result, Setting
+from benchmarks.modes import Result, Setting
 from benchmarks.procs import ServerError, ServerProcess, busy_seconds
+
+MODES = modes.MODES | http.MODES
 
 FOREIGN_LIMIT = 0.08  # share of the cores that others may take before a run is repeated
 

@@ -15,6 +15,8 @@ BIG_ECHO = "echo-100-16384-pinned"
 SLOW = "slow-100-16384-pinned"
 CONNECT = "connect-16-64-pinned"
 IDLE = "idle-2000-64-pinned"
+GET = "get-16-64-pinned"
+BESIDE = "beside-1000-64-pinned"
 MANY = "many-5000-64-pinned"
 
 
@@ -50,7 +52,7 @@ class Target:
 
 def all_targets() -> list[Target]:
     """Return every target, in the order of the report."""
-    return [*_echo(), *_fanout(), *_slow(), *_connect_and_idle()]
+    return [*_echo(), *_fanout(), *_slow(), *_connect_and_idle(), *_http()]
 
 
 def _rate(case: str, limit: float, other: str, server: str = "daebus") -> Target:
@@ -167,6 +169,33 @@ def _connect_and_idle() -> list[Target]:
     ]
 
 
+def _http() -> list[Target]:
+    def times_best(results: Results) -> float | None:
+        ratios = [
+            results.ratio(GET, "rate", "daebus_http", other)
+            for other in ("waitress", "cheroot", "gunicorn")
+        ]
+        return None if None in ratios else min(ratio for ratio in ratios if ratio is not None)
+
+    return [
+        Target(
+            _title(GET, "daebus_http"),
+            "rate, times the best of waitress, cheroot and gunicorn",
+            1.0,
+            True,
+            times_best,
+        ),
+        _rate(GET, 5.0, "werkzeug", "daebus_http"),
+        Target(
+            _title(BESIDE, "daebus_http"),
+            "rate, of its own without them",
+            0.8,
+            True,
+            lambda results: results.median(BESIDE, "daebus_http", "own_share"),
+        ),
+    ]
+
+
 def _title(case: str, server: str) -> str:
     mode, clients, size, pinned = case.split("-")
     title = {
@@ -176,6 +205,9 @@ def _title(case: str, server: str) -> str:
         "connect": "connect, upgrade, echo, close; {} at a time",
         "idle": "{} idle clients",
         "many": "{} idle clients at once",
+        "get": "GET on {} kept connections",
+        "fresh": "GET on a new connection each, {} at a time",
+        "beside": "GET beside {} slow clients",
     }[mode].format(f"{int(clients):,}")
     title = title.replace(" 1 clients", " 1 client")
     if size != "64":

@@ -17,6 +17,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -28,6 +29,7 @@ from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
 from .server.systemd import Notifier
+from .wsgi import Guest
 
 if TYPE_CHECKING:
     from .testing import AppClient
@@ -37,6 +39,9 @@ __all__ = ["Daebus"]
 logger = logging.getLogger("daebus")
 
 NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopping", "stopped"
+
+# Seconds that a request of another server waits for a start that an earlier one began.
+_START_TIMEOUT = 10.0
 
 
 class Daebus(Building):
@@ -61,6 +66,8 @@ class Daebus(Building):
         self._loop: LoopThread | None = None
         self._notifier = Notifier()
         self._notify = False  # this app speaks for the whole service
+        self._guest = Guest(self)
+        self._is_guest = False  # guarded by: _lock; it has no port but another server's
         self.forked = False
 
     def __repr__(self) -> str:
@@ -94,33 +101,92 @@ class Daebus(Building):
         self._start(notify=notify)
 
     def _start(self, port: int | None = None, *, notify: bool = False) -> None:
+        http = self._claim(guest=False)
+        assert http is not None
+        self._notify = notify
+        self._begin(http, port)
+        logger.info("%s %s", self.name, self._where())
+        if self._websocket is not None and self._websocket.port != http.port:
+            logger.info("%s takes WebSockets on port %s", self.name, self._websocket.port)
+
+    def wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request of another server: a WSGI application, WebSockets included.
+
+        The first call starts the app in this process, without a port of its own. A
+        WebSocket stays in the thread that calls, until it has ended.
+
+        Args:
+            environ: see PEP 3333.
+            start_response: likewise.
+
+        Raises:
+            AttachError: no HTTP component is attached.
+            StateError: the app listens on a port of its own.
+            ForkedError: it was started before this process was forked.
+
+        Threads:
+            Those of a threaded server, any number at once.
+        """
+        return self._guest(environ, start_response)
+
+    def start_as_guest(self) -> bool:
+        """Be up, without a port; False if the app has been stopped since it was.
+
+        Raises:
+            AttachError, StateError, ForkedError: see ``wsgi``.
+        """
+        http = self._claim(guest=True)
+        if http is not None:
+            self._notify = False
+            self._begin(http, None)
+            logger.info("%s answers the requests of another server", self.name)
+        return self.running
+
+    def _claim(self, *, guest: bool) -> DaebusHttp | None:
+        """Make the app's state STARTING; None for a guest that is up, or has been."""
         if self._http is None:
             raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
         self._check_complete()
-        with self._lock:
+        with self._changed:
             if self.forked:
                 raise ForkedError(
                     "this process was forked after the app was started; make a new app in the child"
                 )
+            if guest:  # the first requests may come together
+                self._changed.wait_for(lambda: self._state != STARTING, _START_TIMEOUT)
+                if self._is_guest:
+                    return None
             if self._state not in (NEW, STOPPED):
-                raise StateError(f"the app is {self._state}; call app.stop() before another start")
+                if guest:
+                    raise StateError(
+                        f"the app is {self._state} with a port of its own; use app.start() or "
+                        f"app.wsgi, not both"
+                    )
+                where = " inside another server, which calls app.wsgi" if self._is_guest else ""
+                raise StateError(
+                    f"the app is {self._state}{where}; call app.stop() before another start"
+                )
             self._state = STARTING
-        self._notify = notify
+            self._is_guest = guest
+        return self._http
+
+    def _begin(self, http: DaebusHttp, port: int | None) -> None:
         minder: Minder | None = None
         try:
             minder = Minder()
-            self._start_parts(self._http, minder, port)
+            self._start_parts(http, minder, port)
         except BaseException:
             self._abandon(minder)
             raise
-        logger.info("%s %s", self.name, self._where())
-        if self._websocket is not None and self._websocket.port != self._http.port:
-            logger.info("%s takes WebSockets on port %s", self.name, self._websocket.port)
 
     def _start_parts(self, http: DaebusHttp, minder: Minder, port: int | None) -> None:
         loop = LoopThread()
         websocket = self._websocket
-        if websocket is None:
+        if self._is_guest:
+            http.be_guest(loop)
+            hub = None if websocket is None else websocket.start(minder, loop)
+            self._guest.begin(hub, minder)
+        elif websocket is None:
             http.start(loop, port=port)
         else:
             own = websocket.own_port
@@ -140,7 +206,8 @@ class Daebus(Building):
         self._stopped.clear()
         minder.start()
         fork.remember(self)
-        http.accept()
+        if not self._is_guest:
+            http.accept()
         self._tasks.start(loop)
         if self._notify:
             self._notifier.ready(self._where())
@@ -148,6 +215,11 @@ class Daebus(Building):
             self._state = RUNNING
             self._changed.notify_all()
         self._tasks.release()
+
+    def announce(self) -> None:
+        """Tell systemd that the app, which runs already, is ready."""
+        self._notify = True
+        self._notifier.ready(self._where())
 
     def _where(self) -> str:
         assert self._http is not None
@@ -157,6 +229,7 @@ class Daebus(Building):
         """Release what a failed start had taken."""
         now = time.monotonic()
         self._tasks.begin_stop()
+        self._guest.begin_stop()
         for component in (self._http, self._websocket):
             if component is not None:
                 component.begin_stop()
@@ -166,6 +239,7 @@ class Daebus(Building):
             minder.stop()
         with self._changed:
             self._state = STOPPED
+            self._is_guest = False  # the next request may have more luck
             self._changed.notify_all()
         self._stopped.set()
 
@@ -220,6 +294,7 @@ class Daebus(Building):
             self._notifier.stopping()
         self._tasks.begin_stop()
         self._http.begin_stop()
+        self._guest.begin_stop()
         if self._websocket is not None:
             self._websocket.begin_stop()
         # A handler that would not end must not leave the others without any time.
@@ -227,6 +302,7 @@ class Daebus(Building):
         if self._websocket is not None:
             left += self._websocket.finish_stop(deadline - 4 * slack)
         left += self._http.finish_stop(deadline - 3 * slack)
+        left += self._guest.finish_stop(deadline - 3 * slack)
         left += self._tasks.finish_stop(deadline - 2 * slack)
         left += self._loop.stop(deadline - slack)
         self._minder.stop()
@@ -300,9 +376,6 @@ class Daebus(Building):
             timeout: seconds for the stop.
             notify: see ``start``.
         """
-        if notify and self.running:
-            self._notify = True
-            self._notifier.ready(self._where())
         signals.run(self, timeout, notify=notify)
 
     def stats(self) -> dict[str, Any]:
@@ -353,6 +426,7 @@ class Daebus(Building):
         self._lock = threading.Lock()  # whoever held it does not exist here
         self._changed = threading.Condition(self._lock)
         self._state = STOPPED
+        self._guest = Guest(self)
         self.forked = True
         self._stopped = threading.Event()
         self._stopped.set()

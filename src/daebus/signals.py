@@ -42,6 +42,8 @@ def run(app: Daebus, timeout: float, *, notify: bool = False) -> None:
     try:
         if not app.running:
             app.start(notify=notify)
+        elif notify:
+            app.announce()
         while not signals and not app.wait(SIGNAL_POLL):
             pass
         _stop_interruptibly(app, timeout)

@@ -257,7 +257,45 @@ def drive_places(program: Program) -> None:
     assert not (program.folder / "places.sock").exists()
 
 
+def drive_desk(program: Program) -> None:
+    def talk(port: int) -> simple_websocket.Client:
+        assert fetch(port, "/tables")[2] == '{"free": 4}'
+        client = simple_websocket.Client.connect(f"ws://127.0.0.1:{port}/")
+        assert ask(client, "free") == {"type": "response", "data": 4}
+        return client
+
+    def part(client: simple_websocket.Client) -> None:
+        assert closing_code(client) == 1001
+        client.thread.join(20)  # type: ignore[attr-defined]  # it is a Thread
+
+    alone = talk(program.port)
+    assert program.end(signal.SIGTERM) == 0
+    part(alone)
+    (line,) = [line for b in of("console") for line in b.text.splitlines() if "gunicorn" in line]
+    command = [sys.executable, "-m", *line.replace(":8080", ":0").split()[1:]]
+    guest = subprocess.Popen(
+        [*command, "--no-control-socket"],
+        cwd=program.folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert guest.stdout is not None
+        found = (re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", li) for li in guest.stdout)
+        client = talk(int(next(match for match in found if match)[1]))
+        guest.terminate()
+        part(client)
+        assert guest.wait(20) == 0
+    finally:
+        guest.kill()
+        guest.communicate()
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
+    "desk.py": drive_desk,
     "hello.py": drive_hello,
     "meter_before.py": drive_meter_before,
     "meter.py": drive_meter,
@@ -575,6 +613,8 @@ def test_commands_exist(block: Block, tmp_path: Path) -> None:
             assert arguments[1] in (".", "'.[fast]'"), line
         elif command in ("python", "pytest"):
             assert arguments[0] in FILES, line
+        elif command == "gunicorn":
+            assert arguments[-1].replace(":application", ".py") in FILES, line
         elif command == "python3":
             assert arguments[:2] == ["-m", "venv"], line
         elif command == "openssl":

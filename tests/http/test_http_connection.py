@@ -363,7 +363,7 @@ class Wrong:
 def wsgi(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Daebus]:
     def start(wsgi: Any) -> Daebus:
         app = serve()
-        monkeypatch.setattr(app.http, "_wsgi", wsgi)
+        monkeypatch.setattr(app.http, "answer", wsgi)
         app.start()
         return app
 

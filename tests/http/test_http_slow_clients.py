@@ -79,7 +79,7 @@ def test_nobody_slow_holds_a_worker(make_app: MakeApp, raw: Open) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_2500_slow_clients_cost_the_others_little(make_app: MakeApp, raw: Open) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4000:
@@ -107,16 +107,26 @@ def test_2500_slow_clients_cost_the_others_little(make_app: MakeApp, raw: Open) 
             took.append(time.monotonic() - began)
         return statistics.median(took)
 
-    # Whatever else the machine does weighs more than a crowd may: the best rounds of both
-    # sides are compared, and one comparison of three has to hold.
+    def measure(websocket: Any) -> tuple[float, float]:
+        """Return the medians of some rounds, in which the two take turns."""
+        rounds = [(rate(), latency(websocket)) for _ in range(3)]
+        return statistics.median(r for r, _ in rounds), statistics.median(t for _, t in rounds)
+
+    # What else the machine does weighs more than a crowd may: each measure beside a crowd
+    # stands between two without, and one median of three comparisons has to hold.
     results = []
     with app.test_client() as websocket:
-        rate(), latency(websocket)
+        before = measure(websocket)
         for _ in range(3):
-            alone = max(rate() for _ in range(5)), min(latency(websocket) for _ in range(5))
-            with crowd(app.http.port, 1000, 1000, 500):
-                beside = max(rate() for _ in range(5)), min(latency(websocket) for _ in range(5))
-            results.append((beside[0] / alone[0], beside[1] / alone[1]))
+            rates, latencies = [], []
+            for _ in range(3):
+                with crowd(app.http.port, 1000, 1000, 500):
+                    beside = measure(websocket)
+                after = measure(websocket)
+                rates.append(2 * beside[0] / (before[0] + after[0]))
+                latencies.append(2 * beside[1] / (before[1] + after[1]))
+                before = after
+            results.append((statistics.median(rates), statistics.median(latencies)))
             if results[-1][0] > 0.8 and results[-1][1] < 1.2:
                 return
     pytest.fail(f"rate and latency beside the crowd, relative to none: {results}")

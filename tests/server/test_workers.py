@@ -106,6 +106,16 @@ def test_no_more_threads_than_its_size(make_pool: MakePool) -> None:
     assert len(alive("daebus-work")) == 2
 
 
+def test_a_burst_reaches_every_idle_thread(make_pool: MakePool) -> None:
+    # One is woken at a time, and wakes the next: no job may wait for another one's end.
+    pool = make_pool(4, 10)
+    for _ in range(50):
+        together = threading.Barrier(5)
+        for _ in range(4):
+            assert pool.submit(lambda meet=together: meet.wait(5))  # type: ignore[misc]
+        together.wait(5)
+
+
 def test_a_full_queue_refuses(make_pool: MakePool) -> None:
     pool = make_pool(1, 2)
     gates = [Gate() for _ in range(3)]

@@ -269,7 +269,7 @@ class DaebusHttp:
             self._server = HttpServer(
                 listeners,
                 others,
-                self._wsgi,
+                self.answer,
                 upgrades=upgrades,
                 workers=self._workers,
                 backlog=self._backlog,
@@ -281,6 +281,10 @@ class DaebusHttp:
             on_error.pop_all()
         self._listeners = listeners
         return others[0].port if others else self.port
+
+    def be_guest(self, loop: LoopThread) -> None:
+        """Answer the requests of another server: nothing is bound."""
+        self._loop = loop
 
     def accept(self) -> None:
         """Start the threads."""
@@ -306,6 +310,7 @@ class DaebusHttp:
         if server is not None:
             server.forget()
 
-    def _wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request; see PEP 3333."""
         assert self._loop is not None
         return self._router.wsgi(environ, start_response, self._loop)

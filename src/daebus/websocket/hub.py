@@ -89,6 +89,7 @@ class Hub:
         # that the minder must not wait for. Two, so that a hook that hangs holds up none.
         self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES)
         self._lock = threading.Lock()
+        self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock
         self._alive: set[Connection] = set()  # guarded by: _lock; until the descriptor is gone
 
@@ -199,6 +200,8 @@ class Hub:
             connection.finish()
             with self._lock:
                 self._alive.discard(connection)
+                if self._stopping:
+                    self._gone.notify_all()
 
     def _serve(self, connection: Connection) -> None:
         with self._lock:
@@ -323,7 +326,8 @@ class Hub:
         threads = self.threads.stop() + self.jobs.stop()
         grace = (deadline - time.monotonic()) * 0.75
         polite = time.monotonic() + min(self._settings.limits.close_timeout, max(0.0, grace))
-        if join_all(threads, polite):
+        left = join_all(threads, polite)
+        if self._wait_for_others(polite) or left:
             with self._lock:
                 alive = list(self._alive)
             for connection in alive:
@@ -331,7 +335,26 @@ class Hub:
             self.loop.cancel_all()
         self.watch.stop()
         threads += self._notices.stop()
-        return join_all(threads, deadline)
+        busy = {connection.thread_id for connection in self._wait_for_others(deadline)}
+        left = join_all(threads, deadline)
+        return left + [
+            thread
+            for thread in threading.enumerate()
+            if thread.ident in busy and thread not in left
+        ]
+
+    def _wait_for_others(self, deadline: float) -> list[Connection]:
+        """Wait for the connections, and return those that have not ended.
+
+        Ours end with their threads; those in the threads of another server do not.
+        """
+
+        def others() -> list[Connection]:
+            return [connection for connection in self._alive if not connection.is_owner()]
+
+        with self._lock:
+            self._gone.wait_for(lambda: not others(), max(0.0, deadline - time.monotonic()))
+            return others()
 
 
 async def _await(awaitable: Any) -> Any:

@@ -1,0 +1,168 @@
+"""Somebody else's server, seen from a WSGI environment: its socket, and how to part from it.
+
+WSGI has no word for a connection that is no HTTP any more, so each server needs what it
+happens to understand. Those without such a thing are told apart here, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import quote
+
+from werkzeug.http import HTTP_STATUS_CODES
+
+from ..server.handoff import Refusal, Upgrade
+from ..server.transport import RECV_SIZE
+
+__all__ = ["Borrowed", "borrow", "find_greenlets", "refuse", "wants_websocket"]
+
+_ADVICE = "use a threaded one, such as gunicorn --worker-class gthread --threads 100"
+
+# PEP 3333 leaves these to the server, and some refuse an app that sends one.
+_HOP_BY_HOP = frozenset(("connection", "upgrade"))
+
+
+def wants_websocket(environ: dict[str, Any]) -> bool:
+    """Tell whether a request asks for a WebSocket."""
+    wishes = environ.get("HTTP_UPGRADE")
+    return (
+        wishes is not None
+        and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        and "websocket" in {wish.strip().lower() for wish in wishes.split(",")}
+    )
+
+
+def refuse(refusal: Refusal, start_response: Any) -> Iterable[bytes]:
+    """Answer with a refusal, as JSON."""
+    body = json.dumps({"error": refusal.text, "code": refusal.code}).encode()
+    start_response(
+        f"{refusal.status} {HTTP_STATUS_CODES.get(refusal.status, 'Unknown')}",
+        [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            *(pair for pair in refusal.headers if pair[0].lower() not in _HOP_BY_HOP),
+        ],
+    )
+    return [body]
+
+
+def find_greenlets(environ: dict[str, Any]) -> str | None:
+    """Return why this server cannot carry an app at all: its threads are none."""
+    sock = environ.get("gunicorn.socket")
+    name = type(sock).__module__.partition(".")[0]
+    if "eventlet.input" in environ:
+        name = "eventlet"
+    elif environ.get("SERVER_SOFTWARE", "").startswith("gevent"):
+        name = "gevent"
+    if name not in ("eventlet", "gevent"):
+        return None
+    return f"daebus needs threads, and this server runs greenlets of {name}; {_ADVICE}"
+
+
+class Borrowed:
+    """The connection of a request, while it is not the server's.
+
+    Args:
+        environ: of the request.
+        sock: the server's socket.
+        farewell: makes the exception that has the server leave the connection alone.
+    """
+
+    def __init__(
+        self, environ: dict[str, Any], sock: socket.socket, farewell: Callable[[], Exception]
+    ) -> None:
+        self._environ = environ
+        self._sock = sock
+        self._farewell = farewell
+
+    def upgrade(self) -> Upgrade:
+        """Note what the client asks for.
+
+        The socket in it is a duplicate, so that its connection may close what it owns.
+
+        Raises:
+            OSError: there is no descriptor left.
+        """
+        environ = self._environ
+        sock = socket.socket(fileno=os.dup(self._sock.fileno()))
+        with contextlib.suppress(OSError):  # no TCP
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port = environ.get("SERVER_PORT", "")
+        return Upgrade(
+            sock=sock,
+            method=environ["REQUEST_METHOD"],
+            path=environ["PATH_INFO"].encode("latin-1").decode(errors="replace") or "/",
+            target=_target(environ),
+            http_version="1.1",
+            headers=tuple(_headers(environ)),
+            early=self._read_ahead(),
+            remote_address=environ.get("REMOTE_ADDR", ""),
+            port=int(port) if port.isdecimal() else 0,
+            secure=environ["wsgi.url_scheme"] == "https",  # a proxy ends TLS, and was trusted
+        )
+
+    def part(self) -> Exception:
+        """End the connection; return what to raise so that the server leaves it alone."""
+        with contextlib.suppress(OSError):  # gone already
+            self._sock.shutdown(socket.SHUT_RDWR)
+        return self._farewell()
+
+    def _read_ahead(self) -> bytes:
+        """Take what the server has read behind the head of the request."""
+        stream = self._environ["wsgi.input"]
+        unreader = getattr(getattr(stream, "reader", None), "unreader", None)
+        if unreader is not None:  # gunicorn
+            return bytes(unreader.buf.getvalue())
+        if not isinstance(stream, io.BufferedReader):
+            return b""
+        # Werkzeug: what is in the buffer or, if nothing is, on the socket.
+        timeout = self._sock.gettimeout()
+        self._sock.settimeout(0)
+        try:
+            return stream.read1(RECV_SIZE)
+        except OSError:  # the client has left
+            return b""
+        finally:
+            self._sock.settimeout(timeout)
+
+
+def borrow(environ: dict[str, Any]) -> Borrowed | str:
+    """Return the connection of a request, or why this server cannot spare it."""
+    farewell: Callable[[], Exception]
+    if "werkzeug.socket" in environ:
+        # For its server a client that has dropped the connection: nothing is written.
+        sock, farewell = environ["werkzeug.socket"], ConnectionAbortedError
+    elif "gunicorn.socket" in environ:
+        # Taken for the end of the requests on the connection; nothing is written, and
+        # the access log has no line for it.
+        sock, farewell = environ["gunicorn.socket"], StopIteration
+    else:
+        return f"this server keeps its sockets to itself, so it has no WebSockets; {_ADVICE}"
+    if not environ["wsgi.multithread"]:
+        return f"this server has one thread, which one WebSocket would take; {_ADVICE}"
+    if isinstance(sock, ssl.SSLSocket):
+        return "this server encrypts, and WebSockets inside it cannot; have a proxy end TLS"
+    return Borrowed(environ, sock, farewell)
+
+
+def _target(environ: dict[str, Any]) -> str:
+    """Return the target as it was sent, as far as the server tells."""
+    target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if target:
+        return target
+    path = quote((environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]).encode("latin-1"))
+    query = environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path
+
+
+def _headers(environ: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    for key, value in environ.items():
+        if key.startswith("HTTP_"):
+            yield key[5:].lower().replace("_", "-"), value

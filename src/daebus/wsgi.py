@@ -1,0 +1,185 @@
+"""``Daebus.wsgi``: the app as a guest in somebody else's threaded server.
+
+Rules of this module:
+
+1. Nothing starts before the first request: a server may fork after the import.
+2. A WebSocket runs in the thread that the server gave to its request, and that thread
+   goes back as it came: name, context variables, the server's own socket.
+3. What a server cannot do is told: to the client each time, to the operator once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import logging
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from .http.foreign import borrow, find_greenlets, refuse, wants_websocket
+from .server.handoff import Refusal
+
+if TYPE_CHECKING:
+    from .app import Daebus
+    from .server.minder import Minder
+    from .websocket.hub import Hub
+
+__all__ = ["Guest"]
+
+logger = logging.getLogger("daebus")
+
+# Seconds between two looks at whether gunicorn wants its worker to end.
+_WORKER_POLL = 0.25
+
+# Seconds that clients and requests have when the process of the server ends.
+_EXIT_TIMEOUT = 5.0
+
+_STOPPING = Refusal(503, "stopping", "the server is stopping", (("Retry-After", "5"),))
+
+
+class Guest:
+    """Answers the requests of another server with an app.
+
+    Args:
+        app: started at the first request.
+    """
+
+    def __init__(self, app: Daebus) -> None:
+        self._app = app
+        self._up = False
+        self._at_exit = False
+        self._hub: Hub | None = None
+        self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
+        self._inside: set[int] = set()  # guarded by: _lock; threads that answer a request
+        self._stopping = False  # guarded by: _lock
+        self._told: set[str] = set()  # guarded by: _lock
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request; see PEP 3333."""
+        if not self._up:
+            problem = find_greenlets(environ)
+            if problem is not None:
+                return self._cannot(problem, start_response)
+            if not self._app.start_as_guest():
+                return refuse(_STOPPING, start_response)
+        if wants_websocket(environ):
+            return self._upgrade(environ, start_response)
+        me = threading.get_ident()
+        with self._lock:
+            if self._stopping:
+                return refuse(_STOPPING, start_response)
+            self._inside.add(me)
+        try:
+            return self._app.http.answer(environ, start_response)
+        finally:
+            with self._lock:
+                self._inside.discard(me)
+                self._left.notify_all()
+
+    def _cannot(self, problem: str, start_response: Any) -> Iterable[bytes]:
+        with self._lock:
+            known = problem in self._told
+            self._told.add(problem)
+        if not known:
+            logger.error("%s: %s", self._app.name, problem)
+        return refuse(Refusal(501, "not_implemented", problem), start_response)
+
+    # --- WebSockets -------------------------------------------------------------
+
+    def _upgrade(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Run a WebSocket in this thread, until it has ended; or say why not."""
+        hub = self._hub
+        if hub is None:
+            text = "there are no WebSockets on this server"
+            return refuse(Refusal(501, "not_implemented", text), start_response)
+        if (
+            environ.get("CONTENT_LENGTH", "") not in ("", "0")
+            or "HTTP_TRANSFER_ENCODING" in environ
+        ):
+            text = "a WebSocket handshake has no body"
+            return refuse(Refusal(400, "bad_request", text), start_response)
+        borrowed = borrow(environ)
+        if isinstance(borrowed, str):
+            return self._cannot(borrowed, start_response)
+        try:
+            upgrade = borrowed.upgrade()
+        except OSError as exc:
+            logger.warning("refused a client, no descriptor for it: %s", exc)
+            text = "the server is overloaded"
+            return refuse(Refusal(503, "overloaded", text, (("Retry-After", "1"),)), start_response)
+        try:
+            admitted = hub.admit(upgrade)
+        except BaseException:
+            upgrade.sock.close()
+            raise
+        if isinstance(admitted, Refusal):
+            upgrade.sock.close()
+            return refuse(admitted, start_response)
+        del upgrade  # not kept as long as the connection lives
+        thread = threading.current_thread()
+        name = thread.name
+        try:
+            contextvars.copy_context().run(admitted)
+        finally:
+            thread.name = name
+        raise borrowed.part()
+
+    # --- beginning and end ------------------------------------------------------
+
+    def begin(self, hub: Hub | None, minder: Minder) -> None:
+        """Take requests from now on, until the process ends or the app is stopped.
+
+        Args:
+            hub: for the WebSockets; None if there are none.
+            minder: of the app.
+        """
+        self._hub = hub
+        with self._lock:
+            self._stopping = False
+        self._up = True
+        if not self._at_exit:
+            self._at_exit = True
+            atexit.register(_stop_at_exit, weakref.ref(self._app))
+        # gunicorn joins its threads before anything that runs at exit, so the WebSockets
+        # would hold up the end of a worker until it is killed. Whoever handles SIGTERM
+        # there is the worker.
+        worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+        if hub is not None and getattr(worker, "alive", None) is True:
+            _say_goodbye_with(worker, hub, minder)
+
+    def begin_stop(self) -> None:
+        """Answer new requests with a refusal."""
+        self._up = False
+        with self._lock:
+            self._stopping = True
+
+    def finish_stop(self, deadline: float) -> list[threading.Thread]:
+        """Wait for the requests in flight; return the threads that still answer one."""
+        me = threading.get_ident()
+        with self._lock:
+            self._left.wait_for(
+                lambda: not self._inside - {me}, max(0.0, deadline - time.monotonic())
+            )
+            busy = self._inside - {me}
+        return [thread for thread in threading.enumerate() if thread.ident in busy]
+
+
+def _say_goodbye_with(worker: Any, hub: Hub, minder: Minder) -> None:
+    """Say goodbye to the clients once gunicorn wants its worker to end."""
+    if worker.alive:
+        minder.call_later(_WORKER_POLL, lambda: _say_goodbye_with(worker, hub, minder))
+    else:
+        hub.begin_stop()
+
+
+def _stop_at_exit(reference: weakref.ref[Daebus]) -> None:
+    app = reference()
+    if app is not None:
+        with contextlib.suppress(RuntimeError):  # too late for a new thread
+            app.stop(_EXIT_TIMEOUT)
