@@ -179,6 +179,9 @@ class Blueprint:
     on_disconnect = _hook("on_disconnect")
     on_slow_consumer = _hook("on_slow_consumer")
     on_slow_handler = _hook("on_slow_handler")
+    on_error = _hook("on_error")
+    on_binary = _hook("on_binary")
+    middleware = _hook("middleware")
 
     # --- for the app ------------------------------------------------------------
 

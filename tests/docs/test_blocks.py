@@ -22,6 +22,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -473,6 +474,16 @@ def exercise_handlers(client: AppClient) -> None:
         client.request("divide", {"number": 6, "by": 0})
     assert client.request("report", {"lines": ["a", "b"]}) == {"status": "working"}
     assert client.receive("report")["data"] == {"rows": ["A", "B"]}
+    assert client.request("double", 4) == 8
+    assert client.request("invented") == "invented is not for us"
+    client.send("divide", {})
+    assert len(client.receive("error")["data"]["ticket"]) == 32
+    client.send_raw(b"x" * 500)
+    packed = client.websocket.receive(timeout=20)
+    assert isinstance(packed, bytes)
+    assert zlib.decompress(packed) == b"x" * 500
+    client.send_raw(b"x" * 5000)
+    assert "at most" in client.receive("response")["data"]["error"]
     assert client.request("notes.write", "milk") == 1
     assert client.request("later") == {"started": True}
     assert client.receive("later")["data"] == {"done": True}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConnectionClosed, StateError
 from ..server.transport import Transport
 from .codec import BINARY, PING, TEXT, Codec
+from .envelope import MAX_ECHO
 from .heartbeat import Heartbeat
 from .info import DisconnectInfo, Times
 from .lifecycle import OPEN, Hub
@@ -183,7 +184,7 @@ class Connection(ReadingHalf):
     def running(self) -> str | None:
         """What runs: the type of the message that is being handled, or a hook's name."""
         request = self.request
-        return self.hook if request is None else request.message_type
+        return self.hook if request is None else request.message_type[:MAX_ECHO]
 
     @property
     def thread_id(self) -> int:

@@ -8,13 +8,19 @@ from typing import Any, TypeVar
 from ..errors import DuplicateHandlerError
 from .arguments import positive_or_none
 from .connection import Connection
+from .handlers import Middleware
 from .info import hook_call
 from .parts import Part
 from .request import WebSocketRequest
 
 __all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
 
-SocketHandler = TypeVar("SocketHandler", bound=Callable[[WebSocketRequest], Any])
+SocketHandler = TypeVar(
+    "SocketHandler", bound=Callable[[WebSocketRequest], Any] | Callable[[Any, str], Any]
+)
+RequestHandler = TypeVar("RequestHandler", bound=Callable[[WebSocketRequest], Any])
+MiddlewareFunction = TypeVar("MiddlewareFunction", bound=Middleware)
+ErrorHook = TypeVar("ErrorHook", bound=Callable[[WebSocketRequest, BaseException], Any])
 Hook = TypeVar("Hook", bound=Callable[..., Any])
 RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 
@@ -27,12 +33,14 @@ class Decorators(Part):
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type; the same as ``app.socket``.
 
-        The handler gets a ``WebSocketRequest``. It may be async. What it returns, unless
-        None, is sent to the client with type ``response``; of a generator, sync or async,
-        each item is.
+        The handler gets a ``WebSocketRequest``, or its data and the client's id if its
+        parameters are called ``data`` and ``client_id``. It may be async. What it returns,
+        unless None, is sent to the client with type ``response``; of a generator, sync or
+        async, each item is.
 
         Args:
-            message_type: the ``"type"`` of the messages.
+            message_type: the ``"type"`` of the messages; ``"*"`` for all those that have no
+                handler of their own, ``cancel``, ``response`` and ``error`` apart.
             timeout: seconds after which ``req.cancelled`` is set, and an async handler is
                 cancelled; None never.
             background: run the handler in a pool for jobs (``background_workers``), while
@@ -40,6 +48,7 @@ class Decorators(Part):
                 client is told ``busy``.
 
         Raises:
+            TypeError: the handler cannot be called in either way.
             DuplicateHandlerError: the type has a handler already.
         """
 
@@ -53,6 +62,48 @@ class Decorators(Part):
             return handler
 
         return register
+
+    def on_binary(self, handler: RequestHandler) -> RequestHandler:
+        """Decorate the handler of binary messages, where clients also send JSON.
+
+        It is like that of a message type: ``req.data`` is ``bytes``. Bytes that it returns
+        are sent as a binary message, anything else as ``response``. Without it, binary
+        messages are refused.
+
+        Raises:
+            DuplicateHandlerError: there is one already.
+        """
+        self._settings.dispatcher.add_binary(handler)
+        return handler
+
+    def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
+        """Decorate a function that stands around every handler, whenever registered.
+
+        It is called with the request and ``next``, and returns what ``next(req)`` returned,
+        or something else in its place; or it raises ``ClientError`` and does not ask the
+        handler. The first to be registered is the outermost. Handlers in the background
+        have it in their thread.
+
+        Around an async handler ``next(req)`` gives an awaitable, which the middleware
+        awaits, if it is async itself, or returns. An async middleware needs async
+        handlers.
+
+        Raises:
+            TypeError: it takes other arguments, or is async and there is a sync handler.
+        """
+        self._settings.dispatcher.add_middleware(function)
+        return function
+
+    def on_error(self, hook: ErrorHook) -> ErrorHook:
+        """Decorate a function that is called with what a handler raised, and its request.
+
+        Not with a ``ClientError``, which is an answer. The exception has been logged. If
+        the hook returns a dict, the client gets its fields in the error's data, beside
+        text and code; where several do, the first decides. It runs where the handler did,
+        and may be async.
+        """
+        self._settings.dispatcher.on_error.append(hook)
+        return hook
 
     def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
         """Decorate a function that gets each connection to that path as it is.

@@ -14,25 +14,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import difflib
-import functools
 import logging
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
-from ..errors import (
-    Cancelled,
-    ClientError,
-    ClientGone,
-    DuplicateHandlerError,
-    EncodeError,
-    name_of,
-)
+from ..errors import Cancelled, ClientError, ClientGone, EncodeError
 from . import aside, envelope
 from .connection import Connection, current
+from .handlers import ANY, BINARY, Handlers
 from .info import Times
-from .options import Handler, compile_handler
+from .options import Handler
 from .outcome import DEFERRED, PLAIN, outcome
 from .request import WebSocketRequest, asked
 
@@ -50,58 +43,23 @@ _QUIET = (*_ASYNC_CANCELLED, Cancelled, ClientGone, EncodeError)
 _MAX_SUGGEST = 64
 
 
-class Dispatcher:
-    """The handlers by message type.
+class Dispatcher(Handlers):
+    """Has the handler of each message called, and answers.
 
     Args:
         debug: put exception texts into error messages.
 
+    Attributes:
+        on_error: hooks for what handlers raise.
+
     Threads:
-        ``add`` belongs to the program's start; ``handle`` runs in connection threads,
-        ``run`` in any other.
+        ``handle`` runs in connection threads, ``run`` in any other.
     """
 
     def __init__(self, *, debug: bool = False) -> None:
+        super().__init__(self.run)
         self.debug = debug
-        self._handlers: dict[str, Handler] = {}
-
-    def add(
-        self,
-        kind: str,
-        handler: Handler,
-        *,
-        timeout: float | None = None,
-        background: bool = False,
-    ) -> None:
-        """Register a handler, sync or async.
-
-        Args:
-            kind: the message type.
-            handler: gets a ``WebSocketRequest``.
-            timeout: seconds after which it is told to end.
-            background: run it in the pool for jobs; its client's next messages do not
-                wait for it.
-
-        Raises:
-            TypeError: the type is no string, or the handler cannot be called.
-            DuplicateHandlerError: the type has one already.
-        """
-        if not isinstance(kind, str):
-            raise TypeError(
-                f"a message type is a string, not {kind!r}; write @app.socket('my_type')"
-            )
-        if not callable(handler):
-            raise TypeError(f"the handler of {kind!r} cannot be called: {handler!r}")
-        if kind in self._handlers:
-            raise DuplicateHandlerError(
-                f"message type {kind!r} has a handler already: {name_of(self._handlers[kind])}; "
-                f"use another type for {name_of(handler)}"
-            )
-        compiled = compile_handler(handler, self.run, timeout=timeout, background=background)
-        if kind in aside.KINDS:
-            compiled = _after_us(kind, compiled)
-        # One assignment of a new dict: connection threads look things up meanwhile.
-        self._handlers = {**self._handlers, kind: compiled}
+        self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
 
     def types(self) -> Iterable[str]:
         """Return the registered message types."""
@@ -113,24 +71,29 @@ class Dispatcher:
         Threads:
             The connection's own; waits for the handler, an async one included.
         """
-        if message.__class__ is bytes:
-            self._refuse(connection, "binary_not_supported", "send JSON in text messages")
-            return
-        try:
-            kind, payload = envelope.decode(message)  # type: ignore[arg-type]  # bytes is done
-        except envelope.BadMessage as exc:
-            self._refuse(connection, exc.code, exc.text, None, exc.ident)
-            return
         ident: Any = None
-        if "id" in payload:
-            ident = payload["id"]
-            if not envelope.is_id(ident):
-                self._bad_id(connection, kind)
+        if message.__class__ is bytes:
+            handler = self._binary
+            if handler is None:
+                self._refuse(connection, "binary_not_supported", "send JSON in text messages")
                 return
-        handler = self._handlers.get(kind)
-        if handler is None:
-            self._unhandled(connection, kind, payload, ident)
-            return
+            kind, payload = BINARY, {"data": message}
+        else:
+            try:
+                kind, payload = envelope.decode(message)  # type: ignore[arg-type]  # no bytes
+            except envelope.BadMessage as exc:
+                self._refuse(connection, exc.code, exc.text, None, exc.ident)
+                return
+            if "id" in payload:
+                ident = payload["id"]
+                if not envelope.is_id(ident):
+                    self._bad_id(connection, kind)
+                    return
+            handler = self._handlers.get(kind)
+            if handler is None:
+                handler = self._unhandled(connection, kind, payload, ident)
+                if handler is None:
+                    return
         connection.request = req = WebSocketRequest(connection, kind, payload)
         started = perf_counter()
         try:
@@ -153,7 +116,7 @@ class Dispatcher:
             req.work.end()
         times = connection.times.get(kind)
         if times is None:
-            times = connection.times[kind] = Times()
+            times = connection.times.setdefault(self._label(kind), Times())
         elapsed = perf_counter() - started
         if elapsed < 0.001:
             times.seconds += elapsed
@@ -186,7 +149,11 @@ class Dispatcher:
             current.reset(client)
             if req.work is not None:
                 req.work.end()
-            connection.hub.tally.handled(req.message_type, perf_counter() - started)
+            connection.hub.tally.handled(self._label(req.message_type), perf_counter() - started)
+
+    def _label(self, kind: str) -> str:
+        """Return what a message counts as: clients invent types where there is a ``"*"``."""
+        return kind if kind in self._handlers or kind == BINARY else ANY
 
     def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
         connection, kind = req.websocket, req.message_type
@@ -198,12 +165,36 @@ class Dispatcher:
             self._refuse(connection, exc.code, exc.text, kind, req.id, exc.data)
             return
         logger.error(
-            "handler for %r failed for client %s", kind, connection.client_id, exc_info=exc
+            "handler for %r failed for client %s",
+            kind[: envelope.MAX_ECHO],
+            connection.client_id,
+            exc_info=exc,
         )
+        more: dict[str, Any] = {}
+        for hook in tuple(self.on_error):
+            more = {**self._ask(hook, req, exc), **more}
         text = "the handler failed"
         if self.debug:
             text = "".join(traceback.format_exception(exc)).rstrip()
-        self._refuse(connection, "handler_error", text, kind, req.id)
+        self._refuse(connection, "handler_error", text, kind, req.id, more)
+
+    def _ask(
+        self,
+        hook: Callable[[WebSocketRequest, BaseException], Any],
+        req: WebSocketRequest,
+        exc: BaseException,
+    ) -> Mapping[str, Any]:
+        """Call an ``on_error`` hook; return what it adds to the error."""
+        try:
+            data = hook(req, exc)
+            if hasattr(data, "__await__"):
+                data = req.websocket.hub.loop.submit(_await(data)).result()
+            if data is not None and not isinstance(data, Mapping):
+                raise TypeError(f"an on_error hook returns a dict or None, not {data!r:.100}")
+        except BaseException:  # one broken hook must not keep the others from running
+            logger.exception("on_error hook failed for client %s", req.client_id)
+            return {}
+        return data or {}
 
     def _refuse(
         self,
@@ -238,13 +229,17 @@ class Dispatcher:
 
     def _unhandled(
         self, connection: Connection, kind: str, payload: dict[str, Any], ident: Any
-    ) -> None:
-        """Take what belongs to the protocol itself; refuse the rest."""
+    ) -> Handler | None:
+        """Take what belongs to the protocol itself; find the handler of the rest, or refuse."""
         if kind not in aside.KINDS:
-            self._refuse(connection, "unknown_type", self._unknown(kind), kind, ident)
-        elif not connection.take_aside(kind, payload):
+            handler = self._handlers.get(ANY)
+            if handler is None:
+                self._refuse(connection, "unknown_type", self._unknown(kind), kind, ident)
+            return handler
+        if not connection.take_aside(kind, payload):
             # Late, or unknown. No error: a peer of our own kind would answer that.
             logger.debug("dropped a %r of client %s: nobody waits", kind, connection.client_id)
+        return None
 
     def _unknown(self, kind: str) -> str:
         if len(kind) > _MAX_SUGGEST:
@@ -254,13 +249,5 @@ class Dispatcher:
         return f"unknown message type {kind!r}{hint}"
 
 
-def _after_us(kind: str, handler: Handler) -> Handler:
-    """Let a program's own ``response``, ``error`` or ``cancel`` see what is not ours."""
-
-    @functools.wraps(handler)
-    def look(req: WebSocketRequest) -> Any:
-        if req.websocket.take_aside(kind, req.payload):
-            return None
-        return handler(req)
-
-    return look
+async def _await(awaitable: Any) -> Any:
+    return await awaitable

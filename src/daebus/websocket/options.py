@@ -6,15 +6,16 @@ first, in the connection's thread.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 from ..errors import ClientError
 from .outcome import DEFERRED
 from .request import WebSocketRequest
 
-__all__ = ["Handler", "Run", "compile_handler"]
+__all__ = ["Handler", "Run", "bytes_as_message", "compile_handler"]
 
 Handler = Callable[[WebSocketRequest], Any]
 Run = Callable[[WebSocketRequest, Handler], None]
@@ -45,6 +46,50 @@ def _timed(handler: Handler, timeout: float) -> Handler:
         return handler(req)
 
     return timed
+
+
+def bytes_as_message(handler: Handler) -> Handler:
+    """Have bytes that a handler returns or yields sent as binary messages, not responses."""
+
+    @functools.wraps(handler)
+    def call(req: WebSocketRequest) -> Any:
+        result = handler(req)
+        if hasattr(result, "__await__"):
+            return _send_awaited(req, result)
+        if isinstance(result, Generator):
+            return _send_items(req, result)
+        if isinstance(result, AsyncGenerator):
+            return _send_items_async(req, result)
+        return _send_bytes(req, result)
+
+    return call
+
+
+def _send_bytes(req: WebSocketRequest, result: Any) -> Any:
+    if not isinstance(result, bytes | bytearray | memoryview):
+        return result
+    req.websocket.send(bytes(result))
+    return None
+
+
+async def _send_awaited(req: WebSocketRequest, result: Any) -> Any:
+    return _send_bytes(req, await result)
+
+
+def _send_items(req: WebSocketRequest, items: Generator[Any, Any, Any]) -> Iterator[Any]:
+    with contextlib.closing(items):
+        for item in items:
+            if _send_bytes(req, item) is not None:
+                yield item
+
+
+async def _send_items_async(
+    req: WebSocketRequest, items: AsyncGenerator[Any, Any]
+) -> AsyncIterator[Any]:
+    async with contextlib.aclosing(items):
+        async for item in items:
+            if _send_bytes(req, item) is not None:
+                yield item
 
 
 def _in_background(handler: Handler, run: Run) -> Handler:

@@ -1,0 +1,158 @@
+"""The handlers that an app has registered, and what stands around them.
+
+Each is compiled into one callable: what was asked for with it (``options``), around the
+middleware, around the user's function. So a message costs no more than what its handler
+asked for, and whoever registers a middleware pays for compiling all anew.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import DuplicateHandlerError, name_of
+from .aside import KINDS
+from .options import Handler, Run, bytes_as_message, compile_handler
+from .request import WebSocketRequest
+from .signature import is_async, of_request, takes
+
+__all__ = ["ANY", "BINARY", "Handlers", "Middleware"]
+
+# The type under which a handler gets all messages that no other one takes.
+ANY: Final = "*"
+
+# What a binary message's type is for its handler; a JSON message never gets there.
+BINARY: Final = "<binary>"
+
+Next = Callable[[WebSocketRequest], Any]
+Middleware = Callable[[WebSocketRequest, Next], Any]
+
+
+@dataclass(frozen=True)
+class _Registered:
+    """What the user gave, to be compiled again when a middleware comes."""
+
+    kind: str
+    function: Callable[..., Any]
+    handler: Handler
+    options: dict[str, Any]
+
+
+class Handlers:
+    """Base of ``Dispatcher``: the handlers by message type.
+
+    Args:
+        run: handles a request outside of its connection's thread.
+
+    Threads:
+        Registering belongs to the program's start; it may go on while messages come.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._registered: dict[str, _Registered] = {}
+        self._registered_binary: _Registered | None = None
+        self._middleware: tuple[Middleware, ...] = ()
+        # Replaced by one assignment each: connection threads look things up meanwhile.
+        self._handlers: dict[str, Handler] = {}
+        self._binary: Handler | None = None
+
+    def add(self, kind: str, function: Callable[..., Any], **options: Any) -> None:
+        """Register a handler, sync or async.
+
+        Args:
+            kind: the message type; ``"*"`` for all that have no handler.
+            function: of a request, or of ``data`` and ``client_id``.
+            options: see ``compile_handler``.
+
+        Raises:
+            TypeError: the type is no string, or the handler cannot be called so.
+            DuplicateHandlerError: the type has one already.
+        """
+        if not isinstance(kind, str):
+            raise TypeError(
+                f"a message type is a string, not {kind!r}; write @app.socket('my_type')"
+            )
+        new = _Registered(kind, function, of_request(kind, function), options)
+        known = self._registered.get(kind)
+        if known is not None:
+            raise DuplicateHandlerError(
+                f"message type {kind!r} has a handler already: {name_of(known.function)}; "
+                f"use another type for {name_of(function)}"
+            )
+        compiled = self._compile(new, self._middleware)
+        self._registered[kind] = new
+        self._handlers = {**self._handlers, kind: compiled}
+
+    def add_binary(self, function: Callable[..., Any]) -> None:
+        """Register the handler of binary messages.
+
+        Raises:
+            TypeError: it cannot be called with a request.
+            DuplicateHandlerError: there is one already.
+        """
+        handler = bytes_as_message(of_request(BINARY, function))
+        known = self._registered_binary
+        if known is not None:
+            raise DuplicateHandlerError(
+                f"binary messages have a handler already: {name_of(known.function)}; they have no "
+                f"type to tell them apart, so call {name_of(function)} from there"
+            )
+        new = _Registered(BINARY, function, handler, {})
+        self._binary = self._compile(new, self._middleware)
+        self._registered_binary = new
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Put a function around every handler, inside of those that came before.
+
+        Raises:
+            TypeError: it does not take a request and what comes next, or it is async and
+                there are sync handlers.
+        """
+        if not callable(middleware) or not takes(middleware, 2):
+            raise TypeError(
+                f"a middleware takes a request and what comes next, and {name_of(middleware)} "
+                f"does not; write def middleware(req, next): return next(req)"
+            )
+        chain = (*self._middleware, middleware)
+        compiled = {kind: self._compile(new, chain) for kind, new in self._registered.items()}
+        binary = self._registered_binary
+        if binary is not None:
+            self._binary = self._compile(binary, chain)
+        self._handlers = compiled
+        self._middleware = chain
+
+    def _compile(self, new: _Registered, chain: Iterable[Middleware]) -> Handler:
+        handler = new.handler
+        for middleware in reversed(tuple(chain)):
+            if is_async(middleware) and not is_async(new.function):
+                raise TypeError(
+                    f"{name_of(middleware)} is async, so around {name_of(new.function)}, which is "
+                    f"not, it would have that block the loop; write the middleware with def, or "
+                    f"the handler with async def"
+                )
+            handler = _around(handler, middleware)
+        compiled = compile_handler(handler, self._run, **new.options)
+        return _after_us(new.kind, compiled) if new.kind in KINDS else compiled
+
+
+def _around(handler: Handler, middleware: Middleware) -> Handler:
+    @functools.wraps(handler)
+    def call(req: WebSocketRequest) -> Any:
+        return middleware(req, handler)
+
+    return call
+
+
+def _after_us(kind: str, handler: Handler) -> Handler:
+    """Let a program's own ``response``, ``error`` or ``cancel`` see what is not ours."""
+
+    @functools.wraps(handler)
+    def look(req: WebSocketRequest) -> Any:
+        if req.websocket.take_aside(kind, req.payload):
+            return None
+        return handler(req)
+
+    return look

@@ -1,0 +1,71 @@
+"""What a handler takes: one request, or its data and the client's id. Pure."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import name_of
+from .request import WebSocketRequest
+
+__all__ = ["is_async", "of_request", "takes"]
+
+
+def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketRequest], Any]:
+    """Return the handler as a function of the request.
+
+    One whose parameters are called ``data`` and ``client_id`` gets those two; every other
+    one gets the request, whatever it calls it.
+
+    Raises:
+        TypeError: it cannot be called, or takes neither.
+    """
+    if not callable(handler):
+        raise TypeError(f"the handler of {kind!r} cannot be called: {handler!r}")
+    if _names(handler)[:2] == ["data", "client_id"] and takes(handler, 2):
+
+        @functools.wraps(handler)
+        def call(req: WebSocketRequest) -> Any:
+            return handler(req.data, req.client_id)
+
+        return call
+    if takes(handler, 1):
+        return handler
+    name = getattr(handler, "__name__", "handler")
+    raise TypeError(
+        f"the handler of {kind!r} is called with a request, and {name_of(handler)} takes "
+        f"{inspect.signature(handler)}; write def {name}(req), or def {name}(data, client_id)"
+    )
+
+
+def _names(function: Callable[..., Any]) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except ValueError:  # of a function in C that does not tell
+        return []
+
+
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Tell whether a function can be called with so many arguments, as far as it tells."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of a function in C that does not tell
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def is_async(handler: Callable[..., Any]) -> bool:
+    """Tell whether a handler returns something to be awaited, or an async generator."""
+    function = inspect.unwrap(handler)
+    while isinstance(function, functools.partial):
+        function = function.func
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004  # its kind
+        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
+            return True
+    return False
