@@ -301,9 +301,9 @@ class Daebus(Building):
         slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
         if self._websocket is not None:
             left += self._websocket.finish_stop(deadline - 4 * slack)
-        left += self._http.finish_stop(deadline - 3 * slack)
-        left += self._guest.finish_stop(deadline - 3 * slack)
-        left += self._tasks.finish_stop(deadline - 2 * slack)
+        left += self._tasks.finish_stop(deadline - 3 * slack)
+        left += self._http.finish_stop(deadline - 2 * slack)
+        left += self._guest.finish_stop(deadline - 2 * slack)
         left += self._loop.stop(deadline - slack)
         self._minder.stop()
         if threading.current_thread() is not self._minder.thread:
