@@ -28,6 +28,7 @@ from .http.component import DaebusHttp
 from .report import describe, threads_by_role
 from .server.loop import LoopThread
 from .server.minder import Minder
+from .server.pump import AFTER_STOP
 from .server.systemd import Notifier
 from .wsgi import Guest
 
@@ -352,6 +353,40 @@ class Daebus(Building):
             Any, at any time, with and without an app that runs; never waits.
         """
         self._notifier.heartbeat()
+
+    def pump(self, timeout: float = 0.0) -> int:
+        """Run the handlers with ``thread="main"`` that wait, in the calling thread.
+
+        A host whose main thread must run them calls this in its loop. No more are run
+        than wait at that moment, so it returns. It returns when the app stops, and then
+        runs nothing: ``while app.running: app.pump(0.1)`` is a whole main loop.
+
+        Args:
+            timeout: seconds to wait for the first, if none waits.
+
+        Returns:
+            How many were run.
+
+        Raises:
+            StateError: the app was never started, a handler or another thread is at it
+                already, or this is a thread of the app's own.
+            AttachError: no WebSocket component is attached.
+            KeyboardInterrupt, SystemExit: came while a handler ran, which has ended.
+
+        Threads:
+            One of the host's, always the same where that matters to the handlers.
+        """
+        if threading.current_thread().name.startswith("daebus-"):
+            raise StateError("app.pump() belongs to a thread of the host, its main loop")
+        if self.forked:
+            raise ForkedError("this process was forked after the app was started; pump the parent")
+        hub = self.websocket.hub
+        if hub is not None:
+            return hub.pump.run(timeout)
+        if self._state == NEW:
+            raise StateError("the app was not started; call app.start() before app.pump()")
+        time.sleep(min(timeout, AFTER_STOP))
+        return 0
 
     def __enter__(self) -> Daebus:
         self.start()

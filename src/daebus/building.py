@@ -16,6 +16,7 @@ from .tasks import Tasks
 from .tasks import ThreadFunction as _Thread
 from .websocket.component import DaebusWebSocket
 from .websocket.decorators import SocketHandler as _SocketHandler
+from .websocket.options import HandlerThread as _HandlerThread
 
 if TYPE_CHECKING:
     from .app import Daebus
@@ -103,7 +104,12 @@ class Building(ABC):
         return self._websocket
 
     def socket(
-        self, message_type: str, *, timeout: float | None = None, background: bool = False
+        self,
+        message_type: str,
+        *,
+        timeout: float | None = None,
+        background: bool = False,
+        thread: _HandlerThread = None,
     ) -> Callable[[_SocketHandler], _SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
@@ -114,7 +120,9 @@ class Building(ABC):
             AttachError: no WebSocket component is attached.
             DuplicateHandlerError: the type has a handler already.
         """
-        return self.websocket.socket(message_type, timeout=timeout, background=background)
+        return self.websocket.socket(
+            message_type, timeout=timeout, background=background, thread=thread
+        )
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:
         """Decorate the view of a path; see ``DaebusHttp.route``.

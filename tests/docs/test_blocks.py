@@ -295,6 +295,15 @@ def drive_desk(program: Program) -> None:
         guest.communicate()
 
 
+def drive_plotter(program: Program) -> None:
+    with program.client() as client:
+        answer = ask(client, "move", 3)
+        assert answer["data"] == {"at": 3, "thread": "MainThread"}
+    program.end(signal.SIGINT)
+    assert "KeyboardInterrupt" in program.output
+    assert "plotter stopped" in program.output
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
     "desk.py": drive_desk,
     "hello.py": drive_hello,
@@ -305,6 +314,7 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "places.py": drive_places,
     "service.py": drive_service,
     "proxied.py": drive_proxied,
+    "plotter.py": drive_plotter,
 }
 
 

@@ -22,7 +22,7 @@ __all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
 
 logger = logging.getLogger("daebus.server")
 
-Job = Callable[[], None]
+Job = Callable[[], object]
 
 _stack_size_lock = threading.Lock()
 

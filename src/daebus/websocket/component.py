@@ -68,6 +68,10 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
         background_workers: threads for handlers that run in the background.
         background_queue: how many of those may wait for a thread; more are refused with
             an error of code ``busy``.
+        main_timeout: seconds that a message waits for ``app.pump()`` to begin with it, if
+            its handler has ``thread="main"``; then it is refused with ``busy``. Long enough
+            for a window that is redrawn or a device that is asked, and short enough that a
+            user still waits for the answer.
 
     Raises:
         ValueError: an argument makes no sense; the message says which.
@@ -97,6 +101,7 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
         affinity: Collection[int] | None = None,
         background_workers: int = 8,
         background_queue: int = 64,
+        main_timeout: float = 5.0,
     ) -> None:
         if compression not in (None, "deflate"):
             raise ValueError(f"compression is 'deflate' or None, not {compression!r}")
@@ -137,6 +142,7 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
             affinity=None if affinity is None else frozenset(affinity),
             background_workers=positive("background_workers", background_workers),
             background_queue=positive("background_queue", background_queue),
+            main_timeout=positive("main_timeout", main_timeout),
         )
         super().__init__(settings)
         self._configured_port = port

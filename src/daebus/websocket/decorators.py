@@ -10,6 +10,7 @@ from .arguments import positive_or_none
 from .connection import Connection
 from .handlers import Middleware
 from .info import hook_call
+from .options import HandlerThread
 from .parts import Part
 from .request import WebSocketRequest
 
@@ -29,7 +30,12 @@ class Decorators(Part):
     """Registering, before the start or while the app runs."""
 
     def socket(
-        self, message_type: str, *, timeout: float | None = None, background: bool = False
+        self,
+        message_type: str,
+        *,
+        timeout: float | None = None,
+        background: bool = False,
+        thread: HandlerThread = None,
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type; the same as ``app.socket``.
 
@@ -46,8 +52,12 @@ class Decorators(Part):
             background: run the handler in a pool for jobs (``background_workers``), while
                 its client goes on: its next messages do not wait. If too many wait, the
                 client is told ``busy``.
+            thread: ``"main"`` runs the handler in the thread of the host that calls
+                ``app.pump()``, while its client waits. If none begins with it within
+                ``main_timeout`` seconds, the client is told ``busy``.
 
         Raises:
+            ValueError: the options do not go together.
             TypeError: the handler cannot be called in either way.
             DuplicateHandlerError: the type has a handler already.
         """
@@ -58,6 +68,7 @@ class Decorators(Part):
                 handler,
                 timeout=positive_or_none("timeout", timeout),
                 background=background,
+                thread=thread,
             )
             return handler
 

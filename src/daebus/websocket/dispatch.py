@@ -124,11 +124,14 @@ class Dispatcher(Handlers):
         else:
             times.add(elapsed)
 
-    def run(self, req: WebSocketRequest, handler: Handler) -> None:
+    def run(self, req: WebSocketRequest, handler: Handler) -> BaseException | None:
         """Handle a request elsewhere than in its connection's thread; never raises.
 
         For handlers whose message was left ``DEFERRED``: it answers, counts, and makes
         ``send()`` reach the request's client.
+
+        Returns:
+            What it failed with, which has been told to the client; None if it did not.
 
         Threads:
             Any but the loop's and the minder's; waits for the handler.
@@ -144,12 +147,14 @@ class Dispatcher(Handlers):
                 req.reply(envelope.encode("response", result))
         except BaseException as exc:  # nor may it end that thread
             self._failed(req, exc)
+            return exc
         finally:
             asked.reset(request)
             current.reset(client)
             if req.work is not None:
                 req.work.end()
             connection.hub.tally.handled(self._label(req.message_type), perf_counter() - started)
+        return None
 
     def _label(self, kind: str) -> str:
         """Return what a message counts as: clients invent types where there is a ``"*"``."""

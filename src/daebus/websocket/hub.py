@@ -18,6 +18,7 @@ from typing import Any
 from ..server.handoff import Refusal, Upgrade
 from ..server.loop import LoopThread
 from ..server.minder import Minder
+from ..server.pump import Pump
 from ..server.transport import Transport
 from ..server.workers import ConnectionThreads, WorkerPool, join_all
 from .codec import Codec
@@ -58,6 +59,7 @@ class Settings:
     affinity: frozenset[int] | None
     background_workers: int
     background_queue: int
+    main_timeout: float
     raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)
@@ -82,6 +84,7 @@ class Hub:
         self._settings = settings
         self.loop = loop
         self.jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
+        self.pump = Pump(settings.main_timeout)
         self.watch = Watch(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
         )
@@ -311,6 +314,7 @@ class Hub:
             self._stopping = True
         for connection in self.registry.snapshot():
             connection.shut(1001, "", "shutdown")
+        self.pump.close()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the connection threads.
@@ -332,6 +336,7 @@ class Hub:
                 alive = list(self._alive)
             for connection in alive:
                 connection.abort()
+            self.pump.abandon()
             self.loop.cancel_all()
         self.watch.stop()
         threads += self._notices.stop()

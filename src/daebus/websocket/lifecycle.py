@@ -22,6 +22,7 @@ from .work import cancel_task
 
 if TYPE_CHECKING:
     from ..server.loop import LoopThread
+    from ..server.pump import Pump
     from ..server.workers import WorkerPool
     from .connection import Connection
     from .tally import Tally
@@ -39,6 +40,7 @@ class Hub(Protocol):
     watch: Watch
     loop: LoopThread
     jobs: WorkerPool
+    pump: Pump
     tally: Tally
 
     def left(self, connection: Connection) -> None:

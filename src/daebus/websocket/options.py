@@ -9,20 +9,27 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Literal
 
-from ..errors import ClientError
+from ..errors import ClientError, name_of
 from .outcome import DEFERRED
 from .request import WebSocketRequest
+from .signature import is_async
 
-__all__ = ["Handler", "Run", "bytes_as_message", "compile_handler"]
+__all__ = ["Handler", "HandlerThread", "Run", "bytes_as_message", "compile_handler"]
 
 Handler = Callable[[WebSocketRequest], Any]
-Run = Callable[[WebSocketRequest, Handler], None]
+HandlerThread = Literal["main"] | None
+Run = Callable[[WebSocketRequest, Handler], BaseException | None]
 
 
 def compile_handler(
-    handler: Handler, run: Run, *, timeout: float | None = None, background: bool = False
+    handler: Handler,
+    run: Run,
+    *,
+    timeout: float | None = None,
+    background: bool = False,
+    thread: HandlerThread = None,
 ) -> Handler:
     """Return the one callable that a message's handler is.
 
@@ -31,9 +38,26 @@ def compile_handler(
         run: handles a request outside of its connection's thread.
         timeout: seconds after which the request is stopped.
         background: in the pool for jobs.
+        thread: ``"main"`` in the host's thread that pumps.
+
+    Raises:
+        ValueError: they do not go together.
+        TypeError: an async handler has the loop's thread.
     """
+    if thread not in (None, "main"):
+        raise ValueError(f"thread is 'main' or None, not {thread!r}")
+    if thread is not None:
+        if background:
+            raise ValueError("a handler has one thread: leave out background, or thread='main'")
+        if is_async(handler):
+            raise TypeError(
+                f"{name_of(handler)} is async, so it runs on the loop; write it with def, or "
+                f"leave out thread='main'"
+            )
     if timeout is not None:
         handler = _timed(handler, timeout)
+    if thread is not None:
+        return _in_main(handler, run)
     if background:
         handler = _in_background(handler, run)
     return handler
@@ -90,6 +114,28 @@ async def _send_items_async(
         async for item in items:
             if _send_bytes(req, item) is not None:
                 yield item
+
+
+def _in_main(handler: Handler, run: Run) -> Handler:
+    def begin(req: WebSocketRequest) -> Any:
+        req.check()  # it may have waited for long
+        return handler(req)
+
+    @functools.wraps(handler)
+    def hand_over(req: WebSocketRequest) -> Any:
+        connection = req.websocket
+        req.begin()
+
+        def call() -> None:
+            failure = run(req, begin)
+            if isinstance(failure, KeyboardInterrupt | SystemExit):  # the host's own
+                raise failure
+
+        if not connection.hub.pump.call(call, lambda: connection.open):
+            raise ClientError("the program is busy; try again later", "busy")
+        return DEFERRED
+
+    return hand_over
 
 
 def _in_background(handler: Handler, run: Run) -> Handler:

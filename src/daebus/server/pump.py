@@ -1,0 +1,161 @@
+"""Handing calls over to a thread of the host, which runs them when it gets to it.
+
+For hosts whose main thread alone may touch something: a window, a serial port. Whoever
+hands over waits, so the queue holds no more than one call for each of those.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from ..errors import StateError
+
+__all__ = ["AFTER_STOP", "Pump"]
+
+# Seconds that pumping waits at most once the app stops: long enough that a loop which
+# goes on with it does not spin, short enough for one that waits to see the stop.
+AFTER_STOP = 0.1
+
+
+class _Call:
+    """One call, and the thread that waits for its end."""
+
+    __slots__ = ("ended", "function", "wanted")
+
+    def __init__(self, function: Callable[[], object], wanted: Callable[[], bool]) -> None:
+        self.function = function
+        self.wanted = wanted
+        self.ended = threading.Event()
+
+
+class Pump:
+    """The queue between the threads that hand over and the one that runs; one for each start.
+
+    Args:
+        begin_timeout: seconds that a call waits to begin.
+    """
+
+    def __init__(self, begin_timeout: float) -> None:
+        self._begin_timeout = begin_timeout
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._calls: deque[_Call] = deque()  # guarded by: _lock
+        self._current: _Call | None = None  # guarded by: _lock; that runs
+        self._runner: int | None = None  # guarded by: _lock; the thread that pumps
+        self._closed = False  # guarded by: _lock
+
+    # --- the threads that hand over ---------------------------------------------
+
+    def call(self, function: Callable[[], object], wanted: Callable[[], bool]) -> bool:
+        """Have the function called by the host, and wait until it has returned.
+
+        Args:
+            function: must not raise.
+            wanted: asked before the call; False drops it.
+
+        Returns:
+            False if nobody began with it in time. True if it has been called or dropped,
+            or if the app stops, which does not wait for it for ever.
+
+        Threads:
+            Any but the host's, which would wait for itself.
+        """
+        call = _Call(function, wanted)
+        with self._lock:
+            if self._closed:
+                return True
+            self._calls.append(call)
+            self._work.notify()
+        if not call.ended.wait(self._begin_timeout):
+            with self._lock:
+                if call in self._calls:
+                    self._calls.remove(call)
+                    return False
+            call.ended.wait()  # it runs, for as long as it takes
+        return True
+
+    # --- the host's thread ------------------------------------------------------
+
+    def run(self, timeout: float) -> int:
+        """Run the calls that wait; wait for the first if there is none.
+
+        No more than were there when it began with the first, so that it returns.
+
+        Args:
+            timeout: seconds to wait for the first.
+
+        Returns:
+            How many were run.
+
+        Raises:
+            StateError: another thread is at it, or this one, further up its stack.
+            KeyboardInterrupt, SystemExit: a function was interrupted so; it has ended.
+
+        Threads:
+            One of the host's.
+        """
+        deadline = time.monotonic() + timeout
+        me = threading.get_ident()
+        with self._lock:
+            if self._runner is not None:
+                where = "a handler that it runs" if self._runner == me else "another thread"
+                raise StateError(f"app.pump() is called by {where} already; call it in one place")
+            self._runner = me
+        try:
+            with self._lock:
+                if self._closed:
+                    self._work.wait(min(timeout, AFTER_STOP))
+                while not (self._calls or self._closed):
+                    if not self._work.wait(deadline - time.monotonic()):
+                        return 0
+                most = len(self._calls)
+            done = 0
+            for _ in range(most):
+                done += self._run_one()
+            return done
+        finally:
+            with self._lock:
+                self._runner = None
+
+    def _run_one(self) -> int:
+        with self._lock:
+            if not self._calls:  # they have been given up meanwhile
+                return 0
+            call = self._current = self._calls.popleft()
+        try:
+            if not call.wanted():
+                return 0
+            call.function()
+            return 1
+        finally:
+            with self._lock:
+                self._current = None
+            call.ended.set()
+
+    # --- the end ----------------------------------------------------------------
+
+    def close(self) -> None:
+        """Take no more calls, and drop those that have not begun.
+
+        Called by a function that the host runs, it lets that one's caller go too: the
+        stop would wait for it in vain.
+        """
+        with self._lock:
+            self._closed = True
+            dropped, self._calls = list(self._calls), deque()
+            self._work.notify_all()
+            mine = self._runner == threading.get_ident()
+        for call in dropped:
+            call.ended.set()
+        if mine:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let the caller of what runs go, though it has not ended."""
+        with self._lock:
+            current = self._current
+        if current is not None:
+            current.ended.set()
