@@ -22,6 +22,7 @@ class Block:
         language: such as ``"python"``.
         name: the file that the reader saves it as; empty for a snippet.
         text: as it stands, with a free port in the place of 8080 and the like.
+        others: it is written for another library, which is not installed.
     """
 
     document: Path
@@ -29,6 +30,7 @@ class Block:
     language: str
     name: str
     text: str
+    others: bool
 
     def __str__(self) -> str:
         return self.name or f"{self.document.name}:{self.line}"
@@ -67,7 +69,7 @@ def blocks(path: Path) -> list[Block]:
         language = next((name for name in node["classes"] if name != "code"), "")
         name = node["names"][0] if node["names"] else ""
         text = re.sub(r"port=80\d\d\b", "port=0", text) + "\n"
-        found.append(Block(path, after, language, name, text))
+        found.append(Block(path, after, language, name, text, "others" in node["classes"]))
         after += size
     return found
 

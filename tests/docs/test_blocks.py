@@ -38,7 +38,8 @@ from tests.docs.documents import DOCUMENTS, ROOT, Block, blocks
 from tests.server.manager import Manager
 from tests.tls import authority
 
-BLOCKS = [block for path in DOCUMENTS for block in blocks(path)]
+EVERY_BLOCK = [block for path in DOCUMENTS for block in blocks(path)]
+BLOCKS = [block for block in EVERY_BLOCK if not block.others]
 FILES = {block.name: block for block in BLOCKS if block.language == "python" and block.name}
 PROGRAMS = [name for name in FILES if not name.startswith("test_")]
 TESTS = [name for name in FILES if name.startswith("test_")]
@@ -295,6 +296,28 @@ def drive_desk(program: Program) -> None:
         guest.communicate()
 
 
+def drive_chat(program: Program) -> None:
+    assert fetch(program.port, "/")[2] == "<h1>chat</h1>"
+    with program.client() as ada:
+        assert receive(ada) == {"type": "count", "data": 1}
+        with program.client() as bob:
+            assert receive_type(ada, "count") == 2
+            bob.send(json.dumps({"type": "say", "data": {"text": "hello"}}))
+            assert receive_type(bob, "response") == {"ok": True}
+            assert receive_type(ada, "said")["text"] == "hello"
+        assert receive_type(ada, "count") == 1
+        assert receive_type(ada, "tick") > 0
+        assert program.end(signal.SIGTERM) == 0
+
+
+def receive_type(client: simple_websocket.Client, message_type: str) -> Any:
+    """Return the data of the next message of that type."""
+    while True:
+        message = receive(client)
+        if message["type"] == message_type:
+            return message["data"]
+
+
 def drive_plotter(program: Program) -> None:
     with program.client() as client:
         answer = ask(client, "move", 3)
@@ -315,6 +338,7 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "service.py": drive_service,
     "proxied.py": drive_proxied,
     "plotter.py": drive_plotter,
+    "chat.py": drive_chat,
 }
 
 
@@ -591,7 +615,7 @@ EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_snippets_run(path: Path, warnings: Warnings, tmp_path: Path) -> None:
-    snippets = [b for b in blocks(path) if b.language == "python" and not b.name]
+    snippets = [b for b in BLOCKS if b.document == path and b.language == "python" and not b.name]
     calls = Calls()
     names: dict[str, Any] = {"__name__": path.stem}
     with calls.watching():
@@ -601,6 +625,12 @@ def test_snippets_run(path: Path, warnings: Warnings, tmp_path: Path) -> None:
             EXERCISES[path.name](names, warnings, tmp_path)
     if path.name != "api.rst":  # stubs; test_api.py compares them with the code
         assert not calls.missed(), "defined in a document and never called"
+
+
+@pytest.mark.parametrize("block", [b for b in EVERY_BLOCK if b.others], ids=str)
+def test_blocks_for_other_libraries_compile(block: Block) -> None:
+    assert block.language == "python"
+    compile(block.text, str(block), "exec")
 
 
 # --- other languages ----------------------------------------------------------------
