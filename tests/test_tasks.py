@@ -87,6 +87,22 @@ def test_long_calls_do_not_overlap_and_the_missed_ones_are_counted(app: Daebus) 
     leave.release(1000)
 
 
+def test_calls_that_were_missed_are_not_made_up_for(app: Daebus) -> None:
+    moments = queue.Queue[float]()
+    late = threading.Event()
+
+    @app.background("late", 0.05)
+    def call() -> None:
+        if moments.empty():
+            late.wait(0.2)
+        moments.put(time.monotonic())
+
+    app.start()
+    _first, *others, last = [moments.get(timeout=5) for _ in range(4)]
+    assert last - others[0] >= 0.05  # two intervals, less what the clock of the test is late
+    assert app.stats()["tasks"]["background"]["late"]["missed"] >= 3
+
+
 def test_what_background_raises_is_logged_and_the_next_call_comes(
     app: Daebus, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -344,7 +360,9 @@ def test_functions_that_could_not_be_called_are_refused(app: Daebus) -> None:
     assert app.stats()["tasks"]["thread"] == {}
 
 
-def test_stop_names_what_would_not_end_and_the_next_start_waits_for_it(app: Daebus) -> None:
+def test_stop_names_what_would_not_end_and_the_next_start_waits_for_it(
+    app: Daebus, caplog: pytest.LogCaptureFixture
+) -> None:
     stuck, release = threading.Event(), threading.Event()
     inside: list[int] = []
     most: list[int] = []
@@ -368,6 +386,9 @@ def test_stop_names_what_would_not_end_and_the_next_start_waits_for_it(app: Daeb
         assert sorted(app.stop(0.3)) == ["daebus-background-stuck", "daebus-thread-stuck"]
     stuck.clear()
     app.start()
+    warning = "background 'stuck' waits for its last call, before the stop, to end"
+    assert eventually(lambda: warning in caplog.messages)
+    assert not stuck.wait(0.05)  # fifty intervals
     release.set()
     assert stuck.wait(5)
     assert app.stop(5) == []
