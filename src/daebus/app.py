@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from . import fork, signals
 from .building import Building
+from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
 from .report import describe, threads_by_role
-from .server.loop import LoopThread
-from .server.minder import Minder
 from .server.pump import AFTER_STOP
 from .server.systemd import Notifier
 from .wsgi import Guest
@@ -63,8 +62,7 @@ class Daebus(Building):
         self._stopped.set()
         self._left: list[str] = []
         self._started = 0.0
-        self._minder: Minder | None = None
-        self._loop: LoopThread | None = None
+        self._engine: Engine | None = None  # of the last start
         self._notifier = Notifier()
         self._notify = False  # this app speaks for the whole service
         self._guest = Guest(self)
@@ -172,46 +170,28 @@ class Daebus(Building):
         return self._http
 
     def _begin(self, http: DaebusHttp, port: int | None) -> None:
-        minder: Minder | None = None
+        engine: Engine | None = None
         try:
-            minder = Minder()
-            self._start_parts(http, minder, port)
-        except BaseException:
-            self._abandon(minder)
-            raise
-
-    def _start_parts(self, http: DaebusHttp, minder: Minder, port: int | None) -> None:
-        loop = LoopThread()
-        websocket = self._websocket
-        if self._is_guest:
-            http.be_guest(loop)
-            hub = None if websocket is None else websocket.start(minder, loop)
-            self._guest.begin(hub, minder)
-        elif websocket is None:
-            http.start(loop, port=port)
-        else:
-            own = websocket.own_port
-            if own is not None and own == http.configured_port and own != 0:
-                own = None
-            hub = websocket.start(minder, loop)
-            shared = None if own is None or port is None else port
-            ws_port = http.start(
-                loop,
-                port=port,
-                upgrades=hub,
-                upgrade_port=own if shared is None else shared,
+            engine = self._engine = Engine(
+                http, self._websocket, self._tasks, self._guest, is_guest=self._is_guest
             )
-            websocket.listening(ws_port)
-        self._minder, self._loop = minder, loop
-        self._started = time.monotonic()
-        self._stopped.clear()
-        minder.start()
-        fork.remember(self)
-        if not self._is_guest:
-            http.accept()
-        self._tasks.start(loop)
-        if self._notify:
-            self._notifier.ready(self._where())
+            engine.bind(port)
+            self._started = time.monotonic()
+            self._stopped.clear()
+            fork.remember(self)
+            engine.run()
+            if self._notify:
+                self._notifier.ready(self._where())
+        except BaseException:
+            if engine is not None:
+                engine.abandon()
+            fork.forget(self)
+            with self._changed:
+                self._state = STOPPED
+                self._is_guest = False  # the next request may have more luck
+                self._changed.notify_all()
+            self._stopped.set()
+            raise
         with self._changed:  # a stop that a first client's handler asked for waits for this
             self._state = RUNNING
             self._changed.notify_all()
@@ -225,24 +205,6 @@ class Daebus(Building):
     def _where(self) -> str:
         assert self._http is not None
         return "listens on " + ", ".join(self._http.addresses)
-
-    def _abandon(self, minder: Minder | None) -> None:
-        """Release what a failed start had taken."""
-        now = time.monotonic()
-        self._tasks.begin_stop()
-        self._guest.begin_stop()
-        for component in (self._http, self._websocket):
-            if component is not None:
-                component.begin_stop()
-                component.finish_stop(now)
-        self._tasks.finish_stop(now)
-        if minder is not None:
-            minder.stop()
-        with self._changed:
-            self._state = STOPPED
-            self._is_guest = False  # the next request may have more luck
-            self._changed.notify_all()
-        self._stopped.set()
 
     def stop(self, timeout: float = 10.0) -> list[str]:
         """Say goodbye to the clients (close code 1001), finish requests, end the threads.
@@ -273,7 +235,8 @@ class Daebus(Building):
             first = self._state == RUNNING
             if first:
                 self._state = STOPPING
-        if self._loop is not None and self._loop.is_current():
+        assert self._engine is not None
+        if self._engine.loop.is_current():
             if first:
                 threading.Thread(
                     target=self._stop, args=(deadline,), name="daebus-stop", daemon=True
@@ -287,31 +250,10 @@ class Daebus(Building):
         return list(self._left)
 
     def _stop(self, deadline: float) -> list[str]:
-        left: list[threading.Thread] = []
-        assert self._http is not None
-        assert self._minder is not None
-        assert self._loop is not None
+        assert self._engine is not None
         if self._notify:
             self._notifier.stopping()
-        self._tasks.begin_stop()
-        self._http.begin_stop()
-        self._guest.begin_stop()
-        if self._websocket is not None:
-            self._websocket.begin_stop()
-        # A handler that would not end must not leave the others without any time.
-        slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
-        if self._websocket is not None:
-            left += self._websocket.finish_stop(deadline - 4 * slack)
-        left += self._tasks.finish_stop(deadline - 3 * slack)
-        left += self._http.finish_stop(deadline - 2 * slack)
-        left += self._guest.finish_stop(deadline - 2 * slack)
-        left += self._loop.stop(deadline - slack)
-        self._minder.stop()
-        if threading.current_thread() is not self._minder.thread:
-            self._minder.thread.join(max(slack, deadline - time.monotonic()))
-            if self._minder.thread.is_alive():
-                left.append(self._minder.thread)
-        self._left = [thread.name for thread in left if thread.is_alive()]
+        self._left = [thread.name for thread in self._engine.stop(deadline)]
         if self._left:
             logger.warning(
                 "%s stopped, but user code holds these threads: %s",

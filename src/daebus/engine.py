@@ -1,0 +1,134 @@
+"""What runs between a start and a stop: the components, the tasks, and what they share.
+
+The order in which things start and end is here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from .http.component import DaebusHttp
+from .server.loop import LoopThread
+from .server.minder import Minder
+from .tasks import Tasks
+from .websocket.component import DaebusWebSocket
+from .wsgi import Guest
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """One start of an app.
+
+    Args:
+        http: has the port.
+        websocket: None if there is none.
+        tasks: start last and are told first.
+        guest: answers the requests of another server.
+        is_guest: there is no port, but that server.
+
+    Raises:
+        OSError: no descriptor is left for the minder.
+    """
+
+    def __init__(
+        self,
+        http: DaebusHttp,
+        websocket: DaebusWebSocket | None,
+        tasks: Tasks,
+        guest: Guest,
+        *,
+        is_guest: bool,
+    ) -> None:
+        self.loop = LoopThread()
+        self._minder = Minder()
+        self._http = http
+        self._websocket = websocket
+        self._tasks = tasks
+        self._guest = guest
+        self._is_guest = is_guest
+
+    def bind(self, port: int | None) -> None:
+        """Listen, and make everything ready; nobody is let in before ``run``.
+
+        Args:
+            port: in place of those that were asked for; None keeps them.
+
+        Raises:
+            OSError: a port cannot be bound.
+        """
+        http, websocket = self._http, self._websocket
+        if self._is_guest:
+            http.be_guest(self.loop)
+            started = None if websocket is None else websocket.start(self._minder, self.loop)
+            self._guest.begin(started, self._minder)
+            return
+        if websocket is None:
+            http.start(self.loop, port=port)
+            return
+        own = websocket.own_port
+        if own is not None and own == http.configured_port and own != 0:
+            own = None
+        hub = websocket.start(self._minder, self.loop)
+        shared = None if own is None or port is None else port
+        ws_port = http.start(
+            self.loop,
+            port=port,
+            upgrades=hub,
+            upgrade_port=own if shared is None else shared,
+        )
+        websocket.listening(ws_port)
+
+    def run(self) -> None:
+        """Start the threads; the tasks wait to be released.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        self._minder.start()
+        if not self._is_guest:
+            self._http.accept()
+        self._tasks.start(self.loop)
+
+    def abandon(self) -> None:
+        """Release what a start that failed had taken."""
+        now = time.monotonic()
+        self._tasks.begin_stop()
+        self._guest.begin_stop()
+        for component in (self._http, self._websocket):
+            if component is not None:
+                component.begin_stop()
+                component.finish_stop(now)
+        self._tasks.finish_stop(now)
+        self._minder.stop()
+
+    def stop(self, deadline: float) -> list[threading.Thread]:
+        """End everything, each part in a share of the time.
+
+        Args:
+            deadline: moment of ``time.monotonic()``.
+
+        Returns:
+            The threads that would not end.
+        """
+        http, websocket, minder = self._http, self._websocket, self._minder
+        left: list[threading.Thread] = []
+        self._tasks.begin_stop()
+        http.begin_stop()
+        self._guest.begin_stop()
+        if websocket is not None:
+            websocket.begin_stop()
+        # A handler that would not end must not leave the others without any time.
+        slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
+        if websocket is not None:
+            left += websocket.finish_stop(deadline - 4 * slack)
+        left += self._tasks.finish_stop(deadline - 3 * slack)
+        left += http.finish_stop(deadline - 2 * slack)
+        left += self._guest.finish_stop(deadline - 2 * slack)
+        left += self.loop.stop(deadline - slack)
+        minder.stop()
+        if threading.current_thread() is not minder.thread:
+            minder.thread.join(max(slack, deadline - time.monotonic()))
+            left.append(minder.thread)
+        return [thread for thread in left if thread.is_alive()]
