@@ -936,7 +936,11 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(child: Callable[..., Chil
                     attempt("join", lambda: app.websocket.join("id", "hall")),
                     attempt("leave", lambda: app.websocket.leave("id", "hall")),
                     attempt("identify", lambda: app.websocket.identify("id", "ann")),
+                    attempt("note", lambda: app.websocket.set_client_metadata("id", name="ann")),
+                    attempt("away", lambda: app.websocket.disconnect_client("id")),
+                    attempt("all away", app.websocket.disconnect_all_clients),
                     attempt("stop", app.stop),
+                    attempt("metadata", lambda: app.websocket.get_client_metadata("id")),
                     attempt("count", app.websocket.get_client_count),
                     attempt("running", lambda: app.running),
                 ]
@@ -958,13 +962,14 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(child: Callable[..., Chil
         print("parent goes on")
         """)
     assert program.exit_code() == 0, program.stderr()
-    report = [program.line() for _ in range(15)]
+    report = [program.line() for _ in range(19)]
     told = "ForkedError this process was forked after the app was started"
     assert report[0].startswith(f"start: {told}")
     assert "make a new app in the child" in report[0]
-    assert all(f": {told}" in line for line in report[:10])
-    assert report[10:] == [
+    assert all(f": {told}" in line for line in report[:13])
+    assert report[13:] == [
         "stop: []",
+        "metadata: None",
         "count: 0",
         "running: False",
         "own: works",

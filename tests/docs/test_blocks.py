@@ -464,6 +464,12 @@ def exercise_guide(names: dict[str, Any], warnings: Warnings, folder: Path) -> N
         assert bob.receive("clock")["data"] == 1
         names["publish"](22.5)
         assert bob.receive("temperature")["data"] == {"celsius": 22.5}
+    with app, app.test_client() as idler:
+        idler.receive("welcome")
+        names["send_idlers_away"](3600)
+        assert idler.request("divide", {"number": 1, "by": 1}) == 1
+        names["send_idlers_away"](-1)
+        assert closing_code(idler.websocket) == 4000
     with app, client_that_does_not_read(app):
         while names["websocket"].broadcast_to_all("x" * 65536):
             pass
@@ -548,6 +554,11 @@ def exercise_rooms(ada: AppClient, bob: AppClient, ids: list[str]) -> None:
     assert bob.request("divide", {"number": 1, "by": 1}) == 1  # it is handled after the login
     ada.send("read", {"user": "Ann", "article": 7})
     assert bob.receive("read")["data"] == {"article": 7}
+    for client in (ada, bob):
+        client.send("describe", {"city": "Bergen"})
+    assert ids[1] in bob.request("neighbours", {"city": "Bergen"})
+    assert bob.request("neighbours", {"city": "Rome"}) == []
+    assert ids[1].startswith("127.0.0.1 number ")
 
 
 def exercise_routes(app: Daebus) -> None:

@@ -199,7 +199,7 @@ def test_a_client_that_fails_and_stays(make_app: Callable[..., Daebus], connect:
 def test_a_silent_client_is_cut(make_app: Callable[..., Daebus], connect: Connect) -> None:
     server = Server(make_app(ping_interval=0.05, ping_timeout=0.05))
     peer = Peer.joined(connect(server.port))
-    assert peer.frame() == (PING, b"")
+    assert peer.frame()[0] == PING
     assert peer.ended()
     assert server.ended() == ("ping_timeout", 1006)
 
@@ -210,10 +210,10 @@ def test_any_byte_is_a_sign_of_life(make_app: Callable[..., Daebus], connect: Co
     peer = Peer.joined(sock)
     data = envelope("echo", 1)
     for place in range(8):  # no ping is answered, but something comes
-        assert peer.frame() == (PING, b"")
+        assert peer.frame()[0] == PING
         sock.sendall(data[place : place + 1])
     sock.sendall(data[8:])
-    while (got := peer.frame()) == (PING, b""):
+    while (got := peer.frame())[0] == PING:
         pass
     assert json.loads(got[1])["data"] == 1
     peer.close()

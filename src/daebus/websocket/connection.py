@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "current"]
 
+# Entries of metadata that an app may note about one client.
+MAX_NOTES = 100
+
 # The connection whose message is being handled. A context variable, because the async
 # handlers of all connections share one thread.
 current: ContextVar[Connection] = ContextVar("daebus_connection")
@@ -38,26 +41,32 @@ class Connection(ReadingHalf):
     receiving is for the thread that runs the handler.
 
     Attributes:
-        client_id: unique and unguessable.
+        client_id: unique; unguessable, unless the app chooses ids.
         path: of the upgrade request, without the query.
         remote_address: host of the peer, an empty string on a Unix socket; behind a
             trusted proxy, of the client.
         subprotocol: the negotiated one, or None.
         secure: it came over TLS, as ``wss``, to us or to a trusted proxy.
+        user_agent: what the client calls itself, 512 characters at most; "" if nothing.
+        session: a dict for the app, for as long as the connection.
         connected_at: a moment of ``time.monotonic()``.
     """
 
     __slots__ = (
+        "_notes",
         "connected_at",
+        "connected_time",
         "errors",
         "hook",
         "path",
         "remote_address",
         "request",
         "secure",
+        "session",
         "subprotocol",
         "task",
         "times",
+        "user_agent",
     )
 
     def __init__(
@@ -72,13 +81,18 @@ class Connection(ReadingHalf):
         remote_address: str = "",
         subprotocol: str | None = None,
         secure: bool = False,
+        user_agent: str = "",
     ) -> None:
         super().__init__(client_id, transport, codec, limits, hub)
         self.path = path
         self.remote_address = remote_address
         self.subprotocol = subprotocol
         self.secure = secure
+        self.user_agent = user_agent
+        self.session: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {}  # guarded by: _lock; what the app noted about it
         self.connected_at = self.last_in
+        self.connected_time = time.time()
         self.request: WebSocketRequest | None = None  # that is being handled
         self.hook: str | None = None  # a hook or raw handler that runs in place of one
         self.task: asyncio.Task[Any] | None = None  # of an async handler that runs
@@ -190,6 +204,31 @@ class Connection(ReadingHalf):
     def thread_id(self) -> int:
         """Identifier of the connection's thread, as in ``threading.get_ident``."""
         return self._thread_id
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds between our last ping and its pong; None before the first pong."""
+        return None if self._heartbeat is None else self._heartbeat.round_trip
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Keep what the app wants to know about this client.
+
+        Raises:
+            ValueError: these would be more than ``MAX_NOTES``.
+        """
+        with self._lock:
+            notes = {**self._notes, **values}
+            if len(notes) > MAX_NOTES:
+                raise ValueError(
+                    f"{len(notes)} entries of metadata are too many; a client has {MAX_NOTES} at "
+                    f"most, so put a dict into one of them"
+                )
+            self._notes = notes
+
+    def notes(self) -> dict[str, Any]:
+        """Return a copy of what the app noted."""
+        with self._lock:
+            return dict(self._notes)
 
     def begin(self, response: bytes, early: bytes) -> bool:
         """Take over in the connection's thread: answer the handshake, then open.

@@ -1,10 +1,15 @@
-"""The part of ``DaebusWebSocket`` that tells who is there."""
+"""The part of ``DaebusWebSocket`` that tells who is there, names them and sends them away."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from ..errors import NoClientError
 from . import envelope
+from .codec import close_frame
+from .connection import Connection, current
+from .metadata import KEYS, describe
 from .parts import Part
 
 __all__ = ["Directory"]
@@ -27,6 +32,171 @@ class Directory(Part):
         """Tell whether a client of that id is connected."""
         hub = self._hub
         return hub is not None and hub.registry.get(client_id) is not None
+
+    def get_client_metadata(self, client_id: str) -> dict[str, Any] | None:
+        """Return what is known about a client, as a dict of its own; None if it is not there.
+
+        Keys: ``client_id``, ``user`` (as identified, or None), ``path``, ``remote_address``,
+        ``secure`` (TLS), ``user_agent``, ``subprotocol``, ``connected_at`` and
+        ``last_activity`` (the last byte received), both moments of ``time.time()``;
+        ``messages_in``, ``messages_out``, ``bytes_in``, ``bytes_out``, ``dropped``,
+        ``queued_bytes``, ``queued_messages``; ``round_trip``, seconds that the last ping
+        took, None before the first (a client that talks is not pinged); and what
+        ``set_client_metadata`` noted.
+
+        Threads:
+            Any; never waits.
+        """
+        hub = self._hub
+        connection = None if hub is None else hub.registry.get(client_id)
+        if hub is None or connection is None:
+            return None
+        return describe(connection, hub.registry.user(client_id))
+
+    def set_client_metadata(self, client_id: str, /, **values: Any) -> bool:
+        """Note something about a client, for ``get_client_metadata`` and filters.
+
+        Args:
+            client_id: who.
+            values: up to 100 for one client; a later one replaces an earlier one of its name.
+
+        Returns:
+            False if the client is not connected.
+
+        Raises:
+            ValueError: a name is one of those that daebus fills, or there are too many.
+
+        Threads:
+            Any; never waits.
+        """
+        self._check_fork()
+        taken = sorted(values.keys() & set(KEYS))
+        if taken:
+            raise ValueError(
+                f"{taken[0]!r} is filled by daebus; write "
+                f"set_client_metadata(client_id, my_{taken[0]}=...)"
+            )
+        hub = self._hub
+        connection = None if hub is None else hub.registry.get(client_id)
+        if connection is None:
+            return False
+        connection.note(values)
+        return True
+
+    def get_clients_by_filter(
+        self, filter_func: Callable[[str, dict[str, Any]], object]
+    ) -> list[str]:
+        """Return the ids of the clients for which a function says yes, in order of arrival.
+
+        Args:
+            filter_func: called with each client id and its metadata, in this thread; what it
+                raises comes out here.
+
+        Threads:
+            Any; no lock is held while the function runs.
+        """
+        hub = self._hub
+        if hub is None:
+            return []
+        registry = hub.registry
+        return [
+            connection.client_id
+            for connection in registry.snapshot()
+            if filter_func(
+                connection.client_id, describe(connection, registry.user(connection.client_id))
+            )
+        ]
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """The dict of the client whose message is being handled, as ``req.session``.
+
+        For hooks: it is there from ``on_connect`` until after ``on_disconnect``.
+
+        Raises:
+            NoClientError: asked outside of a handler or hook.
+        """
+        connection = current.get(None)
+        if connection is None:
+            raise NoClientError(
+                "session belongs to the client whose message is being handled, and here is none; "
+                "to note something from elsewhere write set_client_metadata(client_id, name=...)"
+            )
+        return connection.session
+
+    def set_client_id_generator(
+        self, generator_func: Callable[[Connection, str], str] | None
+    ) -> None:
+        """Have a function of the app choose the ids of clients to come.
+
+        It is called with the connection, which has no id yet, and the path, before the
+        handshake is answered. An id that is in use, or no string of 1 to 128 printable
+        characters, is replaced by a random one and logged, and so is an exception. An id is
+        in use until the ``on_disconnect`` hooks of its client have run.
+
+        Args:
+            generator_func: returns an id, is not async; None for random ids again.
+
+        Raises:
+            TypeError: it cannot be called.
+
+        Threads:
+            Any. The function is called in the threads of the clients, several at once.
+        """
+        if generator_func is not None and not callable(generator_func):
+            raise TypeError(
+                f"the generator of client ids cannot be called: {generator_func!r:.100}; "
+                f"write set_client_id_generator(lambda websocket, path: ...)"
+            )
+        self._settings.client_id = generator_func
+
+    def disconnect_client(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
+        """Close the connection of a client; what was sent before still arrives.
+
+        The client gets ``close_timeout`` to answer, then it is cut. It is no longer counted
+        at once.
+
+        Args:
+            client_id: who.
+            code: 1000, 1001, 1008, 1011 or 3000 to 4999, among others.
+            reason: 123 bytes of UTF-8 at most; a longer text is cut.
+
+        Returns:
+            False if the client is not connected.
+
+        Raises:
+            ValueError: the code must not be sent.
+
+        Threads:
+            Any; never waits.
+        """
+        self._check_fork()
+        close_frame(code, reason)  # a wrong code is wrong whoever is there
+        hub = self._hub
+        connection = None if hub is None else hub.registry.get(client_id)
+        return connection is not None and connection.close(code, reason)
+
+    def disconnect_all_clients(self, code: int = 1000, reason: str = "") -> int:
+        """Close the connections of all clients that are there now; more may come.
+
+        Args:
+            code: as for ``disconnect_client``.
+            reason: as for ``disconnect_client``.
+
+        Returns:
+            How many.
+
+        Raises:
+            ValueError: the code must not be sent.
+
+        Threads:
+            Any; never waits.
+        """
+        self._check_fork()
+        close_frame(code, reason)
+        hub = self._hub
+        connections = () if hub is None else hub.registry.snapshot()
+        return sum(connection.close(code, reason) for connection in connections)
 
     def stats(self) -> dict[str, Any]:
         """Return counts since the start; empty if the app does not run.

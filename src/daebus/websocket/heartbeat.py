@@ -21,11 +21,27 @@ class Heartbeat:
     Every received byte counts as life, so a talking client is never pinged. A vanished
     one is gone ``ping_interval + ping_timeout`` after its last byte.
 
+    Attributes:
+        round_trip: seconds between the last ping that was answered and its pong, which
+            waits for a busy handler; None before the first.
+
     Threads:
-        Runs on the minder's thread; ``stop`` may be called from any.
+        Runs on the minder's thread; ``stop`` may be called from any, ``answered`` is for
+        whoever reads.
     """
 
-    __slots__ = ("_connection", "_interval", "_minder", "_pinged", "_timeout", "_timer")
+    __slots__ = (
+        "_answered",
+        "_connection",
+        "_count",
+        "_interval",
+        "_last",
+        "_minder",
+        "_pinged",
+        "_timeout",
+        "_timer",
+        "round_trip",
+    )
 
     def __init__(self, connection: Connection, minder: Minder, limits: Limits) -> None:
         assert limits.ping_interval is not None
@@ -34,11 +50,30 @@ class Heartbeat:
         self._interval = limits.ping_interval
         self._timeout = limits.ping_timeout
         self._pinged: float | None = None  # when the ping went out that waits for an answer
+        self._count = 0
+        # A value, handed over by one store: payload of the last ping, and when it went out.
+        self._last: tuple[bytes, float] | None = None
+        self._answered: tuple[bytes, float] | None = None  # only who reads
+        self.round_trip: float | None = None  # only who reads
         self._timer = minder.call_later(self._interval, self._beat)
 
     def stop(self) -> None:
         """Ping no more."""
         self._timer.cancel()
+
+    def answered(self, data: bytes) -> None:
+        """Measure how long a pong took, if it answers the last ping and is the first to."""
+        last = self._last
+        if last is not None and last[0] == data and last is not self._answered:
+            self._answered = last
+            self.round_trip = time.monotonic() - last[1]
+
+    def _ping(self) -> None:
+        # A number, so that the pong of an earlier ping, or one sent unasked, is told apart.
+        self._count += 1
+        data = b"%d" % self._count
+        self._last = (data, time.monotonic())
+        self._connection.control(PING, data)
 
     def _beat(self) -> None:
         if self._connection.open:
@@ -55,11 +90,11 @@ class Heartbeat:
         if idle < self._interval:
             return self._interval - idle
         if self._timeout is None:
-            self._connection.control(PING, b"")
+            self._ping()
             return self._interval
         if self._pinged is None:
             self._pinged = time.monotonic()
-            self._connection.control(PING, b"")
+            self._ping()
             return min(self._interval, self._timeout)
         if idle < self._interval + self._timeout:
             return min(self._interval, self._interval + self._timeout - idle)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from .codec import Codec
 from .connection import Connection
 from .dispatch import Dispatcher
 from .handshake import Accepted, negotiate
+from .identifiers import Generator, Identifiers
 from .info import SlowConsumerInfo, SlowHandlerInfo
 from .limits import Limits
 from .registry import Registry
@@ -36,6 +36,9 @@ __all__ = ["Hub", "Settings"]
 logger = logging.getLogger("daebus.websocket")
 
 HookCall = Callable[[str, Any], object]
+
+# Characters of what a client calls itself that are kept.
+MAX_USER_AGENT = 512
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
@@ -60,6 +63,7 @@ class Settings:
     background_workers: int
     background_queue: int
     main_timeout: float
+    client_id: Generator | None = None
     raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)
@@ -81,6 +85,7 @@ class Hub:
         self.registry = Registry(settings.max_clients, settings.max_rooms)
         self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
         self.tally = Tally()
+        self._identifiers = Identifiers()
         self._settings = settings
         self.loop = loop
         self.jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
@@ -155,6 +160,7 @@ class Hub:
         if not self.registry.reserve():
             return Refusal(503, "too_many_clients", "too many clients", _RETRY)
         connection = self._make(upgrade, accepted)
+        self._identifiers.give(connection, settings.client_id)
         with self._lock:
             self._alive.add(connection)
         return functools.partial(self._run, connection, accepted.response, upgrade.early)
@@ -171,7 +177,7 @@ class Hub:
             extensions=accepted.extensions,
         )
         return Connection(
-            secrets.token_hex(16),
+            "",
             Transport(upgrade.sock),
             codec,
             limits,
@@ -180,6 +186,7 @@ class Hub:
             remote_address=upgrade.remote_address,
             subprotocol=accepted.subprotocol,
             secure=upgrade.secure,
+            user_agent=(upgrade.header("user-agent") or "")[:MAX_USER_AGENT],
         )
 
     # --- a connection's life ----------------------------------------------------
@@ -200,6 +207,7 @@ class Hub:
             else:
                 self.registry.cancel()
         finally:
+            self._identifiers.release(connection.client_id)
             connection.finish()
             with self._lock:
                 self._alive.discard(connection)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from ..server.transport import RECV_SIZE, Transport
-from .codec import PONG, Closed, Codec, Event, Ping, close_frame
+from .codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
 from .heartbeat import Heartbeat
 from .lifecycle import CLOSED, OPEN, Hub
 from .limits import Limits
@@ -207,7 +207,7 @@ class ReadingHalf(SendingHalf):
         return True
 
     def _sort_locked(self, events: list[Event]) -> int:
-        """Messages wait in the inbox, pings are answered, the end is noted.
+        """Messages wait in the inbox, pings are answered, pongs and the end are noted.
 
         Returns:
             The size of the messages that wait.
@@ -222,6 +222,9 @@ class ReadingHalf(SendingHalf):
                 size += len(event)
             elif isinstance(event, Ping):
                 self._control_locked(PONG, event.data)
+            elif isinstance(event, Pong):
+                if self._heartbeat is not None:
+                    self._heartbeat.answered(event.data)
             elif isinstance(event, Closed):
                 self._final = event
         return size

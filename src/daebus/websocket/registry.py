@@ -73,6 +73,11 @@ class Registry:
         with self._lock:
             return self._open.get(client_id)
 
+    def user(self, client_id: str) -> str | None:
+        """Return the user that a client was identified as, or None."""
+        users = self.users.of(client_id)
+        return users[0] if users else None
+
     def __len__(self) -> int:
         with self._lock:
             return len(self._open)

@@ -51,6 +51,11 @@ class WebSocketRequest:
         return self.websocket.client_id
 
     @property
+    def session(self) -> dict[str, Any]:
+        """A dict of the client's own, for as long as it is connected; handlers share it."""
+        return self.websocket.session
+
+    @property
     def cancelled(self) -> threading.Event:
         """Set when the handler should end, while it still runs.
 

@@ -1,0 +1,85 @@
+"""Client ids: random ones, or the app's own, and no two the same at once."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .arguments import MAX_NAME
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+__all__ = ["Generator", "Identifiers"]
+
+logger = logging.getLogger("daebus.websocket")
+
+Generator = Callable[["Connection", str], object]
+
+
+class Identifiers:
+    """The ids in use: from before the handshake is answered until the last hook has run.
+
+    So a client that comes again with the same id is never announced before the one that
+    left has been seen off.
+
+    Threads:
+        Any; ``give`` waits for the app's generator, without the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._used: set[str] = set()  # guarded by: _lock
+
+    def give(self, connection: Connection, generator: Generator | None) -> None:
+        """Set the id of a new connection.
+
+        What the app's generator returns counts if it is fit and free. Otherwise the client
+        gets a random one: it is better served under another name than not at all.
+        """
+        client_id = None if generator is None else self._ask(generator, connection)
+        while client_id is None or not self._take(client_id):
+            if client_id is not None:
+                logger.warning(
+                    "client id %r is in use; a client from %s gets a random one",
+                    client_id,
+                    connection.remote_address,
+                )
+            client_id = secrets.token_hex(16)
+        connection.client_id = client_id
+
+    def release(self, client_id: str) -> None:
+        """Let others have that id."""
+        with self._lock:
+            self._used.discard(client_id)
+
+    def _take(self, client_id: str) -> bool:
+        with self._lock:
+            if client_id in self._used:
+                return False
+            self._used.add(client_id)
+            return True
+
+    def _ask(self, generator: Generator, connection: Connection) -> str | None:
+        try:
+            client_id = generator(connection, connection.path)
+        except BaseException:  # it must not cost the client its connection
+            logger.exception("the client id generator failed; the client gets a random id")
+            return None
+        # Ids stand in logs and in names of threads.
+        if (
+            isinstance(client_id, str)
+            and 0 < len(client_id) <= MAX_NAME
+            and client_id.isprintable()
+        ):
+            return client_id
+        logger.warning(
+            "the client id generator returned %.100r; an id is a string of 1 to %d printable "
+            "characters; the client gets a random one",
+            client_id,
+            MAX_NAME,
+        )
+        return None
