@@ -514,7 +514,8 @@ def test_after_a_stop_that_left_a_thread_the_app_starts_again(
     peer = Peer.joined(connect(app.http.port))
     peer.say("hang")
     assert begun.wait(5)
-    assert len(app.stop(timeout=1.0)) == 1
+    # A busy machine may not give the acceptor its tenth of a second either.
+    assert len([name for name in app.stop(timeout=1.0) if "-ws-" in name]) == 1
     app.start()
     other = Peer.joined(connect(app.http.port))
     other.say("echo", "second life")
