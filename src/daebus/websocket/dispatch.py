@@ -114,8 +114,9 @@ class Dispatcher(Handlers):
         connection.request = None
         if req.work is not None:
             req.work.end()
-        times = connection.times.get(kind)
-        if times is None:
+        try:
+            times = connection.times[kind]
+        except KeyError:
             times = connection.times.setdefault(self._label(kind), Times())
         elapsed = perf_counter() - started
         if elapsed < 0.001:

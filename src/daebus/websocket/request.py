@@ -37,7 +37,8 @@ class WebSocketRequest:
         self.websocket = websocket
         self.message_type = message_type
         self.payload = payload
-        self.data: Any = payload.get("data", {})
+        # Not get(), for which the empty dict would be made with every message.
+        self.data: Any = payload["data"] if "data" in payload else {}  # noqa: SIM401
         self.work: Work | None = None  # made when something may stop it
 
     @property
