@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import queue
@@ -616,15 +615,21 @@ def test_a_client_that_comes_while_the_app_stops_is_refused(
     app.start()
     port = app.http.port
     peer = Peer.joined(connect(port))
-    waiting = connect(port)  # connected, but says nothing yet
+    waiting = Peer(connect(port))  # connected, but says nothing yet
     peer.say("hold")
     assert begun.wait(5)
     stopper = threading.Thread(target=app.stop)
     stopper.start()
     assert peer.close_frame()[0] == 1001
-    assert Peer(waiting).ended()
-    with contextlib.suppress(ConnectionRefusedError):  # the port may not be closed yet
-        assert Peer(connect(port)).ended()
+    answer = waiting.ask(upgrade_request())
+    assert (answer.status, answer.json["code"]) == (503, "stopping")
+    assert waiting.ended()
+
+    def refused() -> bool:  # the port may not be closed yet
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+    assert eventually(refused)
     release.set()
     peer.sock.close()
     stopper.join()

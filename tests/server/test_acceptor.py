@@ -670,15 +670,21 @@ def refused(port: int) -> bool:
         return sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
-def test_stop_closes_what_waits(serve: Serve, connect: Connect) -> None:
+def test_after_the_stop_only_open_connections_are_served(serve: Serve, connect: Connect) -> None:
     served = serve()
     waiting, idle = connect(served.port), connect(served.port)
     waiting.sendall(b"hel")
     idle.sendall(b"hello\n")
     client = served.take()
     served.acceptor.stop()
-    assert ended(waiting) == b""
     assert eventually(lambda: refused(served.port))
+    served.park(client)
+    waiting.sendall(b"lo\n")
+    served.park(served.take())
+    idle.sendall(b"again\n")
+    client = served.take()
+    served.acceptor.end()
+    assert ended(waiting) == b""
     client.raw.sendall(b"answer\n")  # that one was handed out: it is not the acceptor's
     served.park(client)
     assert ended(idle) == b"answer\n"

@@ -141,7 +141,7 @@ class HttpServer(BaseWSGIServer):
         environ = self._environs[client.listener].copy()
         environ["REMOTE_ADDR"] = client.host
         if isinstance(client.address, tuple):
-            environ["REMOTE_PORT"] = client.address[1]
+            environ["REMOTE_PORT"] = str(client.address[1])
         return environ
 
     def seen(self, client: Client, head: Head) -> Seen | None:
@@ -227,7 +227,10 @@ class HttpServer(BaseWSGIServer):
             return False
 
     def _dispatch(self, client: Client, request: Request) -> None:
-        if request.head.upgrade:
+        refusal: Refusal | None
+        if self.draining:
+            refusal = Refusal(503, "stopping", "the app is stopping")
+        elif request.head.upgrade:
             refusal = self._start_upgrade(client, request)
         elif self._pool.submit(functools.partial(self._work, client, request)):
             return
@@ -331,7 +334,7 @@ class HttpServer(BaseWSGIServer):
     # --- the end ----------------------------------------------------------------
 
     def begin_stop(self) -> None:
-        """Close the listeners and the connections without a request."""
+        """Close the listeners; what comes on open connections is refused from now on."""
         self.draining = True
         self._acceptor.stop()
 

@@ -83,7 +83,7 @@ class Acceptor:
         self._turned_away: set[Client] = set()  # guarded by: _lock; refused, still open
         self._alarms = Alarms()  # guarded by: _lock
         self._sleeps_until = 0.0  # guarded by: _lock
-        self._stopping = False  # guarded by: _lock; no new connection, no new request
+        self._stopping = False  # guarded by: _lock; no new connection
         self._ending = False  # guarded by: _lock; ends once no answer is being flushed
         self._closed = False  # guarded by: _lock
         self._resume = math.inf  # when to accept again
@@ -175,7 +175,7 @@ class Acceptor:
 
     def _wait(self, client: Client, doing: str, deadline: float, *, write: bool = False) -> None:
         with self._lock:
-            closed = self._closed or (self._stopping and doing in (READING, HANDSHAKING))
+            closed = self._closed
             if not closed:
                 self._clients[client.fd] = client
                 client.doing = doing
@@ -194,9 +194,9 @@ class Acceptor:
     # --- stopping ---------------------------------------------------------------
 
     def stop(self) -> None:
-        """Close the listeners and every connection without a whole request.
+        """Close the listeners.
 
-        Answers that are being written go on until ``end``.
+        Connections are served until ``end``, so that what they still ask can be refused.
         """
         with self._lock:
             self._stopping = True
@@ -205,7 +205,7 @@ class Acceptor:
             self._close()
 
     def end(self) -> None:
-        """End the thread once no answer is being written any more."""
+        """End the thread, and close what is open, once no answer is being written."""
         with self._lock:
             self._ending = True
         self._poller.wake()
@@ -238,7 +238,7 @@ class Acceptor:
                     stopping, ending = self._stopping, self._ending
                     flushing = ending and any(c.flush for c in self._clients.values())
                 if stopping and self._listeners:
-                    self._close_idle()
+                    self._close_listeners()
                 if ending and not flushing:
                     return
                 ready = self._poller.wait(timeout)
@@ -419,17 +419,15 @@ class Acceptor:
 
     # --- the end ----------------------------------------------------------------
 
-    def _close_idle(self) -> None:
-        """Close the listeners and the connections that wait for a request."""
+    def _close_listeners(self) -> None:
         listeners, self._listeners = self._listeners, {}
         for fd, listener in listeners.items():
             self._poller.forget(fd)
             listener.close()
-        self._close_all(READING, HANDSHAKING, LINGERING)
 
-    def _close_all(self, *doing: str) -> None:
+    def _close_parked(self) -> None:
         with self._lock:
-            clients = [client for client in self._clients.values() if client.doing in doing]
+            clients = [client for client in self._clients.values() if client.doing != WORKING]
         for client in clients:
             self._poller.forget(client.fd)
             with contextlib.suppress(OSError):
@@ -441,7 +439,7 @@ class Acceptor:
             if self._closed:
                 return
             self._stopping = self._closed = True
-        self._close_idle()
-        self._close_all(FLUSHING)
+        self._close_listeners()
+        self._close_parked()
         self._poller.close()
         self._spare.close()
