@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from .blueprint import COMPONENTS, Blueprint, Step
 from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp
-from .http.component import View as _View
+from .http.registering import View as _View
 from .tasks import BackgroundFunction as _Background
 from .tasks import Tasks
 from .tasks import ThreadFunction as _Thread
@@ -132,6 +132,40 @@ class Building(ABC):
             DuplicateHandlerError: the path has a view for that method already.
         """
         return self.http.route(path, methods)
+
+    def before_request(self, hook: _View) -> _View:
+        """Decorate a hook that runs before each request; see ``DaebusHttp.before_request``.
+
+        Raises:
+            AttachError: no HTTP component is attached.
+        """
+        return self.http.before_request(hook)
+
+    def after_request(self, hook: _View) -> _View:
+        """Decorate a hook that runs after each request; see ``DaebusHttp.after_request``.
+
+        Raises:
+            AttachError: no HTTP component is attached.
+        """
+        return self.http.after_request(hook)
+
+    def error_handler(self, error: int | type[Exception]) -> Callable[[_View], _View]:
+        """Decorate the handler of a status or exception; see ``DaebusHttp.error_handler``.
+
+        Raises:
+            AttachError: no HTTP component is attached.
+            DuplicateHandlerError: it has a handler already.
+        """
+        return self.http.error_handler(error)
+
+    def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
+        """Give all requests below a prefix to another WSGI app; see ``DaebusHttp.mount``.
+
+        Raises:
+            AttachError: no HTTP component is attached.
+            DuplicateHandlerError: an app is mounted there already.
+        """
+        self.http.mount(prefix, wsgi_app)
 
     def register(self, blueprint: Blueprint) -> None:
         """Put in what a blueprint holds, before or after the components are attached.

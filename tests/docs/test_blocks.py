@@ -569,6 +569,16 @@ def exercise_routes(app: Daebus) -> None:
     assert json.loads(fetch(app.http.port, "/health")[2])["clients"] == 2
     assert json.loads(fetch(app.http.port, "/notes/all")[2]) == ["milk"]
     exercise_forms(app.http.port)
+    assert fetch(app.http.port, "/admin")[0] == 401
+    assert fetch(app.http.port, "/half/4")[2] == '{"half": 0.5}'
+    assert fetch(app.http.port, "/half/0")[0] == 400
+    assert fetch(app.http.port, "/half/1001") == (
+        404,
+        "text/html",
+        "<h1>There is no /half/1001</h1>",
+    )
+    assert fetch(app.http.port, "/old/x")[2] == "/old has no /x"
+    assert fetch(app.http.port, "/_daebus/health")[2] == '{"status": "ok"}'
 
 
 def exercise_forms(port: int) -> None:

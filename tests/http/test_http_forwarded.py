@@ -281,7 +281,7 @@ def test_a_view_sees_the_client(serve: Serve, raw: Callable[..., Raw]) -> None:
     # The next request of the connection is another client's.
     plain = connection.get("/me").json
     assert (plain["remote"], plain["root"]) == ("127.0.0.1", "http://x/")
-    assert plain["port"] == connection.sock.getsockname()[1]
+    assert plain["port"] == str(connection.sock.getsockname()[1])
 
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8", "unix")])

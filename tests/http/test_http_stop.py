@@ -60,6 +60,70 @@ def test_idle_and_unfinished_connections_are_closed(serve: Serve, raw: Open) -> 
         assert client.ended()
 
 
+def test_open_connections_hear_that_the_app_stops(serve: Serve, raw: Open) -> None:
+    app = serve()
+    gate = Gate(app)
+    app.route("/")(lambda req: "served")
+    app.start()
+    busy, balancer, page, half = raw(app), raw(app), raw(app), raw(app)
+    for client in (balancer, page):
+        assert client.get("/_daebus/health").json == {"status": "ok"}
+    half.send("GET / HTTP/1.1\r\nHo")
+    busy.ask("/gate")
+    gate.wait()
+    thread = stopping(app)
+    half.send("st: x\r\n\r\n")
+    page.ask("/")
+    balancer.ask("/_daebus/health")
+    for client in (balancer, page, half):
+        answer = client.answer()
+        assert (answer.status, answer.code) == (503, "stopping")
+        assert answer.header("connection") == "close"
+        assert client.ended()
+    gate.open.set()
+    assert busy.answer().body == b"through"
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_health_check_that_waited_for_a_worker(serve: Serve, raw: Open) -> None:
+    app = serve(workers=1)
+    gate = Gate(app)
+    app.start()
+    busy, balancer = raw(app), raw(app)
+    busy.ask("/gate")
+    gate.wait()
+    balancer.ask("/_daebus/health")
+    server = app.http._server
+    assert server is not None
+    assert eventually(lambda: server._pool.busy)
+    thread = stopping(app)
+    gate.open.set()
+    answer = balancer.answer()
+    assert (answer.status, answer.code) == (503, "stopping")
+    thread.join(5)
+    app.start()
+    assert raw(app).get("/_daebus/health").status == 200
+
+
+def test_websockets_are_refused_while_requests_are_finished(
+    make_app: Callable[..., Daebus], raw: Open
+) -> None:
+    app = make_app()
+    gate = Gate(app)
+    app.start()
+    busy, late = raw(app), raw(app)
+    assert late.get("/nope").status == 404
+    busy.ask("/gate")
+    gate.wait()
+    thread = stopping(app)
+    late.ask("/", "Connection: Upgrade", "Upgrade: websocket")
+    answer = late.answer()
+    assert (answer.status, answer.code) == (503, "stopping")
+    gate.open.set()
+    thread.join(5)
+
+
 def test_an_answer_that_is_being_taken_is_finished(serve: Serve, raw: Open) -> None:
     app = serve()
     app.route("/")(lambda req: bytes(16 << 20))

@@ -7,17 +7,19 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..server.addresses import Addresses
 from ..server.handoff import Upgrades
 from ..server.listener import Listener
 from ..server.loop import LoopThread
+from .cors import Cors
 from .forwarded import TrustedProxies
 from .limits import Limits
+from .registering import Registering
 from .routing import Router
 from .server import HttpServer
 from .tls import choose_context
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from ..app import Daebus
 
 __all__ = ["DaebusHttp"]
-
-View = TypeVar("View", bound=Callable[..., Any])
 
 _DEFAULTS = Limits()
 
@@ -52,7 +52,7 @@ def _possible(wanted: int | None) -> int:
     return min(MAX_CONNECTIONS, max(soft // 2, soft - RESERVED_DESCRIPTORS))
 
 
-class DaebusHttp:
+class DaebusHttp(Registering):
     """The HTTP side of an app, and where both sides listen.
 
     ``port``, ``unix``, ``sock`` and ``fd`` may be combined.
@@ -77,6 +77,11 @@ class DaebusHttp:
             file. What they say of the client in ``X-Forwarded-For``, ``-Proto``,
             ``-Host`` and ``-Port``, or else in ``Forwarded``, counts.
         static: folder whose files are served where no route matches.
+        cors: which pages of other sites may read answers, as a dict of
+            ``allowed_origins`` (needed), ``allowed_methods``, ``allowed_headers``,
+            ``expose_headers``, ``allow_credentials`` and ``max_age``.
+        health: path that answers 200 while the app serves and 503 while it stops; None
+            for none.
         workers: requests that are handled at once, a thread each, started when needed.
         backlog: requests that may wait for a worker; more are answered 503.
         head_timeout: seconds for a whole request head; one deadline, however it comes.
@@ -117,6 +122,8 @@ class DaebusHttp:
         reuse_port: bool = False,
         trusted_proxies: Sequence[str] = (),
         static: str | Path | None = None,
+        cors: Mapping[str, Any] | None = None,
+        health: str | None = "/_daebus/health",
         workers: int = 8,
         backlog: int = 64,
         max_connections: int | None = None,
@@ -161,6 +168,8 @@ class DaebusHttp:
                 raise ValueError(f"{name} must be greater than 0, not {value!r}")
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
+        if health is not None and not health.startswith("/"):
+            raise ValueError(f"health must start with a slash; write health={'/' + health!r}")
         proxies = TrustedProxies(trusted_proxies)
         self._proxies = proxies if trusted_proxies else None
         self._listeners: list[Listener] = []  # open while the app runs
@@ -169,7 +178,14 @@ class DaebusHttp:
         self._workers = workers
         self._backlog = backlog
         self._max_connections = max_connections
-        self._router = Router(None if static is None else str(static), max_body)
+        super().__init__(
+            Router(
+                None if static is None else str(static),
+                max_body,
+                cors=None if cors is None else Cors(cors),
+                health=health,
+            )
+        )
         self._server: HttpServer | None = None
         self._loop: LoopThread | None = None
 
@@ -207,25 +223,6 @@ class DaebusHttp:
         """True if the port speaks TLS: ``https`` and ``wss``."""
         return self._tls != (None, None, None)
 
-    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
-        """Decorate a view; the same as ``app.route``.
-
-        The view gets the ``Request`` and the parts of the path that Werkzeug's routing
-        found, such as ``id`` of ``"/items/<int:id>"``. It may be async. It returns a dict
-        or list (sent as JSON), str (HTML), bytes, a generator, ``(body, status)``,
-        ``(body, status, headers)`` or a Werkzeug ``Response``.
-
-        Raises:
-            DuplicateHandlerError: the path has a view for that method already.
-            ValueError: the path does not start with a slash.
-        """
-
-        def register(view: View) -> View:
-            self._router.add(path, view, methods)
-            return view
-
-        return register
-
     # --- for the app ------------------------------------------------------------
 
     def attached(self, app: Daebus, *, debug: bool) -> None:
@@ -256,6 +253,7 @@ class DaebusHttp:
             ValueError: the certificate cannot be read any more.
         """
         tls = choose_context(*self._tls)  # a certificate may have been renewed
+        self._router.draining = False
         places, others = self._places, []
         with contextlib.ExitStack() as on_error:
             listeners = places.open() if port is None else places.open_port(port)
@@ -284,6 +282,7 @@ class DaebusHttp:
 
     def be_guest(self, loop: LoopThread) -> None:
         """Answer the requests of another server: nothing is bound."""
+        self._router.draining = False
         self._loop = loop
 
     def accept(self) -> None:
@@ -292,7 +291,8 @@ class DaebusHttp:
         self._server.begin()
 
     def begin_stop(self) -> None:
-        """Stop listening."""
+        """Stop listening; what still comes on open connections is refused."""
+        self._router.draining = True
         if self._server is not None:
             self._server.begin_stop()
 

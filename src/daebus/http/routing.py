@@ -1,4 +1,8 @@
-"""From a path to a view and back to a response, on Werkzeug's routing and wrappers."""
+"""The WSGI app: from a request to the view that answers it, on Werkzeug's routing.
+
+A request goes: the health check; a preflight; ``before_request`` hooks; a mounted app, or
+the view or file; the error handler of what was raised; ``after_request`` hooks.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,12 @@ from werkzeug.wrappers import Response
 
 from ..errors import DuplicateHandlerError, name_of
 from ..server.loop import LoopThread
+from .cors import Cors
 from .files import StaticFolder
+from .hooks import Hooks
+from .mounts import Mount, Mounts
 from .request import Request
-from .results import exception_response, json_error, to_response
+from .results import exception_response, json_error, keep_headers, to_response
 
 __all__ = ["Router"]
 
@@ -27,17 +34,37 @@ MAX_HOSTS = 64
 
 
 class Router:
-    """The routes of an app, and its static folder.
+    """The routes of an app, and what stands around them.
 
     Args:
         static: folder whose files are served where no route matches; None for none.
         max_body: bytes of a request body.
+        cors: which pages of other sites may read answers; None for none.
+        health: path of the health check; None for none.
+
+    Attributes:
+        debug: errors tell clients what was raised.
+        draining: the app stops.
+        hooks: run around views.
+        mounts: other WSGI apps.
     """
 
-    def __init__(self, static: str | None, max_body: int) -> None:
+    def __init__(
+        self,
+        static: str | None,
+        max_body: int,
+        *,
+        cors: Cors | None = None,
+        health: str | None = None,
+    ) -> None:
         self.debug = False
+        self.draining = False
+        self.hooks = Hooks()
+        self.mounts = Mounts()
         self._static = None if static is None else StaticFolder(static)
         self._max_body = max_body
+        self._cors = cors
+        self._health = health
         self._map = Map()
         self._views: dict[str, Callable[..., Any]] = {}
         self._taken: dict[tuple[str, str], str] = {}
@@ -52,6 +79,11 @@ class Router:
         """
         if not path.startswith("/"):
             raise ValueError(f"path must start with a slash; write @app.route({'/' + path!r})")
+        if path == self._health:
+            raise DuplicateHandlerError(
+                f"{path} is the health check; use another path, or move that with "
+                f"DaebusHttp(health='/other') or None"
+            )
         names = [method.upper() for method in methods]
         for name in names:
             if (path, name) in self._taken:
@@ -69,27 +101,46 @@ class Router:
         self, environ: dict[str, Any], start_response: Any, loop: LoopThread
     ) -> Iterable[bytes]:
         """Answer one request; what a view raises becomes a response."""
+        if environ["PATH_INFO"] == self._health:
+            return self._tell_health(environ["REQUEST_METHOD"])(environ, start_response)
+        if self._cors is not None:
+            preflight = self._answer_preflight(self._cors, environ)
+            if preflight is not None:
+                return preflight(environ, start_response)
+            start_response = _with_cors(self._cors, environ, start_response)
         request = Request(environ)
         request.max_content_length = self._max_body
+        hooks, mounts = self.hooks, self.mounts
+        response: Response | None = None
+        mount: Mount | None = None
         try:
-            response = self._respond(request, loop)
-        except HTTPException as exc:
-            response = exception_response(exc)
-        except BaseException:  # a SystemExit in a view must not end a worker
-            logger.exception("the view of %s %r failed", request.method, request.path)
-            text = traceback.format_exc().rstrip() if self.debug else "the view failed"
-            response = json_error(500, text)
+            if hooks.before:
+                response = self._ask_before(request, loop)
+            if response is None:
+                if mounts.all:
+                    mount = mounts.find(environ["PATH_INFO"])
+                if mount is None:
+                    response = self._respond(request, loop)
+        except BaseException as exc:  # a SystemExit in a view must not end a worker
+            response = self._handle(exc, request, loop)
+        if response is None:
+            assert mount is not None
+            request.close()
+            return mount.answer(environ, start_response)
+        if hooks.after:
+            response = self._run_after(response, request, loop)
         if request.uploads:
             response.direct_passthrough = False  # Werkzeug would not say when it is closed
             response.call_on_close(request.close)
         return response(environ, start_response)
 
     def _respond(self, request: Request, loop: LoopThread) -> Response:
+        path = request.environ["PATH_INFO"]
+        if not path.isascii():
+            path = path.encode("latin-1").decode(errors="replace")
         try:
             endpoint, arguments = self._adapter(request.environ).match(
-                request.environ["PATH_INFO"].encode("latin-1").decode(errors="replace"),
-                request.method,
-                query_args=request.environ.get("QUERY_STRING"),
+                path, request.method, query_args=request.environ.get("QUERY_STRING")
             )
         except NotFound:
             if self._static is not None and request.method in ("GET", "HEAD"):
@@ -110,6 +161,99 @@ class Router:
             if len(self._adapters) < MAX_HOSTS:
                 self._adapters[scheme, host] = adapter
         return adapter
+
+    # --- around the views -------------------------------------------------------
+
+    def _ask_before(self, request: Request, loop: LoopThread) -> Response | None:
+        """Return the answer of the first hook that has one."""
+        for hook in self.hooks.before:
+            result = _call(loop, hook, request)
+            if result is not None:
+                return to_response(result)
+        return None
+
+    def _handle(self, exc: BaseException, request: Request, loop: LoopThread) -> Response:
+        """Return the answer to what was raised."""
+        handler, expected = self.hooks.find(exc)
+        if not expected:
+            logger.error("the view of %s %r failed", request.method, request.path, exc_info=exc)
+        if handler is not None:
+            status = exc.code if isinstance(exc, HTTPException) else 500
+            try:
+                response = to_response(_call(loop, handler, request, exc), status)
+            except BaseException as failure:
+                return self._fail("the error handler of", failure, request)
+            if isinstance(exc, HTTPException):
+                keep_headers(response, exc)
+            return response
+        if isinstance(exc, HTTPException):
+            return exception_response(exc)
+        return json_error(500, self._describe(exc))
+
+    def _run_after(self, response: Response, request: Request, loop: LoopThread) -> Response:
+        """Return what the hooks made of a response."""
+        try:
+            for hook in self.hooks.after:
+                result = _call(loop, hook, request, response)
+                if result is not None and result is not response:
+                    replaced, response = response, to_response(result)
+                    response.call_on_close(replaced.close)
+        except BaseException as failure:
+            response.close()
+            return self._fail("an after_request hook of", failure, request)
+        return response
+
+    def _fail(self, who: str, exc: BaseException, request: Request) -> Response:
+        logger.error("%s %s %r failed", who, request.method, request.path, exc_info=exc)
+        return json_error(500, self._describe(exc))
+
+    def _describe(self, exc: BaseException) -> str:
+        """Return what a client is told of an exception."""
+        if not self.debug:
+            return "the view failed"
+        return "".join(traceback.format_exception(exc)).rstrip()
+
+    def _tell_health(self, method: str) -> Response:
+        if method not in ("GET", "HEAD"):
+            response = json_error(405, "the health check is a GET")
+            response.headers["Allow"] = "GET, HEAD"
+        elif self.draining:
+            response = json_error(503, "the app is stopping", "stopping")
+        else:
+            response = to_response({"status": "ok"})
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    def _answer_preflight(self, cors: Cors, environ: dict[str, Any]) -> Response | None:
+        """Answer a browser that asks what a page may do; None if this is no such request."""
+        method = environ.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD")
+        origin = environ.get("HTTP_ORIGIN")
+        if environ["REQUEST_METHOD"] != "OPTIONS" or origin is None or method is None:
+            return None
+        names = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
+        headers = cors.preflight(origin, method, names)
+        if headers is None:
+            response = json_error(403, "this page may not ask", "origin_not_allowed")
+            response.headers["Vary"] = "Origin"
+            return response
+        return Response(status=204, headers=headers)
+
+
+def _with_cors(cors: Cors, environ: dict[str, Any], start_response: Any) -> Any:
+    origin = environ.get("HTTP_ORIGIN")
+
+    def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        return start_response(status, cors.add(headers, origin), exc_info)
+
+    return start
+
+
+def _call(loop: LoopThread, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of the app, on the loop's thread if it is async."""
+    result = function(*args)
+    if inspect.isawaitable(result):
+        result = loop.submit(_await(result)).result()
+    return result
 
 
 async def _await(awaitable: Any) -> Any:

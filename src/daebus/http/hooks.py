@@ -1,0 +1,101 @@
+"""What an app wants done around its views: before them, after them, and when they fail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from werkzeug.exceptions import HTTPException
+
+from ..errors import DuplicateHandlerError
+
+__all__ = ["Hooks"]
+
+Hook = Callable[..., Any]
+
+
+class Hooks:
+    """Functions that are called with the request first, sync or async.
+
+    Attributes:
+        before: in the order in which they run.
+        after: in the order in which they run, the last registered first.
+
+    Threads:
+        Registering is meant for one thread; workers see all of it or nothing.
+    """
+
+    def __init__(self) -> None:
+        self.before: tuple[Hook, ...] = ()
+        self.after: tuple[Hook, ...] = ()
+        self._by_status: dict[int, Hook] = {}  # entries are only added
+        self._by_class: dict[type[BaseException], Hook] = {}  # entries are only added
+
+    def add_before(self, hook: Hook) -> None:
+        """Have a hook run before views.
+
+        Raises:
+            TypeError: it is no function.
+        """
+        self.before = (*self.before, _function(hook, "before_request"))
+
+    def add_after(self, hook: Hook) -> None:
+        """Have a hook run after views.
+
+        Raises:
+            TypeError: it is no function.
+        """
+        self.after = (_function(hook, "after_request"), *self.after)
+
+    def add_error(self, error: Any, handler: Hook) -> None:
+        """Have a handler answer in place of an error.
+
+        Args:
+            error: a status or a class of exceptions.
+            handler: gets the request and the exception.
+
+        Raises:
+            ValueError: it is neither.
+            DuplicateHandlerError: it has a handler already.
+            TypeError: the handler is no function.
+        """
+        _function(handler, "error_handler(404)")
+        known: dict[Any, Hook]
+        if isinstance(error, type) and issubclass(error, Exception):
+            known, name = self._by_class, error.__name__
+        elif type(error) is int and 400 <= error <= 599:
+            known, name = self._by_status, str(error)
+        else:
+            raise ValueError(
+                f"error_handler takes a status from 400 to 599 or a class of exceptions, not "
+                f"{error!r}; write @app.error_handler(404)"
+            )
+        if error in known:
+            other = getattr(known[error], "__qualname__", repr(known[error]))
+            raise DuplicateHandlerError(f"{name} has an error handler already: {other}")
+        known[error] = handler
+
+    def find(self, exc: BaseException) -> tuple[Hook | None, bool]:
+        """Return who handles an exception, and whether it was expected.
+
+        The status of an exception of Werkzeug comes first, then its class and the classes
+        above it. What else nobody names is a 500. Redirects and ``abort(response)`` are
+        answers already.
+        """
+        status = 500
+        if isinstance(exc, HTTPException):
+            if exc.response is not None or exc.code is None or exc.code < 400:
+                return None, True
+            status = exc.code
+            if status in self._by_status:
+                return self._by_status[status], True
+        for kind in type(exc).__mro__:
+            if kind in self._by_class:
+                return self._by_class[kind], True
+        return self._by_status.get(status), isinstance(exc, HTTPException)
+
+
+def _function(hook: Hook, name: str) -> Hook:
+    if not callable(hook):
+        raise TypeError(f"{hook!r} is no function; write @app.{name} above one")
+    return hook

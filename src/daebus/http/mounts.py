@@ -1,0 +1,98 @@
+"""Other WSGI apps below a prefix of the path."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DuplicateHandlerError
+from .results import json_error
+
+__all__ = ["Mount", "Mounts"]
+
+logger = logging.getLogger("daebus.http")
+
+WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One app.
+
+    Attributes:
+        prefix: as WSGI has paths: the bytes of UTF-8, one character each.
+        app: the WSGI app.
+    """
+
+    prefix: str
+    app: WSGI
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Call the app with its own part of the path; what it raises is a 500.
+
+        What it raises once its answer is being written is the server's to handle.
+        """
+        path = environ["PATH_INFO"]
+        environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + self.prefix
+        environ["PATH_INFO"] = path[len(self.prefix) :]
+        with contextlib.suppress(AttributeError, OSError):  # a hook may have read the body
+            environ["wsgi.input"].seek(0)
+        try:
+            return self.app(environ, start_response)
+        except BaseException:  # a SystemExit in an app must not end a worker
+
+            def start(status: str, headers: list[tuple[str, str]], _: Any = None, /) -> Any:
+                return start_response(status, headers, sys.exc_info())
+
+            # An app that had written already makes this raise what it raised.
+            result = json_error(500, "the app failed")(environ, start)
+            logger.exception("the app at %s failed on %r", self.prefix, path)
+            return result
+
+
+class Mounts:
+    """Which app has which prefix.
+
+    Attributes:
+        all: longest prefix first.
+
+    Threads:
+        Mounting is meant for one thread; workers see all of it or nothing.
+    """
+
+    def __init__(self) -> None:
+        self.all: tuple[Mount, ...] = ()
+
+    def add(self, prefix: str, app: WSGI) -> None:
+        """Mount an app.
+
+        Raises:
+            DuplicateHandlerError: there is one at this prefix.
+            TypeError: it is no WSGI app.
+            ValueError: the prefix is not one.
+        """
+        if not prefix.startswith("/") or prefix.endswith("/"):
+            proper = "/" + (prefix.strip("/") or "old")
+            raise ValueError(
+                f"an app is mounted below the root, not at {prefix!r}; "
+                f"write app.mount({proper!r}, wsgi_app)"
+            )
+        if not callable(app):
+            raise TypeError(f"{app!r} is no WSGI app: it cannot be called")
+        mount = Mount(prefix.encode().decode("latin-1"), app)
+        if any(other.prefix == mount.prefix for other in self.all):
+            raise DuplicateHandlerError(
+                f"an app is mounted at {prefix} already; use another prefix"
+            )
+        self.all = tuple(sorted([*self.all, mount], key=lambda m: len(m.prefix), reverse=True))
+
+    def find(self, path: str) -> Mount | None:
+        """Return the app for a path, as WSGI has it."""
+        for mount in self.all:
+            if path.startswith(mount.prefix) and path[len(mount.prefix) :][:1] in ("", "/"):
+                return mount
+        return None

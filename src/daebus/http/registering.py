@@ -1,0 +1,107 @@
+"""What an app registers with its HTTP component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from .routing import Router
+
+__all__ = ["Registering", "View"]
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class Registering:
+    """The decorators of ``DaebusHttp``; ``app`` has the same ones.
+
+    Args:
+        router: gets what is registered.
+    """
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
+        """Decorate a view; the same as ``app.route``.
+
+        The view gets the ``Request`` and the parts of the path that Werkzeug's routing
+        found, such as ``id`` of ``"/items/<int:id>"``. It may be async. It returns a dict
+        or list (sent as JSON), str (HTML), bytes, a generator, ``(body, status)``,
+        ``(body, status, headers)`` or a Werkzeug ``Response``.
+
+        Raises:
+            DuplicateHandlerError: the path has a view for that method already.
+            ValueError: the path does not start with a slash.
+        """
+
+        def register(view: View) -> View:
+            self._router.add(path, view, methods)
+            return view
+
+        return register
+
+    def before_request(self, hook: View) -> View:
+        """Decorate a hook that runs before each request: ``hook(req)``, sync or async.
+
+        What it returns, unless None, is the answer; it may be all that a view may return.
+        It runs before views, files and mounted apps, and where there is none of them.
+        Several run in the order in which they were registered.
+
+        Raises:
+            TypeError: it is no function.
+        """
+        self._router.hooks.add_before(hook)
+        return hook
+
+    def after_request(self, hook: View) -> View:
+        """Decorate a hook that runs after each request: ``hook(req, response)``, sync or async.
+
+        It may change Werkzeug's response, or return another answer. It sees answers of
+        views, files, other hooks and error handlers, and errors; not those of mounted apps.
+        Several run in reverse order: the last registered is the next to the view.
+
+        Raises:
+            TypeError: it is no function.
+        """
+        self._router.hooks.add_after(hook)
+        return hook
+
+    def error_handler(self, error: int | type[Exception]) -> Callable[[View], View]:
+        """Decorate the handler of a status or an exception: ``handler(req, exc)``, sync or async.
+
+        It returns what a view may return; where that names no status, it is the error's,
+        500 for an exception that is none of Werkzeug's. A status is looked for first, then
+        the class of the exception and those above it; 500 is for all that nobody names.
+        A handler that raises is answered with a plain 500.
+
+        Args:
+            error: such as ``404``, ``werkzeug.exceptions.Forbidden`` or ``KeyError``.
+
+        Raises:
+            ValueError: it is neither a status from 400 to 599 nor a class of exceptions.
+            DuplicateHandlerError: it has a handler already.
+        """
+
+        def register(handler: View) -> View:
+            self._router.hooks.add_error(error, handler)
+            return handler
+
+        return register
+
+    def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
+        """Give all requests below a prefix to another WSGI app.
+
+        It goes before routes and files; of several prefixes the longest wins. The app sees
+        the prefix in ``SCRIPT_NAME`` and the rest in ``PATH_INFO`` (PEP 3333).
+
+        Args:
+            prefix: such as ``"/old"``, for ``/old`` and ``/old/...``.
+            wsgi_app: such as a Flask app.
+
+        Raises:
+            DuplicateHandlerError: an app is mounted there already.
+            TypeError: the app cannot be called.
+            ValueError: the prefix does not start with a slash, or ends with one.
+        """
+        self._router.mounts.add(prefix, wsgi_app)
