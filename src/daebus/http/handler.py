@@ -7,24 +7,29 @@ lenient and slow. So the request comes parsed (``reader``), and writing is here.
 
 from __future__ import annotations
 
-import email.utils
-import json
 import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
 from .environ import add_forwarded, add_request
+from .presence import Presence
 from .reader import Request
-from .response import BytesRest, FileBody, FileRest, Rest, wait_for
+from .response import (
+    BytesRest,
+    FileBody,
+    FileRest,
+    Rest,
+    error_response,
+    wait_for,
+)
 
 if TYPE_CHECKING:
     from .server import HttpServer
 
-__all__ = ["RequestHandler", "error_response"]
+__all__ = ["RequestHandler"]
 
 logger = logging.getLogger("daebus.http")
 
@@ -35,23 +40,6 @@ class _ClientGone(Exception):
 
 # What concerns this connection alone is the server's to say.
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding"))
-
-
-def error_response(
-    status: int, code: str, text: str, headers: Iterable[tuple[str, str]] = ()
-) -> bytes:
-    """Build a whole JSON error response that closes the connection."""
-    body = json.dumps({"error": text, "code": code}).encode()
-    lines = [f"HTTP/1.1 {status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"]
-    fields = {
-        "Date": email.utils.formatdate(usegmt=True),
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        "Connection": "close",
-        **dict(headers),
-    }
-    lines += [f"{name}: {value}" for name, value in fields.items()]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
 class RequestHandler(WSGIRequestHandler):
@@ -80,6 +68,7 @@ class RequestHandler(WSGIRequestHandler):
         self._sent = False
         self._chunked = False
         self._bodiless = False
+        self._presence: Presence | None = None
         self._left: int | None = None  # bytes that Content-Length still promises
         super().__init__(client.raw, client.address, server)
 
@@ -189,6 +178,10 @@ class RequestHandler(WSGIRequestHandler):
             final = self._left == 0
         if start or data:
             self._send(start + data if start else data, final=final)
+            if not final and not self._bodiless:
+                self._presence = self._presence or Presence(self.client.raw)
+                if self._presence.has_left():
+                    raise _ClientGone("the client left")
 
     def _send_file(self, body: FileBody) -> bool:
         """Send a file without its worker; False if this one must be read."""
@@ -221,13 +214,15 @@ class RequestHandler(WSGIRequestHandler):
         if status is None:
             raise AssertionError("the app wrote before start_response")
         code = status[:3]
-        self._bodiless = head.method == "HEAD" or code in ("204", "304") or code[0] == "1"
+        if code < "200":
+            raise ValueError(f"{status!r} is no status to answer with: the client would wait on")
+        self._bodiless = head.method == "HEAD" or code in ("204", "205", "304")
         lines = [f"HTTP/1.1 {status}"]
         dated = False
         for name, value in self._headers:
             lowered = name.lower()
             if lowered == "content-length":
-                if code == "204":  # RFC 9110 section 8.6
+                if code in ("204", "205"):  # RFC 9110 sections 8.6 and 15.3.6
                     continue
                 self._left = int(value)
             elif lowered == "date":
@@ -239,7 +234,9 @@ class RequestHandler(WSGIRequestHandler):
             lines.append(f"{name}: {value}")
         if not dated:
             lines.append(self.server.date_line())
-        if self._left is None and not self._bodiless:
+        if code == "205":
+            lines.append("Content-Length: 0")
+        elif self._left is None and not self._bodiless:
             if last:
                 lines.append("Content-Length: 0")
             elif head.version == "1.1":

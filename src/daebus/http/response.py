@@ -1,4 +1,4 @@
-"""Answers that are finished but not taken yet, and files sent by the kernel.
+"""Errors as bytes, answers that are finished but not taken yet, files sent by the kernel.
 
 What a client does not take at once is left to the acceptor: a worker is not held by a
 client that reads slowly.
@@ -7,20 +7,41 @@ client that reads slowly.
 from __future__ import annotations
 
 import contextlib
+import email.utils
+import json
 import os
 import select
 import time
+from collections.abc import Iterable
 
+from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import FileWrapper
 
 from ..server.client import Client
 from ..server.transport import Stream
 from .limits import Limits
 
-__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "wait_for"]
+__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response", "wait_for"]
 
 # Bytes written in one go before other clients get their turn.
 _BURST = 1 << 20
+
+
+def error_response(
+    status: int, code: str, text: str, headers: Iterable[tuple[str, str]] = ()
+) -> bytes:
+    """Build a whole JSON error response that closes the connection."""
+    body = json.dumps({"error": text, "code": code}).encode()
+    lines = [f"HTTP/1.1 {status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"]
+    fields = {
+        "Date": email.utils.formatdate(usegmt=True),
+        "Content-Type": "application/json",
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **dict(headers),
+    }
+    lines += [f"{name}: {value}" for name, value in fields.items()]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
 class Rest:

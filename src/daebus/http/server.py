@@ -33,10 +33,10 @@ from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
 from .environ import common_environ
 from .forwarded import Seen, TrustedProxies
-from .handler import RequestHandler, error_response
+from .handler import RequestHandler
 from .limits import Limits
 from .reader import IDLE, Reader, Request
-from .response import wait_for
+from .response import error_response, wait_for
 from .upgrade import note_upgrade
 from .wire import BadRequest, Head, status_code_name
 

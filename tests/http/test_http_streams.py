@@ -1,0 +1,143 @@
+"""Streams whose client leaves between two parts, and statuses that have no body."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from daebus import Daebus, Request
+from daebus.http import presence
+from tests.http.raw import Raw
+
+Serve = Callable[..., Daebus]
+Open = Callable[..., Raw]
+
+
+class Stream:
+    """Parts that are made one by one, when they are asked for."""
+
+    def __init__(self) -> None:
+        self.step = threading.Semaphore(0)
+        self.made = 0
+        self.ended = False
+        self.closed = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while self.step.acquire(timeout=10) and not self.ended:
+            self.made += 1
+            yield b"%d" % self.made
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+def stream() -> Stream:
+    return Stream()
+
+
+@pytest.fixture
+def client(
+    serve: Serve, raw: Open, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Raw]:
+    monkeypatch.setattr(presence, "PAUSE", 0.0)
+    app = serve()
+
+    def write(environ: dict[str, Any], start_response: Any) -> Any:
+        write = start_response("200 OK", [])
+        try:
+            for part in stream:
+                write(part)
+        finally:
+            stream.close()
+        return []
+
+    def iterate(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return stream
+
+    def sized(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "1000")])
+        return stream
+
+    for path, wsgi_app in (("/write", write), ("/iterate", iterate), ("/sized", sized)):
+        app.mount(path, wsgi_app)
+    app.start()
+    yield raw(app)
+    stream.ended = True
+    stream.step.release()
+
+
+@pytest.mark.parametrize("path", ["/iterate", "/write", "/sized"])
+def test_a_client_that_left_is_seen_at_the_next_part(
+    client: Raw, stream: Stream, path: str
+) -> None:
+    client.ask(path)
+    stream.step.release()
+    assert client.head().status == 200
+    if path == "/sized":
+        assert client.exactly(1) == b"1"
+    else:
+        assert client.chunk() == b"1"
+    client.sock.close()
+    stream.step.release()
+    # No third part is asked for: the second, which the kernel still took, is enough.
+    assert stream.closed.wait(5)
+    assert stream.made <= 2
+
+
+def test_a_client_that_only_sends_no_more_gets_all(client: Raw, stream: Stream) -> None:
+    client.ask("/iterate", "Connection: close")
+    client.sock.shutdown(socket.SHUT_WR)
+    for number in range(1, 6):
+        stream.step.release()
+        if number == 1:
+            assert client.head().status == 200
+        assert client.chunk() == b"%d" % number
+    assert not stream.closed.is_set()
+
+
+def test_a_pipelining_client_that_left(client: Raw, stream: Stream) -> None:
+    client.ask("/iterate")
+    client.ask("/nope")
+    stream.step.release()
+    assert client.head().status == 200
+    assert client.chunk() == b"1"
+    client.sock.close()
+    stream.step.release()
+    assert stream.closed.wait(5)
+
+
+def test_a_205_has_no_body(serve: Serve, raw: Open) -> None:
+    app = serve()
+    app.route("/reset")(lambda req: ("body", 205))
+    app.route("/stream")(lambda req: ((part for part in "ab"), 205))
+    app.start()
+    client = raw(app)
+    for path in ("/reset", "/stream", "/reset"):
+        answer = client.get(path)
+        assert (answer.status, answer.header("content-length")) == (205, "0")
+        assert answer.body == b""
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, 199])
+def test_a_status_that_ends_nothing_is_a_500(
+    serve: Serve, raw: Open, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    app = serve()
+
+    @app.route("/")
+    def view(req: Request) -> Any:
+        return "", status
+
+    app.start()
+    client = raw(app)
+    with caplog.at_level(logging.ERROR, "daebus.http"):
+        answer = client.get("/")
+    assert (answer.status, answer.code) == (500, "internal_server_error")
+    assert "no status to answer with" in caplog.text
