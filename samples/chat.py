@@ -2,20 +2,11 @@
 
 from pathlib import Path
 
-from _common import exit_without_port, port_from_environment
+from _common import Sample, port_from_environment
 
-from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import ClientError, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
-
-class Chat(Daebus):
-    """Tell where the page is as soon as ``run`` has made it listen."""
-
-    def start(self, *, notify: bool = False) -> None:
-        super().start(notify=notify)
-        print(f"chat: http://127.0.0.1:{self.http.port}/  (Ctrl-C ends it)", flush=True)
-
-
-app = Chat("chat")
+app = Sample("chat")
 http = app.attach(DaebusHttp(port=port_from_environment(), static=Path(__file__).parent / "chat"))
 websocket = app.attach(DaebusWebSocket())
 
@@ -40,7 +31,4 @@ def tell_user_count(client_id: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app.run()
-    except OSError as error:
-        exit_without_port("chat", http.port, error)
+    app.run()

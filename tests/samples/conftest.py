@@ -24,11 +24,16 @@ PATIENCE = 20.0  # seconds until a test gives up on an event
 class Sample:
     """One running sample; its output is read by a thread, so no pipe fills up."""
 
-    def __init__(self, name: str, port: str = "0") -> None:
+    def __init__(self, name: str, port: str = "0", **environment: str) -> None:
         paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "samples" / f"{name}.py")],
-            env={**os.environ, "PORT": port, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            env={
+                **os.environ,
+                **environment,
+                "PORT": port,
+                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -111,8 +116,8 @@ def run_sample() -> Iterator[Callable[..., Sample]]:
     """Start samples and end them with the test: ``run_sample("chat", port="0")``."""
     started: list[Sample] = []
 
-    def run(name: str, port: str = "0", listening: bool = True) -> Sample:
-        sample = Sample(name, port)
+    def run(name: str, port: str = "0", listening: bool = True, **environment: str) -> Sample:
+        sample = Sample(name, port, **environment)
         started.append(sample)
         if listening:
             sample.wait_until_listening()

@@ -133,7 +133,50 @@ class TestChat:
         wait_for_text(one, "#users", "1")
 
 
-@pytest.mark.parametrize("name", ["dashboard", "chat"])
+class TestLongjob:
+    def test_reload_and_second_tab_attach_again(self, run_sample: Run, open_page: OpenPage) -> None:
+        sample = run_sample("longjob", STEP="0.2")
+        page = open_page(sample)
+        page.click("#install")
+        page.wait_for_function("() => job.done >= 2")
+        page.reload()
+        for tab in (page, open_page(sample)):
+            tab.wait_for_function("() => job.state === 'running' && job.done >= 2")
+            wait_for_text(tab, "#title", "Installing 2.4.1")
+            assert tab.is_visible("#bar")
+            assert tab.is_disabled("#install")
+            shown = float(tab.get_attribute("#bar", "value"))
+            tab.wait_for_function(
+                "shown => document.querySelector('#bar').value > shown", arg=shown
+            )
+
+    def test_any_tab_cancels(self, run_sample: Run, open_page: OpenPage) -> None:
+        sample = run_sample("longjob", STEP="0.2")
+        one, two = open_page(sample), open_page(sample)
+        one.click("#install")
+        wait_for_text(two, "#title", "Installing 2.4.1")
+        two.evaluate("send('install', {version: '2.4.0'})")  # as if it saw no job yet
+        wait_for_text(two, "#note", "version 2.4.1 is being installed already")
+        two.click("#cancel")
+        for page in (one, two):
+            wait_for_text(page, "#title", "2.4.1 was cancelled; the pump still runs 2.4.0")
+            assert page.is_hidden("#cancel")
+            assert page.is_enabled("#install")
+
+    def test_failure_and_success_are_shown(self, run_sample: Run, open_page: OpenPage) -> None:
+        page = open_page(run_sample("longjob", STEP="0.001"))
+        page.select_option("#version", "2.5.0-rc1")
+        page.click("#install")
+        wait_for_text(page, "#title", "Failed: the checksum of 2.5.0-rc1 is wrong")
+        wait_for_text(page, "#percent", "83 %")
+        page.select_option("#version", "2.4.1")
+        page.click("#install")
+        wait_for_text(page, "#title", "2.4.1 is installed")
+        wait_for_text(page, "#percent", "100 %")
+        assert page.text_content("#installed") == "2.4.1"
+
+
+@pytest.mark.parametrize("name", ["dashboard", "chat", "longjob"])
 def test_page_reconnects_by_itself(run_sample: Run, browser: Any, name: str) -> None:
     first = run_sample(name)
     page = browser.new_page()

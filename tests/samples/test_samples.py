@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import time
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 
 OpenClient = Callable[[Any], Any]
 Run = Callable[..., Any]
-SAMPLES = ["dashboard", "chat"]
+TITLES = {"dashboard": "Boiler", "chat": "Chat", "longjob": "Firmware"}
+SAMPLES = list(TITLES)
 
 
 def fetch(url: str) -> tuple[str, str]:
@@ -26,7 +28,7 @@ def test_page_and_the_files_it_names_are_served(run_sample: Run, name: str) -> N
     sample = run_sample(name)
     kind, page = fetch(sample.url)
     assert kind == "text/html"
-    assert f"<title>{'Boiler' if name == 'dashboard' else 'Chat'}</title>" in page
+    assert f"<title>{TITLES[name]}</title>" in page
     links = re.findall(r'<(?:link rel="stylesheet"|script)[^>]* ?(?:href|src)="([^"]+)"', page)
     assert len(links) == 2
     kinds = {fetch(sample.url + link)[0] for link in links}
@@ -59,7 +61,11 @@ def test_signal_ends_the_sample_cleanly(
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [("dashboard", "make run-sample PORT="), ("chat", "make run-sample SAMPLE=chat PORT=")],
+    [
+        ("dashboard", "make run-sample PORT="),
+        ("chat", "make run-sample SAMPLE=chat PORT="),
+        ("longjob", "make run-sample SAMPLE=longjob PORT="),
+    ],
 )
 def test_taken_port_says_so_and_names_a_free_one(run_sample: Run, name: str, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -178,3 +184,114 @@ class TestChat:
             "code": "empty_message",
             "message_type": "chat_message",
         }
+
+
+def running(job: Any) -> bool:
+    return bool(job["state"] == "running" and job["done"] > 0)
+
+
+class TestLongjob:
+    @pytest.fixture
+    def watcher(self, open_client: OpenClient) -> Callable[[Any], Any]:
+        def watch(sample: Any) -> Any:
+            client = open_client(sample)
+            client.send("watch", {})
+            return client
+
+        return watch
+
+    def test_everybody_sees_the_job_to_its_end(self, run_sample: Run, watcher: OpenClient) -> None:
+        sample = run_sample("longjob", STEP="0.001")
+        one, two = watcher(sample), watcher(sample)
+        for client in (one, two):
+            assert client.receive("job")["state"] == "none"
+            assert client.receive("response") == {"versions": ["2.4.0", "2.4.1", "2.5.0-rc1"]}
+        one.send("install", {"version": "2.4.1"})
+        for client in (one, two):
+            last = 0
+            while (job := client.receive("job"))["state"] == "running":
+                assert last <= job["done"] <= job["total"] == 120
+                last = job["done"]
+            assert (job["state"], job["done"], job["installed"]) == ("done", 120, "2.4.1")
+        assert one.receive("response") == {"state": "done"}
+        assert watcher(sample).receive("job") == job
+
+    def test_job_outlives_its_page_and_is_found_again(
+        self, run_sample: Run, watcher: OpenClient
+    ) -> None:
+        sample = run_sample("longjob")
+        first = watcher(sample)
+        first.send("install", {"version": "2.4.1"})
+        done = first.receive("job", running)["done"]
+        first.close()
+        again = watcher(sample)
+        job = again.receive("job")
+        assert running(job)
+        assert job["done"] >= done
+        again.receive("job", lambda later: running(later) and later["done"] > job["done"])
+
+    def test_any_page_may_cancel(self, run_sample: Run, watcher: OpenClient) -> None:
+        sample = run_sample("longjob", STEP="0.05")
+        one, two = watcher(sample), watcher(sample)
+        one.send("install", {"version": "2.4.1"})
+        two.receive("job", running)
+        two.send("cancel_install", {})
+        assert two.receive("response", lambda data: "state" in data) == {"state": "cancelling"}
+        for client in (one, two):
+            job = client.receive("job", lambda job: job["state"] not in ("none", "running"))
+            assert (job["state"], job["installed"]) == ("cancelled", "2.4.0")
+        assert one.receive("response", lambda data: "state" in data) == {"state": "cancelled"}
+        one.send("install", {"version": "2.4.0"})  # the cancel was for that one alone
+        two.receive("job", running)
+
+    def test_second_job_is_told_why_not(self, run_sample: Run, watcher: OpenClient) -> None:
+        sample = run_sample("longjob", STEP="0.05")
+        one, two = watcher(sample), watcher(sample)
+        one.send("install", {"version": "2.4.1"})
+        one.receive("job", running)
+        for client in (one, two):
+            client.send("install", {"version": "2.5.0-rc1"})
+            assert client.receive("error") == {
+                "error": "version 2.4.1 is being installed already",
+                "code": "job_running",
+                "message_type": "install",
+            }
+        assert two.receive("job", running)["version"] == "2.4.1"
+
+    def test_failure_is_shown_and_the_next_job_runs(
+        self, run_sample: Run, watcher: OpenClient
+    ) -> None:
+        client = watcher(run_sample("longjob", STEP="0.001"))
+        client.send("install", {"version": "2.5.0-rc1"})
+        job = client.receive("job", lambda job: job["state"] not in ("none", "running"))
+        assert (job["state"], job["done"], job["installed"]) == ("failed", 100, "2.4.0")
+        assert job["error"] == "the checksum of 2.5.0-rc1 is wrong in block 20"
+        client.send("install", {"version": "2.4.1"})
+        client.receive("job", running)
+        job = client.receive("job", lambda job: job["state"] != "running")
+        assert (job["state"], job["error"]) == ("done", None)
+
+    @pytest.mark.parametrize("data", [{"version": "9"}, {"version": ["2.4.1"]}, {}, [], None])
+    def test_unknown_version_is_refused(
+        self, run_sample: Run, open_client: OpenClient, data: object
+    ) -> None:
+        client = open_client(run_sample("longjob"))
+        client.send("install", data)
+        error = client.receive("error")
+        assert error["code"] == "bad_version"
+        assert error["error"] == "choose one of 2.4.0, 2.4.1, 2.5.0-rc1"
+
+    def test_nothing_to_cancel(self, run_sample: Run, open_client: OpenClient) -> None:
+        client = open_client(run_sample("longjob"))
+        client.send("cancel_install", {})
+        assert client.receive("error")["code"] == "no_job"
+
+    def test_signal_ends_a_running_job(self, run_sample: Run, watcher: OpenClient) -> None:
+        sample = run_sample("longjob", STEP="0.5")  # a minute in all
+        client = watcher(sample)
+        client.send("install", {"version": "2.4.1"})
+        client.receive("job", running)
+        started = time.monotonic()
+        sample.process.send_signal(signal.SIGTERM)
+        assert sample.finish() == (0, sample.output[0])
+        assert time.monotonic() - started < 5  # run() itself would give up after 10
