@@ -386,6 +386,19 @@ def test_the_limit_of_clients_holds(connect: Connect) -> None:
         peer.close()
 
 
+def test_clients_are_asked_who_they_are(connect: Connect) -> None:
+    app = make_app()
+    app.websocket.authenticate(lambda req: req.args.get("name") and [req.path, req.cookies["c"]])
+    app.socket("who")(lambda req: req.user)
+    with werkzeug(app) as port:
+        assert refused(connect, port, upgrade_request()) == (401, "unauthorized")
+        peer = Peer(connect(port))
+        assert peer.ask(upgrade_request("/x?name=ada", {"Cookie": "c=1"})).status == 101
+        peer.say("who")
+        assert peer.message()["data"] == ["/x", "1"]
+        peer.close()
+
+
 def test_no_descriptor_left_is_an_answer(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_app()
 

@@ -16,11 +16,13 @@ from .errors import (
     EncodeError,
     ForkedError,
     NoClientError,
+    Reject,
     RoomLimitError,
     StateError,
 )
 from .http.component import DaebusHttp
 from .http.request import Request
+from .http.upgrade import UpgradeRequest
 from .task import Running
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection
@@ -49,12 +51,14 @@ __all__ = [
     "EncodeError",
     "ForkedError",
     "NoClientError",
+    "Reject",
     "Request",
     "RoomLimitError",
     "Running",
     "SlowConsumerInfo",
     "SlowHandlerInfo",
     "StateError",
+    "UpgradeRequest",
     "WebSocketRequest",
     "__version__",
 ]

@@ -19,6 +19,7 @@ from .websocket.decorators import Decorators
 from .websocket.decorators import Hook as _Hook
 from .websocket.decorators import RawHandler as _RawHandler
 from .websocket.decorators import SocketHandler as _SocketHandler
+from .websocket.membership import JoinHook as _JoinHook
 
 if TYPE_CHECKING:
     from .building import Building
@@ -144,6 +145,15 @@ class Blueprint:
         def remember(handler: _RawHandler) -> _RawHandler:
             self._remember(handler, "websocket", lambda app: app.websocket.raw(full)(handler))
             return handler
+
+        return remember
+
+    def on_join(self, room_pattern: str) -> Callable[[_JoinHook], _JoinHook]:
+        """Decorate a function that is asked who may enter; see ``DaebusWebSocket.on_join``."""
+
+        def remember(hook: _JoinHook) -> _JoinHook:
+            self._remember(hook, "websocket", lambda app: app.websocket.on_join(room_pattern)(hook))
+            return hook
 
         return remember
 

@@ -16,6 +16,7 @@ from .tasks import Tasks
 from .tasks import ThreadFunction as _Thread
 from .websocket.component import DaebusWebSocket
 from .websocket.decorators import SocketHandler as _SocketHandler
+from .websocket.options import Allow as _Allow
 from .websocket.options import HandlerThread as _HandlerThread
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Building(ABC):
         timeout: float | None = None,
         background: bool = False,
         thread: _HandlerThread = None,
+        allow: _Allow | None = None,
+        rate: str | None = None,
     ) -> Callable[[_SocketHandler], _SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
@@ -121,7 +124,12 @@ class Building(ABC):
             DuplicateHandlerError: the type has a handler already.
         """
         return self.websocket.socket(
-            message_type, timeout=timeout, background=background, thread=thread
+            message_type,
+            timeout=timeout,
+            background=background,
+            thread=thread,
+            allow=allow,
+            rate=rate,
         )
 
     def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:

@@ -15,15 +15,18 @@
     ├── ClientGone (ConnectionError)       call() to a client that is not there any more
     ├── CallTimeout (TimeoutError)         call() that was not answered in time
     ├── CallError                          call() that was answered with an error
-    └── ClientError                        raised *by handlers*: the text goes to the client
-        └── Cancelled                      req.check() of a request that should end
+    ├── ClientError                        raised *by handlers*: the text goes to the client
+    │   └── Cancelled                      req.check() of a request that should end
+    └── Reject                             raised *by authenticate*: the text goes to the client
 
 Rules: a message says what happened, with the value, then what to type. Only
-``ClientError`` texts ever travel to a client.
+``ClientError`` and ``Reject`` texts ever travel to a client.
 """
 
 from __future__ import annotations
 
+import http
+import re
 from collections.abc import Mapping
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "EncodeError",
     "ForkedError",
     "NoClientError",
+    "Reject",
     "RoomLimitError",
     "StateError",
 ]
@@ -156,6 +160,66 @@ class Cancelled(ClientError):
     Its client is told the code: ``cancelled``, or ``timeout`` if the time of the handler
     is over.
     """
+
+
+class Reject(DaebusError):
+    """Raise this in the ``authenticate`` function to refuse a client in words of your own.
+
+    The client gets them as plain HTTP, ``{"error": text, "code": code}``. A page is told
+    neither by its browser: it only sees that the connection failed.
+
+    Args:
+        status: HTTP status, 400 to 599.
+        text: what the client is told.
+        code: a stable identifier for programs; None takes the name of the status, such
+            as ``unauthorized``.
+        headers: more headers of the answer, such as ``{"WWW-Authenticate": "Basic"}``.
+
+    Raises:
+        TypeError: the text is no string.
+        ValueError: the status is no error, or a header cannot be sent.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str,
+        *,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"a refusal is told in a string, not {text!r}")
+        if not 400 <= status <= 599:
+            raise ValueError(f"a refusal has a status from 400 to 599, not {status!r}")
+        fields = tuple((headers or {}).items())
+        for name, value in fields:
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+                raise ValueError(f"{name!r} is no header for a refusal; leave it out")
+            if not _HEADER_VALUE.fullmatch(value):
+                raise ValueError(f"the value of {name} cannot be sent: {value!r}")
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.code = _status_name(status) if code is None else code
+        self.headers = fields
+
+
+# RFC 9110 section 5: a line break in a value would be a header, or an answer, of its own.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# What the answer's length and the connection are is not the program's to say.
+_OWN_HEADERS = frozenset(
+    ("connection", "content-length", "content-type", "date", "transfer-encoding")
+)
+
+
+def _status_name(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).name.lower()
+    except ValueError:  # one that has no name
+        return "rejected"
 
 
 def name_of(function: object) -> str:

@@ -1,11 +1,11 @@
-"""The API document's JavaScript client, as a page of our own in a real Chromium."""
+"""What pages do: the API document's JavaScript client, and tokens, in a real Chromium."""
 
 from __future__ import annotations
 
 import queue
 from typing import Any
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import Daebus, DaebusHttp, DaebusWebSocket, UpgradeRequest, WebSocketRequest
 
 PAGE = """<!doctype html>
 <title>harbour</title>
@@ -87,3 +87,49 @@ def test_a_page_served_by_the_app_talks_to_it(browser: Any) -> None:
         assert left.get(timeout=5) == client_id
         assert app.websocket.get_client_count() == 0
     assert problems == []
+
+
+SHIP = """<!doctype html>
+<title>ship</title>
+<link rel="icon" href="data:,">
+<script>
+function sail(protocols) {
+    return new Promise((resolve) => {
+        const ship = new WebSocket(`ws://${location.host}/`, protocols);
+        ship.onopen = () => ship.send(JSON.stringify({type: "who"}));
+        ship.onmessage = (event) => {
+            ship.onclose = null;
+            ship.close();
+            resolve([ship.protocol, JSON.parse(event.data).data]);
+        };
+        ship.onclose = (event) => resolve(["closed", event.code]);
+    });
+}
+</script>
+"""
+
+
+def test_a_page_sends_a_token_as_a_subprotocol(browser: Any, caplog: Any) -> None:
+    caplog.set_level("DEBUG")
+    app = Daebus("ship")
+    app.attach(DaebusHttp(port=0))
+    app.attach(DaebusWebSocket(subprotocols=["daebus"]))
+    app.route("/")(lambda req: SHIP)
+    offered: queue.Queue[list[str]] = queue.Queue()
+
+    @app.websocket.authenticate
+    def authenticate(req: UpgradeRequest) -> str | None:
+        offered.put(req.subprotocols)
+        return "Ole" if "token.s3-cret_~" in req.subprotocols else None
+
+    app.socket("who")(lambda req: req.user)
+    with app:
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{app.http.port}/")
+        assert page.evaluate("sail(['daebus', 'token.s3-cret_~'])") == ["daebus", "Ole"]
+        assert offered.get(timeout=5) == ["daebus", "token.s3-cret_~"]
+        # Refused, and the other mistake: nothing is offered that the server could answer.
+        assert page.evaluate("sail(['daebus', 'token.s3-wrong'])") == ["closed", 1006]
+        assert page.evaluate("sail(['token.s3-cret_~'])") == ["closed", 1006]
+        page.close()
+    assert "s3-" not in caplog.text

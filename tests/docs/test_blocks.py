@@ -327,12 +327,31 @@ def drive_plotter(program: Program) -> None:
     assert "plotter stopped" in program.output
 
 
+def drive_members(program: Program) -> None:
+    for subprotocols in (["daebus", "token.t-1815"], None):
+        client = simple_websocket.Client.connect(
+            f"ws://127.0.0.1:{program.port}/",
+            headers=None if subprotocols else [(b"Cookie", b"token=t-1815")],
+            subprotocols=subprotocols,
+        )
+        assert ask(client, "who")["data"] == {"you": "Ada"}
+        assert ask(client, "renew", {"token": "t-1815"})["data"] == {"renewed": True}
+        assert ask(client, "renew", {"token": "stolen"})["data"]["code"] == "bad_token"
+        assert ask(client, "open")["data"] == "open"
+        assert ask(client, "renew", {"token": "t-1791"})["data"] == {"renewed": True}
+        assert ask(client, "open")["data"]["code"] == "forbidden"
+        client.close()
+        client.thread.join(20)  # type: ignore[attr-defined]  # it is a Thread
+    assert program.end(signal.SIGTERM) == 0
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
     "desk.py": drive_desk,
     "hello.py": drive_hello,
     "meter_before.py": drive_meter_before,
     "meter.py": drive_meter,
     "daemon.py": drive_daemon,
+    "members.py": drive_members,
     "forking.py": drive_forking,
     "places.py": drive_places,
     "service.py": drive_service,
@@ -512,6 +531,7 @@ def exercise_handlers(client: AppClient) -> None:
     assert client.request("divide", {"number": 6, "by": 3}) == 2
     with pytest.raises(RequestError, match="bad_divisor: cannot divide by zero"):
         client.request("divide", {"number": 6, "by": 0})
+    assert client.request("search", {"text": "1"}) == ["guest 1"]
     assert client.request("report", {"lines": ["a", "b"]}) == {"status": "working"}
     assert client.receive("report")["data"] == {"rows": ["A", "B"]}
     assert client.request("double", 4) == 8

@@ -54,6 +54,7 @@ class Asker:
             early=b"",
             remote_address="127.0.0.1",
             port=8080,
+            request=lambda: None,
         )
 
     def accepted(

@@ -20,6 +20,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from ..server.handoff import Refusal, Upgrade
 from ..server.transport import RECV_SIZE
+from .upgrade import UpgradeRequest
 
 __all__ = ["Borrowed", "borrow", "find_greenlets", "refuse", "wants_websocket"]
 
@@ -105,6 +106,7 @@ class Borrowed:
             early=self._read_ahead(),
             remote_address=environ.get("REMOTE_ADDR", ""),
             port=int(port) if port.isdecimal() else 0,
+            request=lambda: UpgradeRequest({**environ, "wsgi.input": io.BytesIO()}),
             secure=environ["wsgi.url_scheme"] == "https",  # a proxy ends TLS, and was trusted
         )
 

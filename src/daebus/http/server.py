@@ -270,7 +270,8 @@ class HttpServer(BaseWSGIServer):
         """Judge an upgrade, and run its connection; in a thread of the WebSocket side."""
         assert self._upgrades is not None
         try:
-            upgrade = note_upgrade(client, request, self.seen(client, request.head))
+            seen = self.seen(client, request.head)
+            upgrade = note_upgrade(client, request, seen, self.environ_of)
             self._acceptor.release(client)
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote
 
 from ..server.client import Client
 from ..server.handoff import Upgrade
-from .environ import split_target
+from .environ import add_forwarded, add_request, split_target
 from .forwarded import Seen
-from .reader import Request
+from .reader import Request as RawRequest
+from .request import Request
 
-__all__ = ["note_upgrade"]
+__all__ = ["UpgradeRequest", "note_upgrade"]
 
 
-def note_upgrade(client: Client, request: Request, seen: Seen | None) -> Upgrade:
+class UpgradeRequest(Request):
+    """The request with which a WebSocket begins: Werkzeug's, without a body."""
+
+    @property
+    def subprotocols(self) -> list[str]:
+        """What the client offers as subprotocols, in its order.
+
+        A page can send a token here, and nowhere else: ``new WebSocket(url, ["mine",
+        "token.abc"])``. None of these is answered but one of ``subprotocols=``.
+        """
+        offered = self.headers.get("Sec-WebSocket-Protocol", "").split(",")
+        return [name for name in map(str.strip, offered) if name]
+
+
+def note_upgrade(
+    client: Client,
+    request: RawRequest,
+    seen: Seen | None,
+    environ_of: Callable[[Client], dict[str, Any]],
+) -> Upgrade:
     """Note what the client asks for, and take the bytes that came behind its request.
 
     Args:
         client: owned by the caller.
         request: its body is closed.
         seen: what a trusted proxy says.
+        environ_of: makes the WSGI environment of a client, without a request.
     """
-    head = request.head
+    head, said = request.head, seen
     seen = seen or Seen(client.host)
     request.body.close()
+
+    def make() -> UpgradeRequest:
+        environ = environ_of(client)
+        add_request(environ, head, io.BytesIO(), 0)
+        if said is not None:
+            add_forwarded(environ, said)
+        return UpgradeRequest(environ)
+
     return Upgrade(
         sock=client.sock,
         method=head.method,
@@ -34,6 +66,7 @@ def note_upgrade(client: Client, request: Request, seen: Seen | None) -> Upgrade
         early=client.state.reader.take_rest(),
         remote_address=seen.remote_address,
         port=client.listener.port,
+        request=make,
         secure=client.secure if seen.scheme is None else seen.scheme == "https",
         forwarded_host=seen.host,
     )

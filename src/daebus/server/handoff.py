@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .transport import Stream
 
@@ -30,6 +30,7 @@ class Upgrade:
         remote_address: host of the peer, an empty string on a Unix socket; behind a
             trusted proxy, of the client.
         port: local port number, 0 on a Unix socket.
+        request: makes the request as the user's code is to see it, when that is asked.
         secure: the client speaks TLS, as ``wss``: to us, or to a trusted proxy.
         forwarded_host: that a trusted proxy was asked for, in place of the ``Host`` header.
     """
@@ -43,6 +44,7 @@ class Upgrade:
     early: bytes
     remote_address: str
     port: int
+    request: Callable[[], Any]
     secure: bool = False
     forwarded_host: str | None = None
 

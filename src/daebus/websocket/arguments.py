@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["MAX_NAME", "check_ids", "check_name", "positive", "positive_or_none"]
+__all__ = ["MAX_NAME", "check_ids", "check_name", "fraction", "positive", "positive_or_none"]
 
 # Characters of the name of a room or user: clients often choose them, and each is kept.
 MAX_NAME = 128
@@ -57,4 +57,11 @@ def check_ids(value: Iterable[str], example: str) -> Iterable[str]:
     if isinstance(value, str):
         better = example.format([value[:MAX_NAME]])
         raise TypeError(f"several client ids are a list, not {value!r:.100}; write {better}")
+    return value
+
+
+def fraction(name: str, value: float) -> float:
+    """Return a number from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} is a share from 0 to 1, not {value!r}")
     return value

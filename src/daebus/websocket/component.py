@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from ..server.loop import LoopThread
 from ..server.minder import Minder
+from .access import Access
 from .addressing import Addressing
-from .arguments import positive, positive_or_none
+from .arguments import fraction, positive, positive_or_none
 from .asking import Asking
 from .decorators import Decorators
 from .directory import Directory
 from .dispatch import Dispatcher
-from .hub import Hub, Settings
+from .hub import Hub
 from .limits import Limits
 from .membership import Membership
 from .outbox import OnFull
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ..app import Daebus
@@ -30,7 +32,7 @@ _DEFAULTS = Limits()
 MIN_STACK = 32768
 
 
-class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
+class DaebusWebSocket(Decorators, Access, Addressing, Asking, Membership, Directory):
     """The WebSocket side of an app.
 
     Args:
@@ -42,6 +44,9 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
             ``Origin``, always pass.
         max_clients: open connections at most; more are answered 503. Keep it below the
             limit of file descriptors: each client costs one.
+        max_clients_per_ip: open connections of one address at most, of one /64 with IPv6;
+            more are answered 429. None: only ``max_clients`` counts. Unix sockets have
+            no address.
         max_rooms: rooms that one client may be in.
         max_message_size: bytes of one decoded message; larger ones end in close 1009.
         max_fragments: frames of one message; more end in close 1008.
@@ -57,7 +62,17 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
         send_timeout: seconds that a handler waits for its own client to read.
         ping_interval: seconds of silence before a client is pinged; None never pings.
         ping_timeout: seconds for any sign of life after that; None waits for ever.
+        idle_timeout: seconds without a message of the client, while no handler of it runs,
+            after which it is sent away (4408). Pongs are no messages. None for ever.
+        max_lifetime: seconds that a connection lasts at most; then it is closed with 1001,
+            and its client connects again. None for ever.
+        lifetime_jitter: share of ``max_lifetime``, 0 to 1, by which it may be shorter, at
+            random, so that clients do not return all at once.
+        max_strikes: messages beyond a rate, see ``enable_rate_limiting``, that a client may
+            send within a minute; then it is closed with 1008. None: any number.
         close_timeout: seconds a client has to answer a close frame.
+        authenticate_timeout: seconds that an async ``authenticate`` function may take;
+            then the client is answered 503.
         slow_handler: seconds after which a running handler is logged with its stack;
             None never.
         stack_size: bytes of stack for each connection's thread, at least 32 KiB; None
@@ -84,6 +99,7 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
         path: str | None = None,
         origins: Sequence[str] | Literal["*"] | None = None,
         max_clients: int = 1000,
+        max_clients_per_ip: int | None = None,
         max_rooms: int = 100,
         max_message_size: int = _DEFAULTS.max_message_size,
         max_fragments: int = _DEFAULTS.max_fragments,
@@ -95,7 +111,12 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
         send_timeout: float = _DEFAULTS.send_timeout,
         ping_interval: float | None = _DEFAULTS.ping_interval,
         ping_timeout: float | None = _DEFAULTS.ping_timeout,
+        idle_timeout: float | None = _DEFAULTS.idle_timeout,
+        max_lifetime: float | None = _DEFAULTS.max_lifetime,
+        lifetime_jitter: float = _DEFAULTS.lifetime_jitter,
+        max_strikes: int | None = _DEFAULTS.max_strikes,
         close_timeout: float = _DEFAULTS.close_timeout,
+        authenticate_timeout: float = _DEFAULTS.authenticate_timeout,
         slow_handler: float | None = _DEFAULTS.slow_handler,
         stack_size: int | None = None,
         affinity: Collection[int] | None = None,
@@ -125,7 +146,12 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
             send_timeout=positive("send_timeout", send_timeout),
             ping_interval=positive_or_none("ping_interval", ping_interval),
             ping_timeout=positive_or_none("ping_timeout", ping_timeout),
+            idle_timeout=positive_or_none("idle_timeout", idle_timeout),
+            max_lifetime=positive_or_none("max_lifetime", max_lifetime),
+            lifetime_jitter=fraction("lifetime_jitter", lifetime_jitter),
+            max_strikes=positive_or_none("max_strikes", max_strikes),
             close_timeout=positive("close_timeout", close_timeout),
+            authenticate_timeout=positive("authenticate_timeout", authenticate_timeout),
             on_full=on_full,
             slow_handler=positive_or_none("slow_handler", slow_handler),
         )
@@ -133,6 +159,7 @@ class DaebusWebSocket(Decorators, Addressing, Asking, Membership, Directory):
             limits=limits,
             dispatcher=Dispatcher(),
             max_clients=positive("max_clients", max_clients),
+            max_clients_per_ip=positive_or_none("max_clients_per_ip", max_clients_per_ip),
             max_rooms=positive("max_rooms", max_rooms),
             origins=origins,
             deflate=compression == "deflate",

@@ -17,8 +17,10 @@ from .heartbeat import Heartbeat
 from .info import DisconnectInfo, Times
 from .lifecycle import OPEN, Hub
 from .limits import Limits
+from .rates import Meter, Rate
 from .reading import ReadingHalf
 from .sending import TAKEN
+from .term import Term
 
 if TYPE_CHECKING:
     from .request import WebSocketRequest
@@ -50,6 +52,7 @@ class Connection(ReadingHalf):
         user_agent: what the client calls itself, 512 characters at most; "" if nothing.
         session: a dict for the app, for as long as the connection.
         connected_at: a moment of ``time.monotonic()``.
+        user: what the ``authenticate`` function returned; None without one.
     """
 
     __slots__ = (
@@ -58,6 +61,7 @@ class Connection(ReadingHalf):
         "connected_time",
         "errors",
         "hook",
+        "meter",
         "path",
         "remote_address",
         "request",
@@ -66,6 +70,7 @@ class Connection(ReadingHalf):
         "subprotocol",
         "task",
         "times",
+        "user",
         "user_agent",
     )
 
@@ -95,6 +100,8 @@ class Connection(ReadingHalf):
         self.connected_time = time.time()
         self.request: WebSocketRequest | None = None  # that is being handled
         self.hook: str | None = None  # a hook or raw handler that runs in place of one
+        self.user: Any = None
+        self.meter: Meter | None = None  # only the owner; made when a rate applies
         self.task: asyncio.Task[Any] | None = None  # of an async handler that runs
         self.errors: dict[str, int] = {}  # how many were sent, by code
         self.times: dict[str, Times] = {}  # how long handlers took, by message type
@@ -230,12 +237,13 @@ class Connection(ReadingHalf):
         with self._lock:
             return dict(self._notes)
 
-    def begin(self, response: bytes, early: bytes) -> bool:
+    def begin(self, response: bytes, early: bytes, expires: float | None = None) -> bool:
         """Take over in the connection's thread: answer the handshake, then open.
 
         Args:
             response: the whole 101.
             early: bytes that came behind the request; parsed after the 101 is out.
+            expires: when the client's identity does, in Unix seconds; None never.
 
         Returns:
             False if the client has gone.
@@ -256,7 +264,47 @@ class Connection(ReadingHalf):
             self._take(early)
         if self._limits.ping_interval is not None:
             self._heartbeat = Heartbeat(self, self._hub.minder, self._limits)
+        if expires is not None or self._limits.ends:
+            self._term = Term(self, self._hub.minder, self._limits, expires)
         return True
+
+    def charge(self, key: Rate | None, rate: Rate) -> float:
+        """Count a message against a rate; close on a client that heeds none.
+
+        Args:
+            key: the rate, if it is that of one type; None for all messages together.
+            rate: that of the key.
+
+        Returns:
+            0 if it may pass, else the seconds that the client should wait.
+
+        Threads:
+            The owner.
+        """
+        now = time.monotonic()
+        if self.meter is None:
+            self.meter = Meter(self._limits.max_strikes, now)
+        wait = self.meter.wait(key, rate, now)
+        if self.meter.beyond:
+            self.shut(1008, "too many messages", "rate_limited")
+        return wait
+
+    def renew(self, identity: Any, expires: float | None) -> bool:
+        """Go on with another identity.
+
+        Returns:
+            False if the connection is not open any more.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            if self._state != OPEN:
+                return False
+            term = self._term
+            if term is None:  # what ended it so far was nothing that needs a timer
+                term = self._term = Term(self, self._hub.minder, self._limits, expires)
+        return term.renew(identity, expires)
 
     def account(self) -> DisconnectInfo:
         """Return why it ended (``lost`` while it has not) and its counts."""

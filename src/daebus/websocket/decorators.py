@@ -10,8 +10,9 @@ from .arguments import positive_or_none
 from .connection import Connection
 from .handlers import Middleware
 from .info import hook_call
-from .options import HandlerThread
+from .options import Allow, HandlerThread
 from .parts import Part
+from .rates import parse_rate
 from .request import WebSocketRequest
 
 __all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
@@ -36,6 +37,8 @@ class Decorators(Part):
         timeout: float | None = None,
         background: bool = False,
         thread: HandlerThread = None,
+        allow: Allow | None = None,
+        rate: str | None = None,
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type; the same as ``app.socket``.
 
@@ -55,10 +58,17 @@ class Decorators(Part):
             thread: ``"main"`` runs the handler in the thread of the host that calls
                 ``app.pump()``, while its client waits. If none begins with it within
                 ``main_timeout`` seconds, the client is told ``busy``.
+            allow: a function of the request, sync or async, that says whether this client
+                may send this message. If what it returns is false, ``None`` included, the
+                client is told ``forbidden``. It may raise ``ClientError``.
+            rate: how often each client may send this type: ``"10/s"``, ``"100/m"`` (a
+                minute) or ``"5/h"``, and as many at once after a pause. Beyond it the client
+                is told ``rate_limited``, and in how many seconds to try again.
 
         Raises:
-            ValueError: the options do not go together.
-            TypeError: the handler cannot be called in either way.
+            ValueError: the options do not go together, or the rate is none.
+            TypeError: the handler cannot be called in either way, ``allow`` cannot be called,
+                or the rate is no string.
             DuplicateHandlerError: the type has a handler already.
         """
 
@@ -69,6 +79,8 @@ class Decorators(Part):
                 timeout=positive_or_none("timeout", timeout),
                 background=background,
                 thread=thread,
+                allow=allow,
+                rate=None if rate is None else parse_rate(rate),
             )
             return handler
 

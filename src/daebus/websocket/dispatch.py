@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import difflib
 import logging
 import traceback
@@ -27,6 +28,7 @@ from .handlers import ANY, BINARY, Handlers
 from .info import Times
 from .options import Handler
 from .outcome import DEFERRED, PLAIN, outcome
+from .rates import Rate
 from .request import WebSocketRequest, asked
 
 __all__ = ["Dispatcher"]
@@ -60,6 +62,7 @@ class Dispatcher(Handlers):
         super().__init__(self.run)
         self.debug = debug
         self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
+        self.rate: Rate | None = None  # of each client's messages together
 
     def types(self) -> Iterable[str]:
         """Return the registered message types."""
@@ -71,6 +74,8 @@ class Dispatcher(Handlers):
         Threads:
             The connection's own; waits for the handler, an async one included.
         """
+        if self.rate is not None and self._over(connection, message, self.rate):
+            return
         ident: Any = None
         if message.__class__ is bytes:
             handler = self._binary
@@ -160,6 +165,24 @@ class Dispatcher(Handlers):
     def _label(self, kind: str) -> str:
         """Return what a message counts as: clients invent types where there is a ``"*"``."""
         return kind if kind in self._handlers or kind == BINARY else ANY
+
+    def _over(self, connection: Connection, message: str | bytes, rate: Rate) -> bool:
+        """Refuse a message beyond the rate of all messages; the answer has its id."""
+        wait = connection.charge(None, rate)
+        if not wait:
+            return False
+        kind = ident = None
+        with contextlib.suppress(envelope.BadMessage):
+            if isinstance(message, str):
+                kind, payload = envelope.decode(message)
+                if kind in aside.KINDS and connection.take_aside(kind, payload):
+                    return True  # counted, but an answer or a cancel that we wait for
+                ident = payload.get("id")
+                if not envelope.is_id(ident):
+                    ident = None
+        more = {"retry_after": wait}
+        self._refuse(connection, "rate_limited", "too many messages", kind, ident, more)
+        return True
 
     def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
         connection, kind = req.websocket, req.message_type

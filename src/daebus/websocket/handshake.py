@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.extensions import Extension
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request
@@ -160,5 +160,8 @@ def _deflate_factory() -> ServerPerMessageDeflateFactory:
 
 
 def _printable(exc: Exception) -> str:
+    if isinstance(exc, InvalidHeader) and exc.name == "Sec-WebSocket-Protocol":
+        # A page may carry a secret there, which belongs in no answer and no log.
+        return "Sec-WebSocket-Protocol is no list of tokens"
     text = str(exc)
     return text if len(text) <= 200 and text.isprintable() else "a header is invalid"

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..server.handoff import Refusal, Upgrade
@@ -20,55 +19,25 @@ from ..server.minder import Minder
 from ..server.pump import Pump
 from ..server.transport import Transport
 from ..server.workers import ConnectionThreads, WorkerPool, join_all
+from .admission import RETRY, Admission, Admitted
 from .codec import Codec
 from .connection import Connection
-from .dispatch import Dispatcher
-from .handshake import Accepted, negotiate
-from .identifiers import Generator, Identifiers
+from .identifiers import Identifiers
 from .info import SlowConsumerInfo, SlowHandlerInfo
-from .limits import Limits
 from .registry import Registry
+from .settings import HookCall, Settings
 from .tally import Tally
 from .watch import Watch
 
-__all__ = ["Hub", "Settings"]
+__all__ = ["Hub"]
 
 logger = logging.getLogger("daebus.websocket")
-
-HookCall = Callable[[str, Any], object]
 
 # Characters of what a client calls itself that are kept.
 MAX_USER_AGENT = 512
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
-
-_RETRY = (("Retry-After", "5"),)
-
-
-@dataclass
-class Settings:
-    """What the component was told; handlers and hooks may be added while the hub runs."""
-
-    limits: Limits
-    dispatcher: Dispatcher
-    max_clients: int
-    max_rooms: int
-    origins: Sequence[str] | None
-    deflate: bool
-    path: str | None
-    subprotocols: Sequence[str]
-    stack_size: int | None
-    affinity: frozenset[int] | None
-    background_workers: int
-    background_queue: int
-    main_timeout: float
-    client_id: Generator | None = None
-    raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
-    on_connect: list[HookCall] = field(default_factory=list)
-    on_disconnect: list[HookCall] = field(default_factory=list)
-    on_slow_consumer: list[HookCall] = field(default_factory=list)
-    on_slow_handler: list[HookCall] = field(default_factory=list)
 
 
 class Hub:
@@ -83,6 +52,7 @@ class Hub:
     def __init__(self, settings: Settings, minder: Minder, loop: LoopThread) -> None:
         self.minder = minder
         self.registry = Registry(settings.max_clients, settings.max_rooms)
+        self._admission = Admission(settings, self.registry, loop)
         self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
         self.tally = Tally()
         self._identifiers = Identifiers()
@@ -116,16 +86,16 @@ class Hub:
         # but have a thread each.
         threads, parked = self.threads.count()
         if threads - parked >= 2 * self._settings.max_clients + 8:
-            return self._refused(Refusal(503, "too_many_clients", "too many clients", _RETRY))
+            return self._refused(Refusal(503, "too_many_clients", "too many clients", RETRY))
         try:
             self.threads.run(job, "daebus-ws-handshake")
         except RuntimeError as exc:
             with self._lock:
                 stopping = self._stopping
             if stopping:
-                return self._refused(Refusal(503, "stopping", "the server is stopping", _RETRY))
+                return self._refused(Refusal(503, "stopping", "the server is stopping", RETRY))
             logger.warning("refused a client, no thread for it: %s", exc)
-            return self._refused(Refusal(503, "no_thread", "the server is overloaded", _RETRY))
+            return self._refused(Refusal(503, "no_thread", "the server is overloaded", RETRY))
         return None
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
@@ -135,48 +105,30 @@ class Hub:
             What runs the connection in the calling thread, which the socket belongs to
             from then on; a refusal if it stays the caller's.
         """
-        admitted = self._admit(upgrade)
-        return self._refused(admitted) if isinstance(admitted, Refusal) else admitted
+        admitted = self._admission.judge(upgrade)
+        if isinstance(admitted, Refusal):
+            return self._refused(admitted)
+        connection = self._make(upgrade, admitted)
+        self._identifiers.give(connection, self._settings.client_id)
+        with self._lock:
+            self._alive.add(connection)
+        expires = admitted.known.expires
+        return functools.partial(
+            self._run, connection, admitted.accepted.response, upgrade.early, expires
+        )
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.tally.refused(refusal.code)
         return refusal
 
-    def _admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
-        settings = self._settings
-        if not self._known_path(upgrade.path):
-            return Refusal(404, "not_found", "there is no WebSocket at this path")
-        accepted = negotiate(
-            upgrade,
-            origins=settings.origins,
-            deflate=settings.deflate,
-            subprotocols=settings.subprotocols,
-        )
-        if isinstance(accepted, Refusal):
-            return accepted
-        with self._lock:
-            if self._stopping:
-                return Refusal(503, "stopping", "the server is stopping", _RETRY)
-        if not self.registry.reserve():
-            return Refusal(503, "too_many_clients", "too many clients", _RETRY)
-        connection = self._make(upgrade, accepted)
-        self._identifiers.give(connection, settings.client_id)
-        with self._lock:
-            self._alive.add(connection)
-        return functools.partial(self._run, connection, accepted.response, upgrade.early)
-
-    def _known_path(self, path: str) -> bool:
-        settings = self._settings
-        return settings.path is None or path == settings.path or path in settings.raw
-
-    def _make(self, upgrade: Upgrade, accepted: Accepted) -> Connection:
-        limits = self._settings.limits
+    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Connection:
+        accepted, limits = admitted.accepted, self._settings.limits
         codec = Codec(
             max_message_size=limits.max_message_size,
             max_fragments=limits.max_fragments,
             extensions=accepted.extensions,
         )
-        return Connection(
+        connection = Connection(
             "",
             Transport(upgrade.sock),
             codec,
@@ -188,14 +140,18 @@ class Hub:
             secure=upgrade.secure,
             user_agent=(upgrade.header("user-agent") or "")[:MAX_USER_AGENT],
         )
+        connection.user = admitted.known.user
+        return connection
 
     # --- a connection's life ----------------------------------------------------
 
-    def _run(self, connection: Connection, response: bytes, early: bytes) -> None:
+    def _run(
+        self, connection: Connection, response: bytes, early: bytes, expires: float | None
+    ) -> None:
         """Run in the connection's thread from the 101 to the close."""
         threading.current_thread().name = f"daebus-ws-{connection.client_id}"
         try:
-            if connection.begin(response, early):
+            if connection.begin(response, early, expires):
                 self.tally.started(connection)
                 self.registry.add(connection)
                 if self.watch.dozing:  # a hook or an early message may take long
@@ -205,7 +161,7 @@ class Hub:
                 finally:
                     self._part(connection)
             else:
-                self.registry.cancel()
+                self._admission.cancel(connection.remote_address)
         finally:
             self._identifiers.release(connection.client_id)
             connection.finish()
@@ -269,7 +225,8 @@ class Hub:
 
     def left(self, connection: Connection) -> None:
         """Take a connection out of the registry; any number of calls, from any thread."""
-        self.registry.remove(connection)
+        if self.registry.remove(connection):
+            self._admission.left(connection.remote_address)
 
     # --- slow clients and slow handlers -----------------------------------------
 
@@ -320,6 +277,7 @@ class Hub:
         """Refuse new clients and say goodbye to all, without waiting for any."""
         with self._lock:
             self._stopping = True
+        self._admission.stop()
         for connection in self.registry.snapshot():
             connection.shut(1001, "", "shutdown")
         self.pump.close()

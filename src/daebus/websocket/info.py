@@ -21,6 +21,8 @@ class DisconnectInfo:
     Attributes:
         reason: ``client`` closed; ``ping_timeout``, it fell silent; ``slow_consumer``, it
             did not read; ``server``, the app closed it; ``protocol``, it broke the rules;
+            ``expired``, its identity did; ``idle`` and ``lifetime``, as the arguments say;
+            ``rate_limited``, it sent too many messages;
             ``shutdown``, the app stops; ``lost``, it vanished.
         code: close code, 1006 if none was exchanged.
         seconds: how long it was connected.

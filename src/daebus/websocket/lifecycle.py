@@ -118,7 +118,7 @@ class Lifecycle:
 
     @property
     def why(self) -> str:
-        """Who ended it: client, ping_timeout, slow_consumer, server, protocol, shutdown, lost."""
+        """Who or what ended it: one of the reasons of ``DisconnectInfo``."""
         return self._why or "lost"
 
     @property

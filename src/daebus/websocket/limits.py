@@ -27,7 +27,17 @@ class Limits:
         send_timeout: seconds that a handler waits for room in its own client's outbox.
         ping_interval: seconds of silence after which a client is pinged; None never.
         ping_timeout: seconds it then has to send anything; None for ever.
+        idle_timeout: seconds without a message after which a client is sent away; None
+            never: a page that only listens is no burden.
+        max_lifetime: seconds that a connection lasts at most; None for ever.
+        lifetime_jitter: share of it by which it may be shorter: a tenth spreads those who
+            came at one moment over minutes when an hour has passed.
+        max_strikes: messages beyond a rate that a client may send within a minute; then
+            it is cut off. A page that sent a burst learns by these answers to wait, one
+            that loops is gone within a second. None never.
         close_timeout: seconds for the closing handshake.
+        authenticate_timeout: seconds for an async ``authenticate`` function: as long as a
+            request head may take, which the client has waited for already.
         slow_handler: seconds after which a handler is reported with its stack; None never.
         slow_close_timeout: seconds in which a slow consumer may still read why.
     """
@@ -40,7 +50,12 @@ class Limits:
     send_timeout: float = 10.0
     ping_interval: float | None = 20.0
     ping_timeout: float | None = 20.0
+    idle_timeout: float | None = None
+    max_lifetime: float | None = None
+    lifetime_jitter: float = 0.1
+    max_strikes: int | None = 20
     close_timeout: float = 5.0
+    authenticate_timeout: float = 10.0
     slow_close_timeout: float = 1.0
     slow_handler: float | None = 5.0
 
@@ -51,3 +66,8 @@ class Limits:
         With a dropping outbox newer messages matter more than all of them.
         """
         return self.on_full in ("disconnect", "block")
+
+    @property
+    def ends(self) -> bool:
+        """True if a connection may be ended for its age or its silence."""
+        return self.idle_timeout is not None or self.max_lifetime is not None

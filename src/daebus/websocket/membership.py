@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import fnmatch
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from ..errors import name_of
 from .arguments import check_name
+from .hub import Hub
 from .parts import Part
 
-__all__ = ["Membership"]
+__all__ = ["JoinHook", "Membership"]
+
+JoinHook = TypeVar("JoinHook", bound=Callable[[str, str], Any])
 
 
 class Membership(Part):
@@ -19,20 +29,67 @@ class Membership(Part):
             room: any name of 1 to 128 characters.
 
         Returns:
-            False if the client is not connected.
+            False if the client is not connected, or an ``on_join`` hook refuses.
 
         Raises:
             RoomLimitError: the client is in ``max_rooms`` rooms.
             TypeError: the name is no string.
             ValueError: it is empty or too long.
+            Exception: whatever an ``on_join`` hook raises; the client is not in the room.
 
         Threads:
-            Any; never waits.
+            Any; waits for nothing but the ``on_join`` hooks, which run here.
         """
         self._check_fork()
         check_name(room, "join(client_id, {})")
         hub = self._hub
-        return hub is not None and hub.registry.rooms.join(client_id, room)
+        if hub is None or (self._settings.on_join and not self._may_join(hub, client_id, room)):
+            return False
+        return hub.registry.rooms.join(client_id, room)
+
+    def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
+        """Decorate a function that is asked before a client enters a room.
+
+        It gets the client's id and the room. If it returns ``False``, or anything that is
+        false but ``None``, ``join`` returns ``False`` and the client stays out. What it
+        raises comes out of ``join``: in the client's handler a ``ClientError`` tells it
+        why. All hooks whose pattern fits are asked, until one refuses.
+
+        Args:
+            room_pattern: of names, as in ``fnmatch``: ``"team-*"``, ``"*"`` for all.
+
+        Raises:
+            TypeError: the pattern is no string, or the function is async: ``join`` may be
+                called where nobody can wait for it.
+
+        Threads:
+            It runs in the thread that calls ``join``, that of the async handlers included,
+            so it should not take long.
+        """
+        check_name(room_pattern, "on_join({})")
+        fits = re.compile(fnmatch.translate(room_pattern)).match
+
+        def register(hook: JoinHook) -> JoinHook:
+            if inspect.iscoroutinefunction(hook):
+                raise _not_async(hook)
+            self._settings.on_join.append((fits, hook))
+            return hook
+
+        return register
+
+    def _may_join(self, hub: Hub, client_id: str, room: str) -> bool:
+        """Ask the hooks about a client that is connected and not in the room yet."""
+        if hub.registry.get(client_id) is None or room in hub.registry.rooms.of(client_id):
+            return True
+        for fits, hook in tuple(self._settings.on_join):
+            if fits(room):
+                verdict = hook(client_id, room)
+                if hasattr(verdict, "__await__"):  # true, and yet no answer
+                    getattr(verdict, "close", bool)()
+                    raise _not_async(hook)
+                if verdict is not None and not verdict:
+                    return False
+        return True
 
     def leave(self, client_id: str, room: str) -> bool:
         """Take a client out of a room, which is gone with the last one.
@@ -90,3 +147,9 @@ class Membership(Part):
         """Return the ids of a user's clients, in the order in which they were identified."""
         hub = self._hub
         return [] if hub is None else hub.registry.users.members(user)
+
+
+def _not_async(hook: object) -> TypeError:
+    return TypeError(
+        f"on_join hooks are no coroutines, and {name_of(hook)} is one: write def, not async def"
+    )

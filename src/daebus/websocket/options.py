@@ -12,15 +12,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from typing import Any, Literal
 
 from ..errors import ClientError, name_of
-from .outcome import DEFERRED
+from .envelope import MAX_ECHO
+from .outcome import DEFERRED, outcome
+from .rates import Rate
 from .request import WebSocketRequest
 from .signature import is_async
 
-__all__ = ["Handler", "HandlerThread", "Run", "bytes_as_message", "compile_handler"]
+__all__ = ["Allow", "Handler", "HandlerThread", "Run", "bytes_as_message", "compile_handler"]
 
 Handler = Callable[[WebSocketRequest], Any]
 HandlerThread = Literal["main"] | None
 Run = Callable[[WebSocketRequest, Handler], BaseException | None]
+Allow = Callable[[WebSocketRequest], Any]
 
 
 def compile_handler(
@@ -30,6 +33,8 @@ def compile_handler(
     timeout: float | None = None,
     background: bool = False,
     thread: HandlerThread = None,
+    allow: Allow | None = None,
+    rate: Rate | None = None,
 ) -> Handler:
     """Return the one callable that a message's handler is.
 
@@ -39,11 +44,15 @@ def compile_handler(
         timeout: seconds after which the request is stopped.
         background: in the pool for jobs.
         thread: ``"main"`` in the host's thread that pumps.
+        allow: who may send it.
+        rate: how often; looked at first, since ``allow`` may be slow.
 
     Raises:
         ValueError: they do not go together.
-        TypeError: an async handler has the loop's thread.
+        TypeError: an async handler has the loop's thread, or ``allow`` cannot be called.
     """
+    if allow is not None and not callable(allow):
+        raise TypeError(f"allow is a function of the request, not {allow!r}")
     if thread not in (None, "main"):
         raise ValueError(f"thread is 'main' or None, not {thread!r}")
     if thread is not None:
@@ -57,9 +66,13 @@ def compile_handler(
     if timeout is not None:
         handler = _timed(handler, timeout)
     if thread is not None:
-        return _in_main(handler, run)
-    if background:
+        handler = _in_main(handler, run)
+    elif background:
         handler = _in_background(handler, run)
+    if allow is not None:
+        handler = _if_allowed(handler, allow)
+    if rate is not None:
+        handler = _at_rate(handler, rate)
     return handler
 
 
@@ -151,3 +164,30 @@ def _in_background(handler: Handler, run: Run) -> Handler:
         return DEFERRED
 
     return submit
+
+
+def _if_allowed(handler: Handler, allow: Allow) -> Handler:
+    @functools.wraps(handler)
+    def guarded(req: WebSocketRequest) -> Any:
+        if not outcome(req, allow(req)):
+            raise ClientError(f"you may not send {_short(req)!r}", "forbidden")
+        return handler(req)
+
+    return guarded
+
+
+def _at_rate(handler: Handler, rate: Rate) -> Handler:
+    @functools.wraps(handler)
+    def metered(req: WebSocketRequest) -> Any:
+        # Not by the type of the message: for "*" clients invent as many as they like.
+        wait = req.websocket.charge(rate, rate)
+        if wait:
+            text = f"too many {_short(req)!r} messages"
+            raise ClientError(text, "rate_limited", {"retry_after": wait})
+        return handler(req)
+
+    return metered
+
+
+def _short(req: WebSocketRequest) -> str:
+    return req.message_type[:MAX_ECHO]

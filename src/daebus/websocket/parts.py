@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import ForkedError
-from .hub import Hub, Settings
+from .hub import Hub
+from .settings import Settings
 
 if TYPE_CHECKING:
     from ..app import Daebus

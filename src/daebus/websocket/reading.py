@@ -23,6 +23,7 @@ from .heartbeat import Heartbeat
 from .lifecycle import CLOSED, OPEN, Hub
 from .limits import Limits
 from .sending import SendingHalf
+from .term import Term
 
 __all__ = ["ReadingHalf"]
 
@@ -40,6 +41,7 @@ class ReadingHalf(SendingHalf):
     Attributes:
         turn: how often the owner has begun to read; the same twice is no progress.
         last_in: moment of the last byte received, of ``time.monotonic()``.
+        last_message: that of the last message, or of the opening.
     """
 
     __slots__ = (
@@ -51,9 +53,11 @@ class ReadingHalf(SendingHalf):
         "_lent",
         "_reading",
         "_recv",
+        "_term",
         "_watch",
         "bytes_in",
         "last_in",
+        "last_message",
         "messages_in",
         "turn",
     )
@@ -65,11 +69,12 @@ class ReadingHalf(SendingHalf):
         self.messages_in = 0
         self.bytes_in = 0
         self.turn = 0
-        self.last_in = time.monotonic()
+        self.last_in = self.last_message = time.monotonic()
         self._recv = transport.recv
         self._watch = hub.watch
         self._codec = codec
         self._heartbeat: Heartbeat | None = None
+        self._term: Term | None = None
         self._reading = True  # guarded by: _lock; the owner reads, and has the codec
         self._lent = False  # guarded by: _lock; the minder reads, and has the codec
         self._ahead = 0  # guarded by: _lock; bytes that the minder has read for us
@@ -94,6 +99,8 @@ class ReadingHalf(SendingHalf):
         """Stop sending and receiving; say goodbye if nobody did. Does not wait."""
         if self._heartbeat is not None:
             self._heartbeat.stop()
+        if self._term is not None:
+            self._term.stop()
         with self._lock:
             if self._state == OPEN:  # a raw handler returned
                 self._close_locked("server", 1000, "", close_frame(1000))
@@ -188,11 +195,12 @@ class ReadingHalf(SendingHalf):
         Returns:
             False at the end of the stream.
         """
-        self.last_in = time.monotonic()
+        self.last_in = now = time.monotonic()
         self.bytes_in += len(data)
         events = self._codec.feed(data)
         if len(events) == 1 and events[0].__class__ is str:  # nearly always
             self._inbox.append(events[0])
+            self.last_message = now
             # One store, after everything else: it needs no lock to hand the codec over.
             self._reading = False
             return True
@@ -215,6 +223,7 @@ class ReadingHalf(SendingHalf):
         aside, size = self._aside, 0
         for event in events:
             if isinstance(event, str | bytes):
+                self.last_message = self.last_in
                 if aside is not None and isinstance(event, str) and aside.takes_locked(event):
                     self.messages_in += 1
                     continue

@@ -52,6 +52,11 @@ class WebSocketRequest:
         return self.websocket.client_id
 
     @property
+    def user(self) -> Any:
+        """The client's identity: what ``authenticate`` returned; None without one."""
+        return self.websocket.user
+
+    @property
     def session(self) -> dict[str, Any]:
         """A dict of the client's own, for as long as it is connected; handlers share it."""
         return self.websocket.session

@@ -1,0 +1,91 @@
+"""Who is let in: every check of a request to upgrade, the cheap ones first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..server.handoff import Refusal, Upgrade
+from ..server.loop import LoopThread
+from .authentication import Gate, Known
+from .handshake import Accepted, negotiate
+from .networks import Networks
+from .registry import Registry
+from .settings import Settings
+
+__all__ = ["RETRY", "Admission", "Admitted"]
+
+RETRY = (("Retry-After", "5"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A client that may come in; it has a place, which somebody must give back."""
+
+    accepted: Accepted
+    known: Known
+
+
+class Admission:
+    """Judges upgrades, and counts the places that are taken.
+
+    Args:
+        settings: of the component.
+        registry: holds the places.
+        loop: for an async ``authenticate``.
+    """
+
+    def __init__(self, settings: Settings, registry: Registry, loop: LoopThread) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._networks = Networks(settings.max_clients_per_ip)
+        self._gate = Gate(
+            loop, settings.limits.authenticate_timeout, debug=settings.dispatcher.debug
+        )
+
+    def judge(self, upgrade: Upgrade) -> Admitted | Refusal:
+        """Say whether a client may come in, and take a place for it.
+
+        Threads:
+            The one that becomes the connection's; waits for ``authenticate``.
+        """
+        settings = self._settings
+        if not self._known_path(upgrade.path):
+            return Refusal(404, "not_found", "there is no WebSocket at this path")
+        accepted = negotiate(
+            upgrade,
+            origins=settings.origins,
+            deflate=settings.deflate,
+            subprotocols=settings.subprotocols,
+        )
+        if isinstance(accepted, Refusal):
+            return accepted
+        if not self._registry.reserve():
+            return Refusal(503, "too_many_clients", "too many clients", RETRY)
+        if not self._networks.enter(upgrade.remote_address):
+            self._registry.cancel()
+            return Refusal(
+                429, "too_many_from_address", "too many clients from this address", RETRY
+            )
+        # With a place already: there are never more clients being asked than places.
+        known = self._gate.ask(settings.authenticate, upgrade)
+        if isinstance(known, Refusal):
+            self.cancel(upgrade.remote_address)
+            return known
+        return Admitted(accepted, known)
+
+    def cancel(self, address: str) -> None:
+        """Give back the place of a client that did not come about."""
+        self._registry.cancel()
+        self._networks.leave(address)
+
+    def left(self, address: str) -> None:
+        """Note that a client of that address has left the registry."""
+        self._networks.leave(address)
+
+    def stop(self) -> None:
+        """Refuse from now on."""
+        self._gate.stop()
+
+    def _known_path(self, path: str) -> bool:
+        settings = self._settings
+        return settings.path is None or path == settings.path or path in settings.raw

@@ -1,0 +1,153 @@
+"""Asking the program who a client is, before its connection opens.
+
+Rules of this module:
+
+1. Whatever the function does, the client gets an answer, and only what was meant for it.
+2. Nobody comes in by a mistake: an exception refuses, and so does a function that
+   returns nothing.
+3. It runs in the connection's thread, so a slow one holds up nobody else.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextvars
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import Reject
+from ..server.handoff import Refusal, Upgrade
+from ..server.loop import LoopThread
+from .term import expiry
+
+__all__ = ["Gate", "Known"]
+
+logger = logging.getLogger("daebus.websocket")
+
+Check = Callable[[Any], Any]
+
+_UNKNOWN = Refusal(401, "unauthorized", "the client is not known here")
+_STOPPING = Refusal(503, "stopping", "the server is stopping", (("Retry-After", "5"),))
+_LATE = Refusal(
+    503, "authentication_timeout", "the authentication took too long", (("Retry-After", "5"),)
+)
+_EXPIRED = Refusal(401, "expired", "the client's identity has expired")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Who a client is.
+
+    Attributes:
+        user: its identity; None if nobody asked.
+        expires: when that does, in Unix seconds; None never.
+    """
+
+    user: Any = None
+    expires: float | None = None
+
+
+_ANYBODY = Known()
+
+
+class Gate:
+    """Runs the ``authenticate`` function.
+
+    Args:
+        loop: for an async one.
+        timeout: seconds that an async one may take. A sync one cannot be interrupted.
+        debug: tell a client what the function raised.
+    """
+
+    def __init__(self, loop: LoopThread, timeout: float, *, debug: bool) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._debug = debug
+        self._lock = threading.Lock()
+        self._stopped = False  # set under _lock, once
+        self._waiting: set[concurrent.futures.Future[Any]] = set()  # guarded by: _lock
+
+    def ask(self, check: Check | None, upgrade: Upgrade) -> Known | Refusal:
+        """Return the client's identity, or a refusal; never raises.
+
+        Args:
+            check: the function; None lets everybody in, as nobody.
+            upgrade: what the client asks for.
+
+        Threads:
+            The one that becomes the connection's; waits for the function.
+        """
+        known: Known | Refusal = _ANYBODY
+        if not self._stopped and check is not None:
+            known = self._ask(check, upgrade)
+        # Looked at last: the app may have stopped while the function ran.
+        return _STOPPING if self._stopped else known
+
+    def stop(self) -> None:
+        """Refuse from now on, and give up what async functions are waiting for."""
+        with self._lock:
+            self._stopped = True
+            waiting = list(self._waiting)
+        for future in waiting:
+            future.cancel()
+
+    def _ask(self, check: Check, upgrade: Upgrade) -> Known | Refusal:
+        started = time.monotonic()
+        try:
+            # A context of its own: the thread may have run another client's connection.
+            identity = contextvars.Context().run(self._run, check, upgrade)
+            expires = expiry(identity)
+        except Reject as exc:
+            return Refusal(exc.status, exc.code, exc.text, exc.headers)
+        except BaseException as exc:  # a SystemExit must not end the connection's thread
+            if self._stopped and isinstance(exc, concurrent.futures.CancelledError):
+                return _STOPPING
+            peer = upgrade.remote_address or "a Unix socket"
+            logger.exception("authenticate failed for a client from %s", peer)
+            text = "".join(traceback.format_exception(exc)).rstrip()
+            return Refusal(
+                500,
+                "internal_server_error",
+                text if self._debug else "the authentication failed",
+            )
+        seconds = time.monotonic() - started
+        if seconds > self._timeout:
+            logger.warning("authenticate took %.1f s", seconds)
+        if isinstance(identity, Refusal):
+            return identity
+        if identity is None or identity is False:
+            return _UNKNOWN
+        if expires is not None and expires <= time.time():
+            return _EXPIRED
+        return Known(identity, expires)
+
+    def _run(self, check: Check, upgrade: Upgrade) -> Any:
+        result = check(upgrade.request())
+        return self._wait(result) if hasattr(result, "__await__") else result
+
+    def _wait(self, awaitable: Any) -> Any:
+        future = self._loop.submit(_await(awaitable))
+        with self._lock:
+            self._waiting.add(future)
+            stopped = self._stopped
+        if stopped:
+            future.cancel()
+        try:
+            return future.result(self._timeout)
+        except TimeoutError:
+            if future.done():  # the function's own
+                raise
+            future.cancel()
+            return _LATE
+        finally:
+            with self._lock:
+                self._waiting.discard(future)
+
+
+async def _await(awaitable: Any) -> Any:
+    return await awaitable

@@ -1,0 +1,71 @@
+"""How many clients each address has."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+
+__all__ = ["Networks", "network_of"]
+
+# Who has one IPv6 address has at least this network of them (RFC 6177).
+_IPV6_PREFIX = 64
+
+
+def network_of(address: str) -> str:
+    """Return what is counted for an address.
+
+    Returns:
+        An IPv4 address, the /64 of an IPv6 one, or what is neither as it is; empty if
+        there is none, as on a Unix socket.
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((int(found), _IPV6_PREFIX), strict=False))
+
+
+class Networks:
+    """Counts clients by network; what is not there is counted by nobody.
+
+    Args:
+        most: clients of one network; None counts none.
+
+    Threads:
+        Every method may be called from any thread and never waits.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}  # guarded by: _lock
+
+    def enter(self, address: str) -> bool:
+        """Count a client; False, and it is not, if its network has as many as may be."""
+        if self._most is None:
+            return True
+        network = network_of(address)
+        if not network:
+            return True
+        with self._lock:
+            count = self._counts.get(network, 0)
+            if count >= self._most:
+                return False
+            self._counts[network] = count + 1
+            return True
+
+    def leave(self, address: str) -> None:
+        """Count a client no more."""
+        if self._most is None:
+            return
+        network = network_of(address)
+        if not network:
+            return
+        with self._lock:
+            self._counts[network] -= 1
+            if not self._counts[network]:
+                del self._counts[network]

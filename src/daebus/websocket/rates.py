@@ -1,0 +1,113 @@
+"""Token buckets: how many messages a client may send. Pure: the moment is an argument."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+__all__ = ["Bucket", "Meter", "Rate", "parse_rate"]
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+# A token less this is one: moments are not exact, the less the longer the machine has run,
+# and who has waited for as long as it was told must be let through. It stays owed, so
+# that it does not add up.
+_SLACK = 1e-3
+
+# Seconds over which refused messages add up: who ignores them is cut within a minute, and
+# what was an accident is forgotten after one.
+STRIKE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rate:
+    """So many in so many seconds, and as many at once after a pause.
+
+    Equal to none but itself: two types with the same numbers do not share a bucket.
+
+    Attributes:
+        count: at least 1.
+        seconds: greater than 0.
+    """
+
+    count: int
+    seconds: float
+
+
+def parse_rate(text: str) -> Rate:
+    """Read a rate such as ``"10/s"``, ``"100/m"`` or ``"5/h"``.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it is none of these.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a rate is a string, not {text!r}; write rate='10/s'")
+    match = re.fullmatch(r"([1-9][0-9]{0,8})/([smh])", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"{text!r} is no rate; write rate='10/s', '100/m' or '5/h'")
+    return Rate(int(match[1]), _SECONDS[match[2]])
+
+
+class Bucket:
+    """Tokens that come in at a rate, up to its count; each message takes one.
+
+    Within t seconds no more than ``count + t * count / seconds`` are taken.
+    """
+
+    __slots__ = ("_at", "_tokens", "rate")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self.rate = rate
+        self._tokens = float(rate.count)
+        self._at = now
+
+    def take(self, now: float) -> float:
+        """Take a token; return 0, or the seconds until there is one."""
+        rate = self.rate
+        tokens = min(rate.count, self._tokens + (now - self._at) * rate.count / rate.seconds)
+        self._at = now
+        if tokens >= 1 - _SLACK:
+            self._tokens = tokens - 1
+            return 0.0
+        self._tokens = tokens
+        return (1 - tokens) * rate.seconds / rate.count
+
+
+class Meter:
+    """What one client has used of its rates, and how often it went beyond.
+
+    Args:
+        max_strikes: refused messages within a minute after which ``beyond`` is true;
+            None for never.
+        now: the moment at which it begins.
+    """
+
+    __slots__ = ("_buckets", "_strikes", "beyond")
+
+    def __init__(self, max_strikes: int | None, now: float) -> None:
+        self.beyond = False
+        self._buckets: dict[Rate | None, Bucket] = {}
+        self._strikes = (
+            None if max_strikes is None else Bucket(Rate(max_strikes, STRIKE_SECONDS), now)
+        )
+
+    def wait(self, key: Rate | None, rate: Rate, now: float) -> float:
+        """Count a message.
+
+        Args:
+            key: the rate, if it is that of one type; None for all messages together.
+            rate: that of the key; another one than before begins anew.
+            now: the moment.
+
+        Returns:
+            0 if it may pass, else the seconds to wait for, in whole milliseconds.
+        """
+        bucket = self._buckets.get(key)
+        if bucket is None or bucket.rate is not rate:
+            bucket = self._buckets[key] = Bucket(rate, now)
+        wait = bucket.take(now)
+        if wait and self._strikes is not None and self._strikes.take(now):
+            self.beyond = True
+        return math.ceil(wait * 1000) / 1000

@@ -1,0 +1,46 @@
+"""What the component was told: arguments, handlers and hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .authentication import Check
+from .connection import Connection
+from .dispatch import Dispatcher
+from .identifiers import Generator
+from .limits import Limits
+
+__all__ = ["HookCall", "JoinCheck", "Settings"]
+
+HookCall = Callable[[str, Any], object]
+JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
+
+
+@dataclass
+class Settings:
+    """What the component was told; handlers and hooks may be added while the hub runs."""
+
+    limits: Limits
+    dispatcher: Dispatcher
+    max_clients: int
+    max_clients_per_ip: int | None
+    max_rooms: int
+    origins: Sequence[str] | None
+    deflate: bool
+    path: str | None
+    subprotocols: Sequence[str]
+    stack_size: int | None
+    affinity: frozenset[int] | None
+    background_workers: int
+    background_queue: int
+    main_timeout: float
+    client_id: Generator | None = None
+    authenticate: Check | None = None
+    raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
+    on_join: list[JoinCheck] = field(default_factory=list)  # what rooms, and who is asked
+    on_connect: list[HookCall] = field(default_factory=list)
+    on_disconnect: list[HookCall] = field(default_factory=list)
+    on_slow_consumer: list[HookCall] = field(default_factory=list)
+    on_slow_handler: list[HookCall] = field(default_factory=list)
