@@ -22,7 +22,7 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test,browser,lint]'
 	@touch $@
 
-run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat or longjob, PORT=8080
+run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, longjob or auth, PORT=8080
 	@PORT=$(PORT) $(PY) samples/$(SAMPLE).py
 
 test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)

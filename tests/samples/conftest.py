@@ -83,11 +83,26 @@ class Sample:
         self.process.stdout.close()
 
 
+class _Socket(simple_websocket.Client):
+    def handshake(self) -> None:
+        # It would not look at frames that came in one read with the 101, such as a welcome,
+        # until more bytes arrive: read byte by byte, the handshake takes none of them.
+        size, self.receive_bytes = self.receive_bytes, 1
+        super().handshake()
+        self.receive_bytes = size
+
+
 class Client:
     """A WebSocket client that speaks the envelope over an independent stack."""
 
-    def __init__(self, sample: Sample) -> None:
-        self._socket = simple_websocket.Client(f"ws://127.0.0.1:{sample.port}/")
+    def __init__(
+        self, sample: Sample, *, cookie: str = "", subprotocols: list[str] | None = None
+    ) -> None:
+        self._socket = _Socket(
+            f"ws://127.0.0.1:{sample.port}/",
+            headers=[(b"Cookie", cookie.encode())] if cookie else None,
+            subprotocols=subprotocols,
+        )
 
     def send(self, message_type: str, data: object) -> None:
         self._socket.send(json.dumps({"type": message_type, "data": data}))
@@ -103,6 +118,15 @@ class Client:
             if message["type"] == message_type and wanted(message["data"]):
                 return message["data"]
         raise AssertionError(f"no {message_type!r} message came within {PATIENCE} seconds")
+
+    def closing_code(self) -> int:
+        """Read until the server closes; return its close code."""
+        try:
+            while self._socket.receive(timeout=PATIENCE) is not None:
+                pass
+        except simple_websocket.ConnectionClosed as closed:
+            return int(closed.reason)
+        raise AssertionError(f"the connection did not end within {PATIENCE} seconds")
 
     def close(self) -> None:
         if self._socket.connected:
@@ -129,12 +153,12 @@ def run_sample() -> Iterator[Callable[..., Sample]]:
 
 
 @pytest.fixture
-def open_client() -> Iterator[Callable[[Sample], Client]]:
+def open_client() -> Iterator[Callable[..., Client]]:
     """Open WebSocket clients and close them with the test."""
     clients: list[Client] = []
 
-    def connect(sample: Sample) -> Client:
-        client = Client(sample)
+    def connect(sample: Sample, **options: Any) -> Client:
+        client = Client(sample, **options)
         clients.append(client)
         return client
 

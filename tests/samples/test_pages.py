@@ -176,6 +176,68 @@ class TestLongjob:
         assert page.text_content("#installed") == "2.4.1"
 
 
+class TestAuth:
+    """Pages whose login form comes first."""
+
+    @pytest.fixture
+    def open_login(self, browser: Any) -> Iterator[Callable[..., Any]]:
+        """Log in as somebody, in a browser profile of its own."""
+        contexts: list[Any] = []
+
+        def open_one(sample: Any, name: str, password: str, *, by_token: bool = False) -> Any:
+            contexts.append(browser.new_context())
+            page = contexts[-1].new_page()
+            page.goto(sample.url)
+            page.fill("#name", name)
+            page.fill("#password", password)
+            page.set_checked("#by-token", by_token)
+            page.click("#enter")
+            return page
+
+        yield open_one
+        for context in contexts:
+            context.close()
+
+    def test_operator_moves_and_viewer_watches(
+        self, run_sample: Run, open_login: Callable[..., Any]
+    ) -> None:
+        sample = run_sample("auth")
+        ada = open_login(sample, "ada", "lovelace", by_token=True)
+        charles = open_login(sample, "charles", "babbage")
+        wait_for_text(ada, "#who", "ada, operator, by token")
+        wait_for_text(charles, "#who", "charles, viewer, by cookie")
+        ada.click("#open")
+        wait_for_text(charles, "#valve", "open by ada")
+        charles.click("#close")
+        wait_for_text(charles, "#note", "you may not send 'move'")
+        assert "open" in ada.text_content("#position")
+
+    def test_login_reload_and_logout(self, run_sample: Run, open_login: Callable[..., Any]) -> None:
+        page = open_login(run_sample("auth"), "ada", "babbage")
+        wait_for_text(page, "#note", "name or password is wrong")
+        page.fill("#password", "lovelace")
+        page.click("#enter")
+        wait_for_text(page, "#connection", "live")
+        page.reload()
+        wait_for_text(page, "#connection", "live")
+        page.click("#logout")
+        wait_for_text(page, "#note", "logged out")
+        page.reload()
+        page.wait_for_selector("#login:not([hidden])")
+
+    def test_session_is_renewed_and_expires(
+        self, run_sample: Run, open_login: Callable[..., Any]
+    ) -> None:
+        page = open_login(run_sample("auth", SESSION_SECONDS="2"), "ada", "lovelace", by_token=True)
+        wait_for_text(page, "#connection", "live")
+        before = page.evaluate("ends")
+        page.click("#renew")
+        wait_for_text(page, "#note", "renewed")
+        assert page.evaluate("ends") > before
+        wait_for_text(page, "#note", "your session has expired")
+        assert page.is_visible("#login")
+
+
 @pytest.mark.parametrize("name", ["dashboard", "chat", "longjob"])
 def test_page_reconnects_by_itself(run_sample: Run, browser: Any, name: str) -> None:
     first = run_sample(name)

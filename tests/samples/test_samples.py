@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-OpenClient = Callable[[Any], Any]
+from tests.peer import Peer, upgrade_request
+
+OpenClient = Callable[..., Any]
 Run = Callable[..., Any]
-TITLES = {"dashboard": "Boiler", "chat": "Chat", "longjob": "Firmware"}
+TITLES = {"dashboard": "Boiler", "chat": "Chat", "longjob": "Firmware", "auth": "Valve"}
 SAMPLES = list(TITLES)
 
 
 def fetch(url: str) -> tuple[str, str]:
     with urllib.request.urlopen(url, timeout=20) as answer:
         return answer.headers.get_content_type(), answer.read().decode()
+
+
+def post(url: str, data: Any = None, cookie: str = "") -> tuple[int, Any, str]:
+    """Return status, JSON, and the cookie that is set, as ``name=value``."""
+    request = urllib.request.Request(url, json.dumps(data).encode(), method="POST")
+    request.add_header("Content-Type", "application/json")
+    request.add_header("Cookie", cookie)
+    try:
+        answer = urllib.request.urlopen(request, timeout=20)
+    except urllib.error.HTTPError as error:
+        answer = error
+    with answer:
+        cookie = (answer.headers["Set-Cookie"] or "").partition(";")[0]
+        return answer.status, json.load(answer), cookie
+
+
+def login(sample: Any, name: str = "ada", password: str = "lovelace") -> tuple[Any, str]:
+    """Log in at the sample ``auth``; return the answer and the cookie."""
+    status, data, cookie = post(sample.url + "login", {"name": name, "password": password})
+    assert status == 200
+    return data, cookie
+
+
+def knock(sample: Any, cookie: str) -> int:
+    """Ask for a WebSocket; return the status."""
+    with socket.create_connection(("127.0.0.1", sample.port), timeout=20) as sock:
+        return Peer(sock).ask(upgrade_request(headers={"Cookie": cookie})).status
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -52,7 +83,8 @@ def test_signal_ends_the_sample_cleanly(
     run_sample: Run, open_client: OpenClient, name: str, number: signal.Signals
 ) -> None:
     sample = run_sample(name)
-    open_client(sample)  # a client that stays must not keep the process
+    cookie = login(sample)[1] if name == "auth" else ""
+    open_client(sample, cookie=cookie)  # a client that stays must not keep the process
     sample.process.send_signal(number)
     code, output = sample.finish()
     assert code == 0
@@ -65,6 +97,7 @@ def test_signal_ends_the_sample_cleanly(
         ("dashboard", "make run-sample PORT="),
         ("chat", "make run-sample SAMPLE=chat PORT="),
         ("longjob", "make run-sample SAMPLE=longjob PORT="),
+        ("auth", "make run-sample SAMPLE=auth PORT="),
     ],
 )
 def test_taken_port_says_so_and_names_a_free_one(run_sample: Run, name: str, command: str) -> None:
@@ -295,3 +328,75 @@ class TestLongjob:
         sample.process.send_signal(signal.SIGTERM)
         assert sample.finish() == (0, sample.output[0])
         assert time.monotonic() - started < 5  # run() itself would give up after 10
+
+
+class TestAuth:
+    def test_only_those_who_logged_in_come_in(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("auth")
+        data, cookie = login(sample)
+        for stolen in ("", "session=x.y", cookie[:-1] + ("0" if cookie[-1] != "0" else "1")):
+            assert knock(sample, stolen) == 401
+        ways = ({"cookie": cookie}, {"subprotocols": ["daebus", f"token.{data['token']}"]})
+        for way in ways:
+            welcome = open_client(sample, **way).receive("welcome")
+            assert (welcome["name"], welcome["role"]) == ("ada", "operator")
+            assert 0 < welcome["seconds"] <= 60
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"name": "ada", "password": "babbage"},
+            {"name": "eve", "password": "lovelace"},
+            {"name": 1, "password": []},
+            {},
+            [],
+            None,
+        ],
+    )
+    def test_wrong_password_is_refused(self, run_sample: Run, data: object) -> None:
+        status, answer, cookie = post(run_sample("auth").url + "login", data)
+        assert (status, answer["code"], cookie) == (401, "bad_login", "")
+
+    def test_viewer_may_watch_but_not_move(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("auth")
+        ada = open_client(sample, cookie=login(sample)[1])
+        charles = open_client(sample, cookie=login(sample, "charles", "babbage")[1])
+        for client in (ada, charles):
+            assert client.receive("valve") == {"open": False, "by": ""}
+        charles.send("move", {"open": True})
+        assert charles.receive("error")["code"] == "forbidden"
+        ada.send("move", {"open": True})
+        assert ada.receive("response") == {"open": True}
+        assert charles.receive("valve") == {"open": True, "by": "ada"}
+        ada.send("move", {"open": "wide"})
+        assert ada.receive("error")["code"] == "bad_position"
+        ada.send("move", {"open": False})
+        assert 0 < ada.receive("error")["retry_after"] <= 0.5
+
+    def test_session_ends_unless_it_is_renewed(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("auth", SESSION_SECONDS="2")
+        (data, cookie), (other, _) = login(sample), login(sample, "charles", "babbage")
+        idle, renewed = (open_client(sample, cookie=cookie) for _ in range(2))
+        renewed.send("renew", {"token": other["token"]})
+        assert renewed.receive("error")["code"] == "bad_token"
+        status, fresh, _ = post(sample.url + "renew", cookie=cookie)
+        assert (status, fresh["name"]) == (200, "ada")
+        assert fresh["expires_at"] > data["expires_at"]
+        renewed.send("renew", {"token": fresh["token"]})
+        assert 1 < renewed.receive("response")["seconds"] <= 2
+        assert idle.closing_code() == 4401
+        assert renewed.closing_code() == 4401
+        assert post(sample.url + "renew", cookie=cookie)[:2] == (
+            401,
+            {"error": "the session has expired", "code": "expired"},
+        )
+        assert knock(sample, cookie) == 401
+
+    def test_bad_number_of_seconds_is_explained(self, run_sample: Run) -> None:
+        code, output = run_sample("auth", listening=False, SESSION_SECONDS="soon").finish()
+        assert code == 1
+        assert output == "SESSION_SECONDS must be a number from 0 to 86400, not 'soon'\n"
