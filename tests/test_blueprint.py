@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import socket
 import threading
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Response
 
 from daebus import (
     AttachError,
@@ -24,7 +26,9 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.building import Building
+from daebus.http.registering import Registering
 from daebus.websocket.decorators import Decorators
+from tests.peer import Peer
 
 
 def say(req: WebSocketRequest) -> Any:
@@ -247,10 +251,47 @@ def test_wrong_arguments_are_told_where_they_are_written() -> None:
 
 def test_every_decorator_is_there() -> None:
     decorators = {name for name in vars(Decorators) if not name.startswith("_")}
-    decorators |= {"route", "background", "thread"}
+    decorators |= {name for name in vars(Registering) if not name.startswith("_")}
+    decorators |= {"background", "thread"}
     assert {name for name in decorators if not hasattr(Blueprint, name)} == set()
     for name in ("route", "background", "thread"):
         assert hasattr(Building, name)
     for name in vars(Decorators):
         if name.startswith("on_"):
             assert getattr(Blueprint, name).__name__ == name
+
+
+def test_requests_pass_its_hooks_error_handlers_and_mounted_apps(
+    app: Daebus, connect: Callable[[int], socket.socket]
+) -> None:
+    blueprint = Blueprint("shop", url_prefix="/shop")
+    blueprint.route("/broken")(lambda req: req.args.to_dict()["missing"])
+    blueprint.before_request(lambda req: ("closed", 403) if req.args.get("closed") else None)
+
+    @blueprint.after_request
+    def mark(req: Request, response: Response) -> None:
+        response.headers["X-Shop"] = "open"
+
+    @blueprint.error_handler(KeyError)
+    def no_such_thing(req: Request, exc: KeyError) -> tuple[str, int]:
+        return f"no {exc.args[0]}", 404
+
+    def old(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["SCRIPT_NAME"].encode()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    blueprint.mount("/old", old)
+    app.register(blueprint)
+    app.start()
+    peer = Peer(connect(app.http.port))
+    answers = [
+        peer.ask(f"GET /shop/{path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())
+        for path in ("broken", "broken?closed=1", "old/x")
+    ]
+    assert [(answer.status, answer.body) for answer in answers] == [
+        (404, b"no missing"),
+        (403, b"closed"),
+        (200, b"/shop/old"),
+    ]
+    assert [answer.headers.get("x-shop") for answer in answers] == ["open", "open", None]

@@ -59,23 +59,24 @@ class Step:
             raise DuplicateHandlerError(f"blueprint {self.blueprint!r}: {exc}") from None
 
 
-def _hook(name: str) -> Callable[[Blueprint, _Hook], _Hook]:
-    """Make the method of a blueprint that stands for a decorator of the WebSocket component."""
+def _hook(name: str, needs: Needs = "websocket") -> Callable[[Blueprint, _Hook], _Hook]:
+    """Make the method of a blueprint that stands for a decorator of a component."""
 
     def remember(self: Blueprint, hook: _Hook) -> _Hook:
-        self._remember(hook, "websocket", lambda app: getattr(app.websocket, name)(hook))
+        self._remember(hook, needs, lambda app: getattr(getattr(app, needs), name)(hook))
         return hook
 
     remember.__name__ = name
     remember.__qualname__ = f"Blueprint.{name}"
-    remember.__doc__ = f"Decorate a hook; see ``DaebusWebSocket.{name}``."
+    remember.__doc__ = f"Decorate a hook; see ``{COMPONENTS[needs]}.{name}``."
     return remember
 
 
 class Blueprint:
     """A part of an app, in a module of its own: ``app.register(blueprint)`` puts it in.
 
-    Its decorators are those of the app and of the components.
+    Its decorators are those of the app and of the components. Hooks, error handlers and
+    middleware are for the whole app, whoever registers them.
 
     Args:
         name: for messages; an app takes each name once.
@@ -167,6 +168,20 @@ class Blueprint:
 
         return remember
 
+    def error_handler(self, error: int | type[Exception]) -> Callable[[_View], _View]:
+        """Decorate the handler of a status or an exception; see ``DaebusHttp.error_handler``."""
+
+        def remember(handler: _View) -> _View:
+            self._remember(handler, "http", lambda app: app.http.error_handler(error)(handler))
+            return handler
+
+        return remember
+
+    def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
+        """Give all requests below a prefix to another WSGI app; see ``DaebusHttp.mount``."""
+        full = self._path(prefix)
+        self._remember(wsgi_app, "http", lambda app: app.http.mount(full, wsgi_app))
+
     def background(self, name: str, interval: float) -> Callable[[_Background], _Background]:
         """Decorate a function that is called every ``interval`` seconds; see ``Daebus``."""
 
@@ -185,6 +200,8 @@ class Blueprint:
 
         return remember
 
+    before_request = _hook("before_request", "http")
+    after_request = _hook("after_request", "http")
     on_connect = _hook("on_connect")
     on_disconnect = _hook("on_disconnect")
     on_slow_consumer = _hook("on_slow_consumer")
