@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,12 @@ def table(path: Path, title: str) -> list[list[str]]:
             body = next(section.findall(nodes.tbody))
             return [[cell.astext() for cell in row] for row in body]  # type: ignore[attr-defined]
     raise AssertionError(f"{path.name} has no section {title!r}")
+
+
+@functools.cache
+def anchors(path: Path) -> frozenset[str]:
+    """Return what a link may name behind ``#``: the sections of a document."""
+    return frozenset(name for node in parse(path).findall(nodes.section) for name in node["ids"])
 
 
 def links(path: Path) -> list[str]:

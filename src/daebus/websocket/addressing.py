@@ -32,7 +32,7 @@ class Addressing(Part):
         """Send to the client whose message is being handled.
 
         Args:
-            data: what JSON can carry; see the README for dataclasses and the like.
+            data: what JSON can carry; see the guide for dataclasses and the like.
             message_type: the ``"type"`` of the message. A ``response`` carries the id of
                 the message that is being handled, if that has one.
             droppable: drop it rather than wait or cut, if the client is too slow.
