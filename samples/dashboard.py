@@ -2,9 +2,11 @@
 
 The daemon is ``Boiler`` and the ``while True:`` loop in ``main``; both were there before.
 Every line that daebus needs stands between the two rulers, or ends in ``# daebus``.
+``SPEED=10`` makes the boiler ten times as quick.
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -16,7 +18,8 @@ from _common import exit_without_port, port_from_environment
 
 from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
-STEP = 0.25  # seconds between two readings
+STEP = 0.25  # the boiler's seconds between two readings
+SPEED = float(os.environ.get("SPEED") or 1)  # how many of its seconds one of ours has
 Message = dict[str, Any]
 
 
@@ -114,7 +117,7 @@ def main() -> None:
             websocket.broadcast_to_all(alarm, message_type="alarm")  # daebus
         if asked_to_stop:
             break
-        time.sleep(STEP)
+        time.sleep(STEP / SPEED)
     app.stop()  # daebus
 
 

@@ -60,7 +60,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
 
 class TestDashboard:
     def test_chart_is_drawn_and_figures_move(self, run_sample: Run, open_page: OpenPage) -> None:
-        page = open_page(run_sample("dashboard"))
+        page = open_page(run_sample("dashboard", SPEED="4"))
         page.wait_for_function("() => readings.length >= 8")
         page.wait_for_function(f"() => ({COUNT_COLOURS})(document.querySelector('#chart')) >= 4")
         shown = page.text_content("#temperature")
@@ -95,7 +95,7 @@ class TestDashboard:
     def test_alarm_shows_up_in_every_page_and_in_a_later_one(
         self, run_sample: Run, open_page: OpenPage
     ) -> None:
-        sample = run_sample("dashboard")
+        sample = run_sample("dashboard", SPEED="10")
         one, two = open_page(sample), open_page(sample)
         one.fill("#value", "178")
         one.click("#apply")

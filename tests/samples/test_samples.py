@@ -164,7 +164,7 @@ class TestDashboard:
     def test_too_hot_raises_one_alarm_that_ends(
         self, run_sample: Run, open_client: OpenClient
     ) -> None:
-        sample = run_sample("dashboard")
+        sample = run_sample("dashboard", SPEED="10")
         client = open_client(sample)
         client.send("set_point", {"value": 178})
         alarm = client.receive("alarm")

@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websockets_connect
 
-from daebus import Daebus, DaebusWebSocket, DisconnectInfo
+from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo
 from daebus.server.minder import Timer
 from daebus.websocket.limits import Limits
 from daebus.websocket.term import Term, expiry
@@ -25,7 +25,7 @@ from tests.peer import PING, Peer, upgrade_request
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int | None], Any]
 
-SOON = 0.15  # seconds
+SOON = 0.3  # seconds
 
 
 @dataclass
@@ -213,6 +213,9 @@ class FakeConnection:
         self.busy = False
         self.shuts: list[tuple[int, str]] = []
 
+    def has_work(self) -> bool:
+        return False
+
     def shut(self, code: int, reason: str, why: str) -> bool:
         self.shuts.append((code, why))
         return True
@@ -356,15 +359,28 @@ def test_messages_keep_a_client(make_app: MakeApp, connect: Connect) -> None:
     assert busy.part() == 4408
 
 
+@pytest.mark.parametrize("background", [False, True], ids=["handler", "job"])
 def test_a_client_that_waits_for_its_handler_is_not_idle(
-    make_app: MakeApp, connect: Connect
+    make_app: MakeApp, connect: Connect, background: bool
 ) -> None:
     app = make_app(idle_timeout=SOON)
-    app.socket("work")(lambda req: req.cancelled.wait(3 * SOON))
+    app.socket("work", background=background)(lambda req: req.cancelled.wait(3 * SOON))
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("work")
     assert peer.message() == {"type": "response", "data": False}
+    assert peer.part() == 4408
+
+
+def test_a_client_that_is_asked_is_not_idle(make_app: MakeApp, connect: Connect) -> None:
+    app = make_app(idle_timeout=SOON)
+    app.start()
+    peer = Peer.joined(connect(app.http.port))
+    assert eventually(app.websocket.get_clients)
+    (client_id,) = app.websocket.get_clients()
+    with pytest.raises(CallTimeout):
+        app.websocket.call(client_id, "confirm", timeout=3 * SOON)
+    assert peer.message()["type"] == "confirm"
     assert peer.part() == 4408
 
 

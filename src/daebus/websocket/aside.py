@@ -66,6 +66,10 @@ class Aside:
         """True while a call waits for its answer."""
         return bool(self._calls)
 
+    def has_work_locked(self) -> bool:
+        """Tell whether a call waits for its answer, or a request that can stop has not ended."""
+        return bool(self._calls or self._alive_locked())
+
     def ask(self) -> tuple[str, Future[Any]]:
         """Open a call.
 

@@ -144,6 +144,11 @@ class Lifecycle:
         with self._lock:
             return self._aside is not None and self._aside.take_locked(kind, payload)
 
+    def has_work(self) -> bool:
+        """Tell whether a job runs for its client, or a call waits for the client's answer."""
+        with self._lock:
+            return self._aside is not None and self._aside.has_work_locked()
+
     def is_owner(self) -> bool:
         """Tell whether this is the connection's own thread."""
         return threading.get_ident() == self._thread_id

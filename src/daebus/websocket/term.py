@@ -91,7 +91,7 @@ class Term:
         self._over = False  # guarded by: _lock, as the next two
         self._expires = math.inf if expires is None else expires
         self._idle_timeout = math.inf if limits.idle_timeout is None else limits.idle_timeout
-        self._busy = 0.0  # when a handler was last seen running; only the minder's thread
+        self._busy = 0.0  # when it was last seen at work for its client; only the minder's thread
         self._old = math.inf
         if limits.max_lifetime is not None:
             # Those who came together, such as after a restart, must not return together.
@@ -116,11 +116,13 @@ class Term:
             self._timer.cancel()
 
     def _look(self) -> None:
+        # Before our own lock: this takes the connection's.
+        waits = self._connection.busy or self._connection.has_work()
         with self._lock:
             if self._over:
                 return
             now = time.monotonic()
-            if self._connection.busy:
+            if waits:
                 self._busy = now
             expired, old = self._expires <= time.time(), self._old <= now
             if not (expired or old or self._idle_from() + self._idle_timeout <= now):
