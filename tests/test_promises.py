@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject, UpgradeRequest, WebSocketRequest
 from tests.conftest import eventually
 from tests.peer import Peer, upgrade_request
 from tests.slow_clients.slow import KILOBYTES_16, narrow
@@ -106,19 +106,32 @@ def test_a_client_can_be_refused_before_it_is_connected(
     """No 101, no thread, no hook: an ordinary HTTP answer that says why."""
     app = make_app(origins=["https://mine.example"], max_clients=1)
     hooks: list[str] = []
+
+    @app.websocket.authenticate
+    def know(request: UpgradeRequest) -> str:
+        if request.args.get("token") != "right":
+            raise Reject(401, "log in first", code="no_login")
+        return "ada"
+
     app.websocket.on_connect(hooks.append)
     app.websocket.on_disconnect(hooks.append)
     app.start()
     request = upgrade_request(headers={"Origin": "https://theirs.example"})
     answer = Peer(connect(app.http.port)).ask(request)
     assert (answer.status, answer.json["code"]) == (403, "origin_not_allowed")
+    answer = Peer(connect(app.http.port)).ask(upgrade_request("/?token=wrong"))
+    assert (answer.status, answer.json) == (401, {"error": "log in first", "code": "no_login"})
     assert hooks == []
-    first = Peer.joined(connect(app.http.port))
+    first = Peer.joined(connect(app.http.port), "/?token=right")
     assert eventually(lambda: len(hooks) == 1)
-    answer = Peer(connect(app.http.port)).ask(upgrade_request())
+    answer = Peer(connect(app.http.port)).ask(upgrade_request("/?token=right"))
     assert (answer.status, answer.json["code"]) == (503, "too_many_clients")
     assert "retry-after" in answer.headers
     assert app.websocket.get_client_count() == 1
     first.close()
     assert eventually(lambda: len(hooks) == 2)
-    assert app.websocket.stats()["refused"] == {"origin_not_allowed": 1, "too_many_clients": 1}
+    assert app.websocket.stats()["refused"] == {
+        "origin_not_allowed": 1,
+        "no_login": 1,
+        "too_many_clients": 1,
+    }
