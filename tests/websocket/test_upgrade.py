@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import re
 import socket
@@ -12,6 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
+from daebus.http.wire import Head
+from daebus.server.client import Client
+from daebus.server.handoff import Upgrade
+from tests.conftest import eventually
 from tests.peer import PING, PONG, TEXT, Answer, Peer, accept_key, envelope, frame, upgrade_request
 
 Connect = Callable[[int | None], socket.socket]
@@ -370,3 +375,19 @@ def test_the_port_of_http_is_no_second_port() -> None:
     with app, app.test_client() as client:
         assert client.request("echo", 1) == 1
         assert app.websocket.port == app.http.port == free
+
+
+def test_nothing_of_the_handshake_is_kept_while_the_connection_lives(
+    app: Daebus, connect: Connect
+) -> None:
+    app.start()
+    peer = Peer.joined(connect(app.http.port))
+    peer.say("echo", 1)
+    assert peer.message()["data"] == 1
+
+    def kept() -> list[object]:
+        gc.collect()
+        return [thing for thing in gc.get_objects() if isinstance(thing, Client | Head | Upgrade)]
+
+    assert eventually(lambda: not kept()), kept()
+    peer.close()

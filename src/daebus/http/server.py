@@ -266,8 +266,8 @@ class HttpServer(BaseWSGIServer):
             return Refusal(404, "not_found", f"WebSockets are on port {port} of this server")
         return self._upgrades.start(functools.partial(self._upgrade, client, request))
 
-    def _upgrade(self, client: Client, request: Request) -> None:
-        """Judge an upgrade, and run its connection; in a thread of the WebSocket side."""
+    def _upgrade(self, client: Client, request: Request) -> Callable[[], None] | None:
+        """Judge an upgrade; in a thread of the WebSocket side, which runs its connection next."""
         assert self._upgrades is not None
         try:
             seen = self.seen(client, request.head)
@@ -277,14 +277,13 @@ class HttpServer(BaseWSGIServer):
             if isinstance(admitted, Refusal):
                 refusal = admitted
                 self._refuse(client, refusal.status, refusal.code, refusal.text, refusal.headers)
-                return
+                return None
             client.state.close()
+            return admitted
         except BaseException:
             logger.exception("a handshake failed")
             self._acceptor.close(client)
-            return
-        del client, request, upgrade  # not kept as long as the connection lives
-        admitted()
+            return None
 
     # --- in a worker ------------------------------------------------------------
 

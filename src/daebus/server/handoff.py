@@ -76,10 +76,11 @@ class Refusal:
 class Upgrades(Protocol):
     """What the HTTP side asks of the one that takes upgraded connections."""
 
-    def start(self, job: Callable[[], None]) -> Refusal | None:
+    def start(self, job: Callable[[], Callable[[], None] | None]) -> Refusal | None:
         """Run the job, which admits one upgrade, in a thread that may become its connection's.
 
-        Never waits. Returns a refusal if there is no thread for it.
+        What the job returns, that of ``admit``, runs next, and nothing is kept of the job
+        meanwhile. Never waits. Returns a refusal if there is no thread for it.
         """
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from .affinity import keep_on
 
@@ -23,15 +24,21 @@ __all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
 logger = logging.getLogger("daebus.server")
 
 Job = Callable[[], object]
+# Of a connection: it may return what its thread does next, and is let go before that.
+Opening = Callable[[], Callable[[], None] | None]
 
 _stack_size_lock = threading.Lock()
 
 
-def _run_logged(job: Job) -> None:
+T = TypeVar("T")
+
+
+def _run_logged(job: Callable[[], T]) -> T | None:
     try:
-        job()
+        return job()
     except BaseException:  # a SystemExit in user code must not end the thread silently
         logger.exception("%s failed", threading.current_thread().name)
+        return None
 
 
 def join_all(threads: list[threading.Thread], deadline: float) -> list[threading.Thread]:
@@ -151,7 +158,7 @@ class _Parked:
     def __init__(self) -> None:
         self.door = threading.Lock()
         self.door.acquire()
-        self.job: Job | None = None
+        self.job: Opening | None = None
         self.name = ""
 
 
@@ -184,8 +191,8 @@ class ConnectionThreads:
         self._all: set[threading.Thread] = set()  # guarded by: _lock
         self._stopping = False  # guarded by: _lock
 
-    def run(self, job: Job, name: str) -> None:
-        """Run the job in a thread of that name, now.
+    def run(self, job: Opening, name: str) -> None:
+        """Run the job in a thread of that name, now, and then what it returns.
 
         Raises:
             RuntimeError: no thread can be started, or the threads are stopping.
@@ -251,8 +258,11 @@ class ConnectionThreads:
             while seat.job is not None:
                 job, seat.job = seat.job, None
                 thread.name = seat.name
-                _run_logged(job)
+                rest = _run_logged(job)
                 del job
+                if rest is not None:
+                    _run_logged(rest)
+                del rest
                 thread.name = "daebus-ws-parked"
                 if not self._park(seat):
                     return

@@ -73,7 +73,7 @@ class Hub:
 
     # --- admission --------------------------------------------------------------
 
-    def start(self, job: Callable[[], None]) -> Refusal | None:
+    def start(self, job: Callable[[], Callable[[], None] | None]) -> Refusal | None:
         """Run the job, which admits one upgrade, in a connection thread.
 
         Returns:
