@@ -160,6 +160,18 @@ def test_a_range_beyond_the_end(client: Raw) -> None:
     assert client.get("/empty.txt", "Range: bytes=0-").status == 200
 
 
+def test_more_from_the_end_than_there_is(client: Raw) -> None:
+    for wanted in ("bytes=-10", "bytes=-999999999999999999"):
+        answer = client.get("/app.js", f"Range: {wanted}")
+        assert (answer.status, answer.body) == (200, b"let a = 1")
+    assert client.get("/app.js", "Range: bytes=-0").status == 416
+
+
+def test_symbolic_links_are_followed(client: Raw, folder: Path) -> None:
+    (folder / "shared.txt").symlink_to(folder.parent / "secret.txt")
+    assert client.get("/shared.txt").body == b"secret"
+
+
 def test_a_client_that_leaves_in_the_middle_of_a_file(client: Raw, serve: Serve) -> None:
     # The fixture that counts descriptors finds the file if nobody closes it.
     client.ask("/big.bin")

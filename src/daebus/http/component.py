@@ -76,7 +76,8 @@ class DaebusHttp(Registering):
             ``["127.0.0.1", "10.0.0.0/8"]``; ``"unix"`` is whoever connects to a socket
             file. What they say of the client in ``X-Forwarded-For``, ``-Proto``,
             ``-Host`` and ``-Port``, or else in ``Forwarded``, counts.
-        static: folder whose files are served where no route matches.
+        static: folder whose files are served where no route matches; symbolic links in it
+            are followed.
         cors: which pages of other sites may read answers, as a dict of
             ``allowed_origins`` (needed), ``allowed_methods``, ``allowed_headers``,
             ``expose_headers``, ``allow_credentials`` and ``max_age``.

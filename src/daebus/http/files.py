@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Response
 
 __all__ = ["StaticFolder"]
 
+_LAST_BYTES = re.compile(r"bytes=-0*[1-9][0-9]*", re.IGNORECASE)
 _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})", re.IGNORECASE)
 
 
@@ -18,7 +20,7 @@ class StaticFolder:
     """Files that are served where no route matches.
 
     Args:
-        folder: none above it is ever served.
+        folder: no path leads out of it; symbolic links in it are followed.
     """
 
     def __init__(self, folder: str) -> None:
@@ -53,4 +55,10 @@ class StaticFolder:
             if unchanged.status_code == 304:
                 return unchanged
             unchanged.close()
-        return send_from_directory(self._folder, path, environ)
+        try:
+            return send_from_directory(self._folder, path, environ)
+        except RequestedRangeNotSatisfiable:
+            # More bytes from the end than there are: all of them (section 14.1.2).
+            if not _LAST_BYTES.fullmatch(wanted):
+                raise
+            return send_from_directory(self._folder, path, whole)
