@@ -209,6 +209,23 @@ def test_without_any_thread_it_refuses(
     assert done.wait(5)
 
 
+def test_a_crowd_without_threads_is_one_line_in_the_log(
+    make_pool: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(2, 2)
+    locked = []
+
+    class Watching(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            locked.append(pool._lock.locked())
+
+    monkeypatch.setattr(workers.logger, "handlers", [Watching()])
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThreads)
+        assert not any(pool.submit(lambda: None) for _ in range(5))
+    assert locked == [False]
+
+
 def test_without_another_thread_the_ones_there_go_on(
     make_pool: MakePool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,7 @@ Rules of this module:
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -26,6 +27,9 @@ logger = logging.getLogger("daebus.server")
 Job = Callable[[], object]
 # Of a connection: it may return what its thread does next, and is let go before that.
 Opening = Callable[[], Callable[[], None] | None]
+
+# Seconds between two warnings of a pool that gets no thread: a crowd must not flood the log.
+_QUIET = 10.0
 
 _stack_size_lock = threading.Lock()
 
@@ -72,6 +76,7 @@ class WorkerPool:
         self._jobs: deque[Job] = deque()  # guarded by: _lock
         self._threads: list[threading.Thread] = []  # guarded by: _lock
         self._idle = 0  # guarded by: _lock
+        self._warned = -math.inf  # guarded by: _lock; moment of the last warning
         self._waking = False  # guarded by: _lock; one was woken and has not looked yet
         self._stopping = False  # guarded by: _lock
 
@@ -92,13 +97,16 @@ class WorkerPool:
         with self._lock:
             if self._stopping or len(self._jobs) >= self._backlog:
                 return False
+            problem = None
             if self._idle <= len(self._jobs) and len(self._threads) < self._size:
-                self._start_locked()
-            if not self._threads:
-                return False
-            self._jobs.append(job)
-            self._wake_locked()
-            return True
+                problem = self._start_locked()
+            threads = len(self._threads)
+            if threads:
+                self._jobs.append(job)
+                self._wake_locked()
+        if problem is not None:
+            logger.warning("cannot start %s; %d workers go on", problem, threads)
+        return threads > 0
 
     def _wake_locked(self) -> None:
         """Wake one thread for what waits, unless one is on its way.
@@ -111,16 +119,21 @@ class WorkerPool:
             self._waking = True
             self._work.notify()
 
-    def _start_locked(self) -> None:
+    def _start_locked(self) -> str | None:
+        """Start a thread; if that fails, return its name now and then, for the log."""
         thread = threading.Thread(
             target=self._run, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # "can't start new thread": the ones we have go on
-            logger.warning("cannot start %s; %d workers go on", thread.name, len(self._threads))
-            return
+            now = time.monotonic()
+            if now - self._warned < _QUIET:
+                return None
+            self._warned = now
+            return thread.name
         self._threads.append(thread)
+        return None
 
     def _run(self) -> None:
         while True:
