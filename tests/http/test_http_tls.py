@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import os
 import queue
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Request
 from daebus.http import server
+from daebus.server.handshakes import TLS_REFUSAL
 from daebus.server.tls import TlsSocket
 from daebus.server.workers import WorkerPool
 from tests.conftest import eventually
@@ -284,6 +286,15 @@ def test_a_crowd_that_never_speaks_tls(serve: Serve, raw: Open, connect: Connect
             sock.recv(1)
 
 
+def test_the_answer_to_plain_text_is_dated_when_it_is_sent(
+    app: Daebus, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(email.utils, "formatdate", lambda **_: "a later day")
+    sock = connect(app.http.port)
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"\r\nDate: a later day\r\n" in received(sock)
+
+
 def received(sock: socket.socket) -> bytes:
     """Return what comes until the server closes."""
     data = b""
@@ -375,8 +386,7 @@ def test_no_room_for_a_handshake(
     app.start()
     sock = connect(app.http.port)
     sock.sendall(Sealer(sock).hello())
-    with pytest.raises(ConnectionResetError):  # unread input
-        sock.recv(1)
+    assert received(sock) == TLS_REFUSAL
 
 
 def test_an_error_in_the_context_of_the_user(

@@ -120,7 +120,7 @@ class HttpServer(BaseWSGIServer):
                 timeout=limits.head_timeout,
                 most=max_connections,
                 done=self.received,
-                plain=error_response(400, "https_required", _SPEAK_TLS),
+                plain=lambda: error_response(400, "https_required", _SPEAK_TLS),
             )
 
     def begin(self) -> None:

@@ -7,6 +7,7 @@ does a crowd of clients that connect hold up requests.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import ssl
@@ -41,7 +42,7 @@ class Handshakes:
         timeout: seconds for a whole handshake, however it comes.
         most: connections that may be in a handshake at once.
         done: takes over a client with what came behind the handshake.
-        plain: the answer to a client that speaks no TLS.
+        plain: makes the answer to a client that speaks no TLS.
 
     Threads:
         ``begin`` and ``proceed`` belong to the acceptor's; ``done`` is called on threads
@@ -56,7 +57,7 @@ class Handshakes:
         timeout: float,
         most: int,
         done: Callable[[Client, bytes], None],
-        plain: bytes,
+        plain: Callable[[], bytes],
     ) -> None:
         self._context = context
         self._acceptor = acceptor
@@ -73,7 +74,10 @@ class Handshakes:
     def proceed(self, client: Client, deadline: float) -> None:
         """Have a thread go on with a handshake; never waits."""
         if not self._pool.submit(functools.partial(self._step, client, deadline)):
-            self._acceptor.close(client)
+            with contextlib.suppress(OSError):
+                client.raw.send(TLS_REFUSAL)
+            client.sock = client.raw  # nothing is left to say through TLS
+            self._acceptor.linger(client)
 
     def stop(self) -> list[threading.Thread]:
         """Take no more clients; return the threads, to be joined."""
@@ -107,7 +111,7 @@ class Handshakes:
         logger.debug("%s speaks no TLS", client.host)
         client.sock = client.raw
         try:
-            client.raw.send(self._plain)
+            client.raw.send(self._plain())
         except OSError:
             self._acceptor.close(client)
         else:
