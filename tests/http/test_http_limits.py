@@ -13,6 +13,8 @@ import pytest
 
 from daebus import Daebus, Request
 from daebus.http import component
+from daebus.http.reader import Reader
+from daebus.server.transport import SMALL_READ
 from tests.conftest import eventually
 from tests.http.raw import Raw
 
@@ -87,6 +89,33 @@ def test_a_client_that_sends_on_still_reads_the_413(app: Daebus, raw: Open) -> N
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 800000\r\n\r\n")
     client.send(bytes(800_000))
     refused(client, 413, "request_entity_too_large")
+
+
+def test_a_body_of_known_length_is_read_in_large_pieces(
+    serve: Serve, raw: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    begun, go_on = threading.Event(), threading.Event()
+    feed = Reader.feed
+
+    def watched(self: Reader, data: bytes) -> Any:
+        sizes.append(len(data))
+        found = feed(self, data)
+        begun.set()
+        assert go_on.wait(5)
+        return found
+
+    monkeypatch.setattr(Reader, "feed", watched)
+    app = serve()
+    app.route("/", methods=["POST"])(lambda req: {"size": len(req.get_data())})
+    app.start()
+    client = raw(app)
+    client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 50001\r\n\r\na")
+    assert begun.wait(5)
+    client.send(b"b" * 50_000)  # all there before it is asked for
+    go_on.set()
+    assert client.answer().json == {"size": 50_001}
+    assert max(sizes) > SMALL_READ
 
 
 def test_heads_at_the_limit(app: Daebus, raw: Open) -> None:

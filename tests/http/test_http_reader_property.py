@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from daebus.http.limits import Limits
 from daebus.http.reader import Reader
 from daebus.http.wire import BadRequest
+from daebus.server.transport import RECV_SIZE, SMALL_READ
 from tests.http.test_http_smuggling import CASES, Case
 
 quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
@@ -71,6 +72,53 @@ def theirs(stream: bytes) -> tuple[Seen, bool]:
         headers = [(k.decode(), v.decode("latin-1")) for k, v in request.headers]
         seen.append((request.method.decode(), request.target.decode(), headers, body))
         stream = connection.trailing_data[0]
+
+
+@pytest.mark.parametrize("piece", [7, 1000, 100_000])
+@pytest.mark.parametrize("extension", [b"", b" ;a=b"])
+def test_thousands_of_small_chunks(piece: int, extension: bytes) -> None:
+    body = bytes(range(256)) * 20
+    stream = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for start in range(0, len(body), 2):
+        stream += b"2%b\r\n%b\r\n" % (extension, body[start : start + 2])
+    reader = Reader(Limits(max_memory_body=1000))
+    stream += b"0\r\n\r\n"
+    found = [reader.feed(stream[at : at + piece]) for at in range(0, len(stream), piece)]
+    assert found[:-1] == [None] * (len(found) - 1)
+    request = found[-1]
+    assert request is not None
+    with contextlib.closing(request.body):
+        assert (request.size, request.body.read()) == (len(body), body)
+
+
+@pytest.mark.parametrize(
+    ("stream", "status"), [(b"1\r\na\r\n" * 1001, 413), (b"1\r\na\r\n2\r\nabc\r\n", 400)]
+)
+def test_small_chunks_that_are_refused(stream: bytes, status: int) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert ours(head + stream, []) == ([], status)
+
+
+def test_many_empty_lines_are_ignored() -> None:
+    request = Reader(LIMITS).feed(b"\r\n" * 10_000 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert request is not None
+    assert request.head.method == "GET"
+
+
+def test_only_a_body_of_known_length_is_read_in_large_pieces() -> None:
+    reader = Reader(LIMITS)
+    post = b"POST / HTTP/1.1\r\nHost: x\r\n"
+    for data, size in [
+        (b"", SMALL_READ),
+        (post, SMALL_READ),
+        (b"Content-Length: 3\r\n\r\n", RECV_SIZE),
+        (b"abc", SMALL_READ),
+        (post + b"Transfer-Encoding: chunked\r\n\r\n", SMALL_READ),
+        (b"5\r\nab", SMALL_READ),
+    ]:
+        reader.feed(data)
+        assert reader.appetite == size
+    reader.close()
 
 
 # Lines that are right, lines that are nearly right, and noise between.

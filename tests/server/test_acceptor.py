@@ -25,6 +25,7 @@ from daebus.server.acceptor import Acceptor
 from daebus.server.client import Client
 from daebus.server.listener import listen
 from daebus.server.poller import Poller, SelectorPoller, make_poller
+from daebus.server.transport import RECV_SIZE, SMALL_READ
 from tests.conftest import eventually
 
 Connect = Callable[[int], socket.socket]
@@ -36,6 +37,7 @@ class Talk:
 
     def __init__(self) -> None:
         self.data = b""
+        self.sizes: list[int] = []
         self.closed = 0
 
     def close(self) -> None:
@@ -69,6 +71,7 @@ class Lines:
 
     def received(self, client: Client, data: bytes) -> None:
         client.state.data += data
+        client.state.sizes.append(len(data))
         self._called("received")
         if b"\n" in client.state.data:
             self.clients.put(client)
@@ -210,6 +213,24 @@ def test_what_came_before_the_parking_is_noticed(serve: Serve, connect: Connect)
     assert served.lines.clients.empty()  # nobody reads a client that was handed out
     served.park(client)
     assert served.take() is client
+
+
+@pytest.mark.parametrize(("appetite", "size"), [(None, SMALL_READ), (RECV_SIZE, 30_000)])
+def test_others_get_their_turn_after_so_many_bytes(
+    serve: Serve, connect: Connect, appetite: int | None, size: int
+) -> None:
+    served = serve()
+    sock = connect(served.port)
+    sock.sendall(b"hello\n")
+    client = served.take()
+    client.appetite = appetite or client.appetite
+    client.state.sizes.clear()
+    sock.sendall(b"x" * 29_999 + b"\n")
+    assert eventually(lambda: len(client.raw.recv(30_000, socket.MSG_PEEK)) == 30_000)
+    served.park(client)
+    served.take()
+    assert client.state.sizes[0] == size
+    assert sum(client.state.sizes) == 30_000
 
 
 def test_many_clients_at_once(serve: Serve, connect: Connect) -> None:

@@ -214,6 +214,7 @@ class HttpServer(BaseWSGIServer):
             if not self._say_continue(client):
                 self._acceptor.close(client)
                 return None
+        client.appetite = reader.appetite
         self._acceptor.park(client, conversation.deadline(self.limits))
         return None
 

@@ -273,7 +273,7 @@ class Acceptor:
 
     def _read(self, client: Client, doing: str, deadline: float) -> None:
         try:
-            data = client.sock.recv(RECV_SIZE)
+            data = client.sock.recv(client.appetite)
         except (BlockingIOError, InterruptedError):  # a false alarm, or a part of a TLS record
             self._wait(client, doing, deadline)
             return
@@ -347,7 +347,7 @@ class Acceptor:
 
     def _read_first(self, client: Client) -> None:
         try:
-            data = client.sock.recv(RECV_SIZE)
+            data = client.sock.recv(client.appetite)
         except (BlockingIOError, InterruptedError):
             self._intake.received(client, b"")
             return

@@ -7,7 +7,7 @@ import socket
 from typing import Any, Protocol
 
 from .listener import Listener
-from .transport import Stream
+from .transport import SMALL_READ, Stream
 
 __all__ = [
     "FLUSHING",
@@ -50,6 +50,7 @@ class Client:
         fd: its descriptor.
         address: of the peer, as ``accept`` gave it.
         listener: where it came in.
+        appetite: most bytes that the acceptor reads at once; others get their turn then.
         state: what the protocol keeps about the connection; closed with it.
         doing: one of the constants above.
         deadline: moment until which the acceptor waits for it; infinity if it does not.
@@ -62,6 +63,7 @@ class Client:
     __slots__ = (
         "address",
         "alarm",
+        "appetite",
         "deadline",
         "discarded",
         "doing",
@@ -80,6 +82,7 @@ class Client:
         self.fd = sock.fileno()
         self.address = address
         self.listener = listener
+        self.appetite = SMALL_READ
         self.state: Any = None
         self.doing = WORKING
         self.deadline = math.inf

@@ -18,11 +18,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["DONTWAIT", "RECV_SIZE", "Stream", "Transport"]
+__all__ = ["DONTWAIT", "RECV_SIZE", "SMALL_READ", "Stream", "Transport"]
 
 # One read: large enough that bulk data costs few calls, small enough that
 # thousands of blocked readers do not matter (CPython allocates it per call).
 RECV_SIZE = 65536
+
+# One read of what is looked at piece by piece in a thread that others wait for: more than
+# most requests have, and in the smallest pieces a matter of a millisecond or two.
+SMALL_READ = 16384
 
 # Windows has no such flag; there the socket is made non-blocking instead.
 DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
