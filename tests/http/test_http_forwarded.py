@@ -119,6 +119,8 @@ def test_several_lines_are_one_list() -> None:
         ([(HOST, "example.com"), (PORT, "+1")], None, "example.com"),
         ([(HOST, "example.com:0")], None, None),
         ([(HOST, "example.com:65536")], None, None),
+        ([(HOST, "[1:::2]")], None, None),
+        ([(HOST, "xn--a")], None, None),
         ([(HOST, "")], None, None),
         ([(HOST, "a/b")], None, None),
         ([(HOST, "a b")], None, None),

@@ -191,6 +191,13 @@ CASES = [
     Case("host with a blank", get(host="Host: x y")),
     Case("host with a bad port", get(host="Host: x:y")),
     Case("host with a port", get(host="Host: x:80"), SERVED),
+    Case("host with a port beyond all", get(host="Host: x:65536")),
+    Case("host with the last port", get(host="Host: x:65535"), SERVED),
+    Case("host that is no address", get(host="Host: [1:::2]")),
+    Case("host with a zone", get(host="Host: [fe80::1%eth0]")),
+    Case("host in broken punycode", get(host="Host: xn--a")),
+    Case("host in punycode", get(host="Host: xn--bcher-kva.example"), SERVED),
+    Case("target with a port beyond all", get(first="GET http://x:65536/ HTTP/1.1")),
     Case("host of six", get(host="Host: [::1]:80"), SERVED),
     # --- expectations
     Case("expect nonsense", get("Expect: miracles"), (417,)),
@@ -225,6 +232,11 @@ SERVED_BY_WAITRESS = {
     "host with a user": "it leaves the Host header to the app (RFC 9112 3.2: 400)",
     "host with a blank": "it leaves the Host header to the app (RFC 9112 3.2: 400)",
     "host with a bad port": "it leaves the Host header to the app (RFC 9112 3.2: 400)",
+    "host with a port beyond all": "it leaves the Host header to the app, whose URLs break",
+    "host that is no address": "it leaves the Host header to the app, whose URLs break",
+    "host with a zone": "it leaves the Host header to the app (RFC 6874 is for one machine)",
+    "host in broken punycode": "it leaves the Host header to the app, whose URLs break",
+    "target with a port beyond all": "it looks at the path alone",
     "expect nonsense": "it ignores other expectations; RFC 9110 10.1.1 allows 417",
 }
 ANSWERED_BY_WAITRESS = {

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from .wire import is_host
+
 __all__ = ["MAX_HOPS", "Seen", "TrustedProxies"]
 
 # Proxies in a row that are believed; real chains have two or three.
@@ -196,7 +198,7 @@ def _host(text: str, port: str, scheme: str | None) -> str | None:
         scheme: whose default port is left out.
     """
     found = _HOST.fullmatch(text)
-    if found is None or len(text) > _MAX_HOST or not 0 < int(found[2] or 1) < 65536:
+    if found is None or len(text) > _MAX_HOST or not int(found[2] or 1) or not is_host(text):
         return None
     if found[2] or not re.fullmatch("[1-9][0-9]{0,4}", port) or int(port) > 65535:
         return text

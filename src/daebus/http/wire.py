@@ -7,21 +7,34 @@ when it does not match is the reason looked for, line by line.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from werkzeug.http import HTTP_STATUS_CODES
 
 from .limits import Limits
 
-__all__ = ["BadRequest", "Head", "find_broken", "parse_head", "parse_trailers", "status_code_name"]
+__all__ = [
+    "BadRequest",
+    "Head",
+    "find_broken",
+    "is_host",
+    "parse_head",
+    "parse_trailers",
+    "status_code_name",
+]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _FIELD = _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n"
 _FIELDS = re.compile(rb"(?:" + _FIELD + rb")*")
 _ONE_FIELD = re.compile(_FIELD)
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21\x22\x24-\x7e]+) HTTP/(\d)\.(\d)\r\n")
-_HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.%A-Za-z_~-]+\])(?::[0-9]{0,5})?")
+_HOST = re.compile(
+    r"(?:(?P<name>[A-Za-z0-9._~!$&'()*+,;=%-]*)|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{0,5}))?"
+)
 _ABSOLUTE = re.compile(r"https?://([^/?@]+)(?:[/?]|$)", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _LINE_BREAKS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
@@ -144,7 +157,7 @@ def _check_target(method: str, target: str) -> str | None:
     if target[0] == "/" or (target == "*" and method == "OPTIONS"):
         return None
     absolute = _ABSOLUTE.match(target)
-    if absolute is None or not _HOST.fullmatch(absolute[1]):
+    if absolute is None or not is_host(absolute[1]):
         raise BadRequest(400, "the request target must be a path or an absolute URL")
     return absolute[1]
 
@@ -152,8 +165,28 @@ def _check_target(method: str, target: str) -> str | None:
 def _check_host(values: list[str] | tuple[()], minor: str) -> None:
     if len(values) > 1 or (minor == "1" and not values):
         raise BadRequest(400, "a request must have one Host header")
-    if values and not _HOST.fullmatch(values[0]):
+    if values and not is_host(values[0]):
         raise BadRequest(400, "the Host header names no host")
+
+
+@functools.lru_cache(maxsize=256)
+def is_host(text: str) -> bool:
+    """Tell whether a text is a host, with or without a port, or empty.
+
+    Stricter than the grammar of RFC 3986: what is no port, no IPv6 address or no name in
+    Punycode makes Werkzeug raise where a view asks for the URL of its request.
+    """
+    found = _HOST.fullmatch(text)
+    if found is None or int(found["port"] or 0) > 65535:
+        return False
+    try:
+        if found["ipv6"] is not None:
+            IPv6Address(found["ipv6"])
+        elif "xn--" in text.lower():
+            found["name"].encode().decode("idna")
+    except ValueError:  # of which UnicodeError is one
+        return False
+    return True
 
 
 def _body_length(known: dict[str, list[str]], minor: str) -> int | None:
