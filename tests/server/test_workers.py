@@ -219,7 +219,7 @@ def test_a_crowd_without_threads_is_one_line_in_the_log(
         def emit(self, record: logging.LogRecord) -> None:
             locked.append(pool._lock.locked())
 
-    monkeypatch.setattr(workers.logger, "handlers", [Watching()])
+    monkeypatch.setattr(logging.getLogger("daebus.server"), "handlers", [Watching()])
     with monkeypatch.context() as patch:
         patch.setattr(threading, "Thread", NoThreads)
         assert not any(pool.submit(lambda: None) for _ in range(5))

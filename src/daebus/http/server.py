@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import functools
-import logging
 import ssl
 import threading
 import time
@@ -28,6 +27,7 @@ from ..server.client import Client
 from ..server.handoff import Refusal, Upgrades
 from ..server.handshakes import TLS_REFUSAL, Handshakes
 from ..server.listener import Listener
+from ..server.logs import get_logger
 from ..server.transport import RECV_SIZE
 from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
@@ -42,7 +42,7 @@ from .wire import BadRequest, Head, status_code_name
 
 __all__ = ["HttpServer"]
 
-logger = logging.getLogger("daebus.http")
+logger = get_logger("daebus.http")
 
 # Seconds that a worker with nothing else to do waits for the client's next request: a
 # program that asks again at once is served without two changes of thread (measured:

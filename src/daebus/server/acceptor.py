@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import socket
 import threading
@@ -34,13 +33,14 @@ from .client import (
     Intake,
 )
 from .listener import AF_UNIX, Listener
+from .logs import get_logger
 from .poller import make_poller
 from .spare import SpareDescriptor
 from .transport import RECV_SIZE
 
 __all__ = ["Acceptor"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 # Seconds to wait when not even the spare descriptor is left; one is likely to come free.
 _PAUSE = 0.5

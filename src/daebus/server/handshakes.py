@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import ssl
 import threading
 import time
@@ -17,12 +16,13 @@ from collections.abc import Callable
 
 from .acceptor import Acceptor
 from .client import Client
+from .logs import get_logger
 from .tls import PlainTextError, TlsSocket
 from .workers import WorkerPool
 
 __all__ = ["TLS_REFUSAL", "Handshakes"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 # A handshake computes for a millisecond and releases the GIL meanwhile: two threads do
 # more than a thousand a second, and leave cores to the rest of the program.

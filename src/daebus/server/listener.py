@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 import stat
@@ -12,10 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import AddressInUseError
+from .logs import get_logger
 
 __all__ = ["AF_UNIX", "BACKLOG", "Listener", "adopt", "listen", "listen_unix"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 # The kernel caps it at net.core.somaxconn; a burst of browsers after a restart
 # must not see refused connections.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import logging
 import threading
 import time
 import weakref
@@ -13,10 +12,11 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from ..errors import StateError
+from .logs import get_logger
 
 __all__ = ["LoopThread"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 T = TypeVar("T")
 

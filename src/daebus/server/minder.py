@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import selectors
 import threading
 import time
@@ -24,11 +23,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from .logs import get_logger
 from .wakeup import Wakeup
 
 __all__ = ["Minder", "Timer", "Watched"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 # A pause no deadline asked for; a lost wake-up would then cost this long at most.
 _LONGEST_SLEEP = 60.0

@@ -10,7 +10,6 @@ Rules of this module:
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -19,10 +18,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .affinity import keep_on
+from .logs import get_logger
 
 __all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 Job = Callable[[], object]
 # Of a connection: it may return what its thread does next, and is let go before that.
