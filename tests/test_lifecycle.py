@@ -566,8 +566,8 @@ def test_a_stuck_view_and_a_stuck_hook_are_named_too(
     connect(app.http.port).sendall(b"GET /hang HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     begun.wait(5)
     before = time.monotonic()
-    left = app.stop(timeout=0.5)
-    assert time.monotonic() - before < 1.5
+    left = app.stop(timeout=1.5)  # our own threads need a moment on a busy machine
+    assert time.monotonic() - before < 2.5
     assert sorted(name.split("-")[1] for name in left) == ["http", "ws"]
 
 

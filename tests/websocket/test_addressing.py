@@ -345,6 +345,7 @@ def test_a_room_of_compressing_and_plain_clients(make_app: MakeApp) -> None:
     app.start()
     with contextlib.ExitStack() as stack:
         plain = other_stack(app, stack, compression=None)
+        assert eventually(lambda: app.websocket.get_client_count() == 1)
         packed = other_stack(app, stack, extensions=[ClientPerMessageDeflateFactory()])
         assert eventually(lambda: app.websocket.get_client_count() == 2)
         plain_id, packed_id = app.websocket.get_clients()

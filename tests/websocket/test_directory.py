@@ -317,9 +317,9 @@ def test_a_client_is_sent_away_with_code_and_reason(app: Daebus) -> None:
     def went(client_id: str, info: DisconnectInfo) -> None:
         left.put(info)
 
+    app.socket("who")(lambda req: req.client_id)
     with app.test_client() as client, app.test_client() as other:
-        assert eventually(lambda: app.websocket.get_client_count() == 2)
-        client_id = app.websocket.get_clients()[0]
+        client_id = client.request("who")
         app.websocket.send_to_client(client_id, "last words")
         assert app.websocket.disconnect_client(client_id, 4002, "enough") is True
         assert not app.websocket.is_client_connected(client_id)
@@ -414,10 +414,11 @@ def test_the_app_chooses_ids(make_app: MakeApp) -> None:
 
     app.websocket.set_client_id_generator(choose)
     app.socket("who")(lambda req: req.client_id)
-    with app.test_client("/ann", subprotocols=["chat"]) as ann, app.test_client("/bob") as bob:
+    with app.test_client("/ann", subprotocols=["chat"]) as ann:
         assert ann.request("who") == "client of ann"
-        assert bob.request("who") == "client of bob"
-        assert app.websocket.get_clients() == ["client of ann", "client of bob"]
+        with app.test_client("/bob") as bob:
+            assert bob.request("who") == "client of bob"
+            assert app.websocket.get_clients() == ["client of ann", "client of bob"]
         assert seen.get(timeout=5) == ("127.0.0.1", "/ann", "chat", "/ann")
         app.websocket.set_client_id_generator(None)
         with app.test_client("/eve") as eve:
