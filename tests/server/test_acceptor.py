@@ -602,7 +602,7 @@ logging.getLogger("daebus.server").addHandler(Printing())
 listener = Failing(listen("127.0.0.1", 0).sock)
 acceptor = Acceptor([listener], Lines(), max_connections=1000, linger_timeout=60)
 if sys.argv[1] == "no spare":
-    acceptor._spare.close()
+    acceptor._entrance._spare.close()
 acceptor.start()
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (30, hard))

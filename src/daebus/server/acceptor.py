@@ -7,14 +7,11 @@ Rules of this module:
 2. The acceptor owns a parked socket. Handing it out passes the ownership; whoever
    finishes with it parks, flushes, lingers, releases or closes it.
 3. Sockets stay non-blocking, whoever owns them.
-4. Out of descriptors, clients are told so as long as one descriptor can be had, and the
-   loop neither ends nor spins.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import socket
 import threading
@@ -32,28 +29,20 @@ from .client import (
     Flush,
     Intake,
 )
-from .listener import AF_UNIX, Listener
+from .entrance import Entrance
+from .listener import Listener
 from .logs import get_logger
 from .poller import make_poller
-from .spare import SpareDescriptor
 from .transport import RECV_SIZE
 
 __all__ = ["Acceptor"]
 
 logger = get_logger("daebus.server")
 
-# Seconds to wait when not even the spare descriptor is left; one is likely to come free.
-_PAUSE = 0.5
-# Seconds between two warnings about that: a crowd must not flood the log.
-_QUIET = 10.0
-# Connections taken in one go before others get their turn.
-_BURST = 64
 # Bytes of unread input of a finished connection that are drained.
 _LINGER_BYTES = 1 << 20
 # Refused connections that may linger, beside the others; more are cut.
 _REFUSED_ROOM = 128
-
-_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
@@ -74,7 +63,6 @@ class Acceptor:
         max_connections: int,
         linger_timeout: float,
     ) -> None:
-        self._listeners = {listener.fileno(): listener for listener in listeners}
         self._intake = intake
         self._max_connections = max_connections
         self._linger_timeout = linger_timeout
@@ -86,11 +74,14 @@ class Acceptor:
         self._stopping = False  # guarded by: _lock; no new connection
         self._ending = False  # guarded by: _lock; ends once no answer is being flushed
         self._closed = False  # guarded by: _lock
-        self._resume = math.inf  # when to accept again
-        self._warned = -math.inf
-        self._last_refused: Client | None = None  # it holds the spare descriptor
-        self._spare = SpareDescriptor()
         self._poller = make_poller()
+        self._entrance = Entrance(
+            listeners,
+            self._poller,
+            admit=self._admit,
+            refuse=self._refuse,
+            close=self.close,
+        )
         self._thread = threading.Thread(target=self._run, name="daebus-accept", daemon=True)
 
     @property
@@ -100,8 +91,7 @@ class Acceptor:
 
     def start(self) -> None:
         """Start accepting."""
-        for fd in self._listeners:
-            self._poller.listen(fd)
+        self._entrance.open()
         self._thread.start()
 
     # --- any thread; the ownership of the socket passes -------------------------
@@ -169,9 +159,7 @@ class Acceptor:
             client.flush.close()
         if client.state is not None:
             client.state.close()
-        if client is self._last_refused:
-            self._last_refused = None
-            self._spare.regain()
+        self._entrance.left(client)
 
     def _wait(self, client: Client, doing: str, deadline: float, *, write: bool = False) -> None:
         with self._lock:
@@ -221,23 +209,22 @@ class Acceptor:
     def forget(self) -> None:
         """Close a forked child's copies of everything; TLS must not say goodbye for it."""
         self._lock = threading.Lock()  # whoever held it does not exist here
-        for listener in self._listeners.values():
-            listener.abandon()
+        self._entrance.abandon()
         for client in self._clients.values():
             client.raw.close()
         self._poller.abandon()
-        self._spare.close()
 
     # --- the thread -------------------------------------------------------------
 
     def _run(self) -> None:
+        entrance = self._entrance
         try:
             while True:
                 timeout = self._expire()
                 with self._lock:
                     stopping, ending = self._stopping, self._ending
                     flushing = ending and any(c.flush for c in self._clients.values())
-                if stopping and self._listeners:
+                if stopping and entrance.listeners:
                     self._close_listeners()
                 if ending and not flushing:
                     return
@@ -245,11 +232,11 @@ class Acceptor:
                 with self._lock:
                     self._sleeps_until = -math.inf  # awake: nobody needs to wake it
                 for fd in ready:
-                    listener = self._listeners.get(fd)
+                    listener = entrance.listeners.get(fd)
                     if listener is None:
                         self._attend(fd)
                     else:
-                        self._accept(listener)
+                        entrance.accept(listener)
         finally:
             self._close()
 
@@ -305,26 +292,6 @@ class Acceptor:
 
     # --- accepting --------------------------------------------------------------
 
-    def _accept(self, listener: Listener) -> None:
-        for _ in range(_BURST):
-            try:
-                sock, address = listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as exc:
-                if exc.errno in _OUT_OF_DESCRIPTORS:
-                    self._accept_without_room(listener, exc)
-                    return
-                continue  # this one went away before it was accepted
-            try:
-                sock.setblocking(False)
-                if sock.family != AF_UNIX:
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            except OSError:  # gone already
-                sock.close()
-                continue
-            self._admit(Client(sock, address, listener))
-
     def _admit(self, client: Client) -> None:
         """Start to wait for a client; often its request is there already."""
         with self._lock:
@@ -363,41 +330,13 @@ class Acceptor:
             client.sock.send(self._intake.refused(text))
         self.linger(client)
 
-    def _accept_without_room(self, listener: Listener, exc: OSError) -> None:
-        """Answer one client with the spare descriptor, or else pause."""
-        now = time.monotonic()
-        if now - self._warned > _QUIET:
-            self._warned = now
-            logger.warning("cannot accept: %s; clients are refused until it is over", exc)
-        if self._last_refused is not None:
-            self.close(self._last_refused)
-        if self._spare.lend():
-            try:
-                sock, address = listener.accept()
-                sock.setblocking(False)
-            except (BlockingIOError, InterruptedError):
-                self._spare.regain()
-                return
-            except OSError:
-                self._spare.regain()
-            else:
-                self._last_refused = Client(sock, address, listener)
-                self._refuse(self._last_refused, "the server is out of descriptors")
-                return
-        for fd in self._listeners:
-            self._poller.forget(fd)
-        self._resume = now + _PAUSE
-
     # --- deadlines --------------------------------------------------------------
 
     def _expire(self) -> float | None:
         """Act on deadlines that have passed; return how long the poller may wait."""
         now = time.monotonic()
-        if self._resume <= now:
-            self._resume = math.inf
-            self._spare.regain()
-            for fd in self._listeners:
-                self._poller.listen(fd)
+        if self._entrance.resume <= now:
+            self._entrance.go_on()
         with self._lock:
             late = self._alarms.due(now)
         for client in late:
@@ -413,17 +352,14 @@ class Acceptor:
                 logger.exception("the acceptor failed on a late client")
                 self.close(client)
         with self._lock:
-            self._sleeps_until = min(self._alarms.next(), self._resume)
+            self._sleeps_until = min(self._alarms.next(), self._entrance.resume)
             until = self._sleeps_until
         return None if until == math.inf else max(0.0, until - time.monotonic())
 
     # --- the end ----------------------------------------------------------------
 
     def _close_listeners(self) -> None:
-        listeners, self._listeners = self._listeners, {}
-        for fd, listener in listeners.items():
-            self._poller.forget(fd)
-            listener.close()
+        self._entrance.close()
 
     def _close_parked(self) -> None:
         with self._lock:
@@ -442,4 +378,3 @@ class Acceptor:
         self._close_listeners()
         self._close_parked()
         self._poller.close()
-        self._spare.close()

@@ -1,0 +1,149 @@
+"""The way in: listeners, and what becomes of clients when descriptors run out.
+
+Out of descriptors, clients are told so as long as one descriptor can be had; without any
+the listeners rest for a moment. Neither ends the loop that calls, nor makes it spin.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from .client import Client
+from .listener import AF_UNIX, Listener
+from .logs import get_logger
+from .poller import Poller
+from .spare import SpareDescriptor
+
+__all__ = ["Entrance"]
+
+logger = get_logger("daebus.server")
+
+# Seconds to wait when not even the spare descriptor is left; one is likely to come free.
+_PAUSE = 0.5
+# Seconds between two warnings about that: a crowd must not flood the log.
+_QUIET = 10.0
+# Connections taken in one go before others get their turn.
+_BURST = 64
+
+_OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Entrance:
+    """Accepts connections.
+
+    Args:
+        listeners: closed by ``close``.
+        poller: reports them.
+        admit: takes over a new connection.
+        refuse: takes over one for which there is no descriptor, and tells it that text.
+        close: closes a connection.
+
+    Attributes:
+        listeners: by descriptor; empty once closed.
+        resume: moment of ``time.monotonic()`` at which to accept again; infinity if it does.
+
+    Threads:
+        All belongs to the acceptor's; ``abandon`` to a forked child.
+    """
+
+    def __init__(
+        self,
+        listeners: Sequence[Listener],
+        poller: Poller,
+        *,
+        admit: Callable[[Client], None],
+        refuse: Callable[[Client, str], None],
+        close: Callable[[Client], None],
+    ) -> None:
+        self.listeners = {listener.fileno(): listener for listener in listeners}
+        self.resume = math.inf
+        self._poller = poller
+        self._admit = admit
+        self._refuse = refuse
+        self._close = close
+        self._warned = -math.inf
+        self._last_refused: Client | None = None  # it holds the spare descriptor
+        self._spare = SpareDescriptor()
+
+    def open(self) -> None:
+        """Have the listeners reported."""
+        for fd in self.listeners:
+            self._poller.listen(fd)
+
+    def accept(self, listener: Listener) -> None:
+        """Take the connections that wait at a listener, or some of them."""
+        for _ in range(_BURST):
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as exc:
+                if exc.errno in _OUT_OF_DESCRIPTORS:
+                    self._accept_without_room(listener, exc)
+                    return
+                continue  # this one went away before it was accepted
+            try:
+                sock.setblocking(False)
+                if sock.family != AF_UNIX:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:  # gone already
+                sock.close()
+                continue
+            self._admit(Client(sock, address, listener))
+
+    def _accept_without_room(self, listener: Listener, exc: OSError) -> None:
+        """Answer one client with the spare descriptor, or else pause."""
+        now = time.monotonic()
+        if now - self._warned > _QUIET:
+            self._warned = now
+            logger.warning("cannot accept: %s; clients are refused until it is over", exc)
+        if self._last_refused is not None:
+            self._close(self._last_refused)
+        if self._spare.lend():
+            try:
+                sock, address = listener.accept()
+                sock.setblocking(False)
+            except (BlockingIOError, InterruptedError):
+                self._spare.regain()
+                return
+            except OSError:
+                self._spare.regain()
+            else:
+                self._last_refused = Client(sock, address, listener)
+                self._refuse(self._last_refused, "the server is out of descriptors")
+                return
+        for fd in self.listeners:
+            self._poller.forget(fd)
+        self.resume = now + _PAUSE
+
+    def left(self, client: Client) -> None:
+        """Note that a client is closed: its descriptor may have been the spare one."""
+        if client is self._last_refused:
+            self._last_refused = None
+            self._spare.regain()
+
+    def go_on(self) -> None:
+        """Accept again, after a pause."""
+        self.resume = math.inf
+        self._spare.regain()
+        self.open()
+
+    def close(self) -> None:
+        """Close the listeners."""
+        listeners, self.listeners = self.listeners, {}
+        for fd, listener in listeners.items():
+            self._poller.forget(fd)
+            listener.close()
+        self.resume = math.inf
+        self._last_refused = None  # whose close would take the spare descriptor again
+        self._spare.close()
+
+    def abandon(self) -> None:
+        """Close a forked child's copies."""
+        for listener in self.listeners.values():
+            listener.abandon()
+        self._spare.close()
