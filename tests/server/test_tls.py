@@ -458,6 +458,24 @@ def test_data_behind_the_handshake(version: ssl.TLSVersion) -> None:
     theirs.close()
 
 
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: version.name)
+def test_an_alert_that_nobody_takes(version: ssl.TLSVersion) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(5)
+    ours.settimeout(5)
+    pipe, sealer = TlsSocket(ours, server_context()), Sealer(theirs, client_context(version))
+    thread = threading.Thread(target=sealer.join)
+    thread.start()
+    while pipe.handshake() != "done":
+        pass
+    thread.join(5)
+    theirs.sendall(sealer.seal(b"the last") + b"\x17\x03\x03\x00\x20" + bytes(32))
+    theirs.close()
+    assert pipe.recv(65536) == b"the last"
+    assert pipe.recv(65536) == b""
+    pipe.close()
+
+
 @pytest.mark.parametrize(
     ("data", "error", "answer"),
     [

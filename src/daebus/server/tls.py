@@ -237,7 +237,10 @@ class TlsSocket:
             except ssl.SSLError:  # a broken record; the alert that says so is ready
                 self._ended = True
             if self._outgoing.pending:
-                self._flush_locked()
+                try:
+                    self._flush_locked()
+                except OSError:  # the peer is gone; what it sent before still counts
+                    self._ended = True
                 if len(self._pending) > MAX_PENDING:
                     self._ended = True
         if self._ended:
