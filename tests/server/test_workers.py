@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -40,6 +42,15 @@ def alive(name: str) -> list[str]:
     return sorted(t.name for t in threading.enumerate() if t.name.startswith(name))
 
 
+def note_context(seen: list[str], value: str) -> None:
+    """A job that leaves something in a context variable."""
+    seen.append(_VARIABLE.get())
+    _VARIABLE.set(value)
+
+
+_VARIABLE = contextvars.ContextVar("_VARIABLE", default="clean")
+
+
 # --- the pool of workers ------------------------------------------------------------
 
 
@@ -57,6 +68,14 @@ def make_pool() -> Iterator[Callable[[int, int], WorkerPool]]:
 
 
 MakePool = Callable[[int, int], WorkerPool]
+
+
+def test_a_job_leaves_nothing_in_the_context_of_the_next(make_pool: MakePool) -> None:
+    pool, seen = make_pool(1, 2), list[str]()
+    for value in "ab":
+        assert pool.submit(partial(note_context, seen, value))
+    assert eventually(lambda: len(seen) == 2)
+    assert seen == ["clean", "clean"]
 
 
 def test_no_thread_before_there_is_a_job(make_pool: MakePool) -> None:
@@ -281,6 +300,14 @@ def make_threads() -> Iterator[Callable[..., ConnectionThreads]]:
 
 
 MakeThreads = Callable[..., ConnectionThreads]
+
+
+def test_a_connection_leaves_nothing_in_the_context_of_the_next(make_threads: MakeThreads) -> None:
+    threads, seen = make_threads(), list[str]()
+    for value in "ab":
+        threads.run(partial(note_context, seen, value), "daebus-ws")
+        settled(threads, 1)
+    assert seen == ["clean", "clean"]
 
 
 def settled(threads: ConnectionThreads, count: int) -> None:

@@ -307,6 +307,35 @@ def test_where_no_message_is_handled_there_is_no_session(app: Daebus) -> None:
         app.websocket.session["x"] = 1
 
 
+def test_before_a_client_is_connected_there_is_no_session(app: Daebus) -> None:
+    """The thread that judges a handshake was that of another client."""
+    seen = queue.Queue[Any]()
+
+    def name(websocket: Connection, path: str) -> str:
+        try:
+            seen.put(app.websocket.session)
+        except NoClientError as exc:
+            seen.put(exc)
+        return path[1:]
+
+    @app.socket("log in")
+    def log_in(req: WebSocketRequest) -> int:
+        req.session["secret"] = "of ann"
+        return threading.get_ident()
+
+    app.websocket.set_client_id_generator(name)
+    with app:
+        hub = app.websocket.hub
+        assert hub is not None
+        with app.test_client("/ann") as ann:
+            thread = ann.request("log in")
+        assert eventually(lambda: hub.threads.count() == (1, 1))
+        with app.test_client("/bob") as bob:
+            assert bob.request("log in") == thread
+    for _ in range(2):
+        assert isinstance(seen.get(timeout=5), NoClientError)
+
+
 # --- sending away -------------------------------------------------------------------
 
 

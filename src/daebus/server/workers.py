@@ -6,10 +6,13 @@ Rules of this module:
    threads are joined before ``atexit`` runs, so one stuck job hangs the host's exit.
 2. A thread never dies of a job.
 3. A thread that cannot be started is told to the caller, never swallowed.
+4. Each job has a context of its own: what it puts into context variables is not there
+   for the next one, which is another client's.
 """
 
 from __future__ import annotations
 
+import contextvars
 import math
 import threading
 import time
@@ -39,7 +42,7 @@ T = TypeVar("T")
 
 def _run_logged(job: Callable[[], T]) -> T | None:
     try:
-        return job()
+        return contextvars.copy_context().run(job)
     except BaseException:  # a SystemExit in user code must not end the thread silently
         logger.exception("%s failed", threading.current_thread().name)
         return None
