@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections import UserDict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from daebus import ClientError, Daebus, DuplicateHandlerError, WebSocketRequest
+from daebus import ClientError, Daebus, DuplicateHandlerError, EncodeError, WebSocketRequest
 from daebus.testing import AppClient
 
 MAX_DEPTH = 100_000
@@ -301,6 +303,43 @@ def test_a_client_error_that_json_cannot_carry_is_still_one_error(app: Daebus) -
         assert only_error(client)["error"] == "half a pair: \ud800"
         client.send("worse")
         only_error(client)
+
+
+@dataclasses.dataclass
+class Halfway:
+    """An object that cannot be asked for what it is made of."""
+
+    missing: int = dataclasses.field(init=False)
+
+
+class Odd(UserDict[str, Any]):
+    def __iter__(self) -> Iterator[str]:
+        raise LookupError("no keys today")
+
+
+def test_objects_that_raise_when_they_are_encoded_cost_nobody_the_connection(app: Daebus) -> None:
+    @app.socket("refuse")
+    def refuse(req: WebSocketRequest) -> None:
+        raise ClientError("no", data={"why": Halfway()})
+
+    @app.socket("answer")
+    def answer(req: WebSocketRequest) -> Halfway:
+        return Halfway()
+
+    @app.socket("raise")
+    def fail(req: WebSocketRequest) -> None:
+        raise KeyError
+
+    @app.websocket.on_error
+    def more(req: WebSocketRequest, exc: BaseException) -> Any:
+        return Odd(hint="none") if req.message_type == "raise" else {"why": Halfway()}
+
+    with app.test_client() as client:
+        for kind in ("refuse", "answer", "raise"):
+            client.send(kind)
+            assert only_error(client)["code"] == "handler_error"
+    with pytest.raises(EncodeError, match="no attribute 'missing'"):
+        app.websocket.broadcast_to_all(Halfway())
 
 
 # --- registering --------------------------------------------------------------------

@@ -212,7 +212,7 @@ class Dispatcher(Handlers):
         hook: Callable[[WebSocketRequest, BaseException], Any],
         req: WebSocketRequest,
         exc: BaseException,
-    ) -> Mapping[str, Any]:
+    ) -> dict[str, Any]:
         """Call an ``on_error`` hook; return what it adds to the error."""
         try:
             data = hook(req, exc)
@@ -220,10 +220,10 @@ class Dispatcher(Handlers):
                 data = req.websocket.hub.loop.submit(_await(data)).result()
             if data is not None and not isinstance(data, Mapping):
                 raise TypeError(f"an on_error hook returns a dict or None, not {data!r:.100}")
+            return dict(data or {})
         except BaseException:  # one broken hook must not keep the others from running
             logger.exception("on_error hook failed for client %s", req.client_id)
             return {}
-        return data or {}
 
     def _refuse(
         self,

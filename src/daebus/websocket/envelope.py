@@ -212,7 +212,7 @@ def encode(kind: str, data: Any) -> bytes:
             f"the data of the {kind!r} message contains itself, or is nested too deep; "
             f"send a copy without the cycle"
         ) from None
-    except (TypeError, ValueError, OverflowError) as exc:
+    except Exception as exc:  # or whatever an object of the user's raises when it is asked
         raise EncodeError(
             f"the data of the {kind!r} message has no JSON form: {exc}; "
             f"send dict, list, str, int, float, bool or None"
