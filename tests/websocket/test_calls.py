@@ -8,6 +8,7 @@ import json
 import logging
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -478,6 +479,20 @@ def test_a_handler_of_ones_own_gets_what_nobody_waits_for(
             assert not client._kept
 
 
+def test_an_error_of_which_no_text_can_be_made(app: Daebus, threads: ThreadPoolExecutor) -> None:
+    """It can be read, but it is nested so deep that it cannot be written."""
+    with app.test_client() as client:
+        for depth in range(sys.getrecursionlimit() - 100, sys.getrecursionlimit()):
+            asked = asking(app, threads)
+            ident = client.receive("confirm")["id"]
+            data = f'{{"error": {depth * "["}{depth * "]"}}}'
+            client.send_raw(f'{{"data": {data}, "id": "{ident}", "type": "error"}}')
+            if client.request("echo", depth) != depth or not asked.done():
+                break
+            with pytest.raises(CallError, match="answered with an error"):
+                asked.result(5)
+
+
 # --- several ------------------------------------------------------------------------
 
 
@@ -512,6 +527,20 @@ def test_many_are_asked_at_once(app: Daebus, mode: str, threads: ThreadPoolExecu
     assert (answers[ids[0]], answers[other_id]) == ("yes", "other")
     kinds = [type(answers[client_id]) for client_id in (*ids[1:], "nobody")]
     assert kinds == [CallError, CallTimeout, ClientGone, ClientGone]
+
+
+def test_nothing_waits_for_answers_once_who_asks_is_cancelled(app: Daebus) -> None:
+    @app.socket("ask")
+    async def ask(req: WebSocketRequest) -> bool:
+        asking = asyncio.ensure_future(app.websocket.broadcast_call_async([req.client_id], "vote"))
+        await asyncio.sleep(0)  # it has asked, and its waits have not begun
+        asking.cancel()
+        await asyncio.wait([asking])
+        return req.websocket.aside.waiting
+
+    with app.test_client() as client:
+        assert client.request("ask") is False
+        client.receive("vote")  # it had been asked
 
 
 def test_a_room_is_asked(app: Daebus, threads: ThreadPoolExecutor) -> None:

@@ -437,6 +437,38 @@ def test_a_thread_that_outlives_its_handler_hears_of_the_end(app: Daebus) -> Non
     assert cancelled.wait(5)
 
 
+def test_a_request_that_has_ended_takes_no_cancel_of_a_later_one(
+    app: Daebus, connect: Connect
+) -> None:
+    begun, ended = list[WebSocketRequest](), threading.Event()
+
+    @app.socket("quick")
+    def quick(req: WebSocketRequest) -> bool:
+        begun.append(req)  # it outlives its handler
+        return req.cancelled.is_set()
+
+    @app.socket("count")
+    def count(req: WebSocketRequest) -> Iterator[int]:
+        yield from range(1000)
+        ended.set()
+
+    app.start()
+    peer = Peer.joined(connect(app.http.port))
+    quickly, slowly, cancel = (
+        frame(TEXT, json.dumps({"type": kind, "id": "same"}))
+        for kind in ("quick", "count", "cancel")
+    )
+    peer.sock.sendall(quickly)
+    assert peer.message()["data"] is False
+    peer.sock.sendall(slowly + cancel)
+    while (message := peer.message())["type"] == "response":
+        assert message["data"] < 999
+    assert message["data"]["code"] == "cancelled"
+    assert not ended.is_set()
+    assert begun[0].cancelled.is_set()  # a thread that it left would hear of it too
+    peer.close()
+
+
 def test_nothing_is_kept_of_requests_that_have_ended(app: Daebus) -> None:
     @app.socket("look")
     def look(req: WebSocketRequest) -> bool:

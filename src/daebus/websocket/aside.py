@@ -133,7 +133,9 @@ class Aside:
             found = [work for work in self._alive_locked() if work.ident == ident]
             for work in found:
                 work.stop_locked("cancelled")
-            return bool(found)
+            # One that has ended may have left a thread that is to hear of it. But if a
+            # later request has the same id, it is that one's cancel, so it keeps its turn.
+            return not all(work.ended for work in found)
         future = self._calls.pop(ident, None) if isinstance(ident, str) else None
         if future is None:
             return False
@@ -166,8 +168,11 @@ class Aside:
 
 def _call_error(data: Any) -> CallError:
     fields = data if isinstance(data, dict) else {}
+    text, code = fields.get("error"), fields.get("code")
     return CallError(
-        str(fields.get("error", "the client answered with an error")),
-        str(fields.get("code", "call_error")),
+        text if isinstance(text, str) else "the client answered with an error",
+        # Numbers are common too. Nothing else: text is made of it under the lock, and of
+        # what is nested deeply none can be made.
+        str(code) if isinstance(code, str | int | float) else "call_error",
         data,
     )

@@ -101,9 +101,7 @@ class Asking(Part):
                 except FAILURES as exc:
                     answers[client_id] = exc
         finally:  # Ctrl-C may end the wait
-            for call in asked.values():
-                if isinstance(call, Call):
-                    call.forget()
+            _forget(asked.values())
         return answers
 
     async def broadcast_call_async(
@@ -124,7 +122,10 @@ class Asking(Part):
             except FAILURES as exc:
                 return exc
 
-        answers = await asyncio.gather(*map(answer, asked.values()))
+        try:
+            answers = await asyncio.gather(*map(answer, asked.values()))
+        finally:  # whoever is cancelled before it began forgets nothing
+            _forget(asked.values())
         return dict(zip(asked, answers, strict=True))
 
     def _ask(self, client_id: str, message_type: str, data: Any) -> Call:
@@ -169,3 +170,9 @@ class Asking(Part):
                 f"{name}() would block the loop that all async handlers share; "
                 f"write: await app.websocket.{name}_async(...)"
             )
+
+
+def _forget(asked: Iterable[Call | Exception]) -> None:
+    for call in asked:
+        if isinstance(call, Call):
+            call.forget()

@@ -36,6 +36,7 @@ class Work(threading.Event):
         super().__init__()
         self.ident = ident
         self.reason: Reason | None = None  # guarded by: _connection_lock, as the task
+        self.ended = False  # guarded by: _connection_lock; the handler has returned
         self._connection_lock = lock
         self._task: asyncio.Task[Any] | None = None
         self._timer: Timer | None = None
@@ -68,6 +69,7 @@ class Work(threading.Event):
             self._timer.cancel()
         with self._connection_lock:
             self._task = None
+            self.ended = True
 
     def stop_locked(self, reason: Reason) -> None:
         """Set the event, and cancel an async handler; the connection's lock is held."""
