@@ -185,6 +185,33 @@ def test_middleware_around_async_handlers_passes_or_awaits(make_app: Any) -> Non
     assert [lines.get(timeout=5) for _ in range(6)] == 2 * ["before", "handler", "after"]
 
 
+@pytest.mark.parametrize("awaits", [True, False])
+def test_an_async_middleware_around_what_yields(make_app: Any, awaits: bool) -> None:
+    app: Daebus = make_app()
+
+    @app.websocket.middleware
+    async def middleware(req: WebSocketRequest, next: Next) -> Any:
+        return await next(req) if awaits else next(req)
+
+    @app.websocket.middleware
+    async def inner(req: WebSocketRequest, next: Next) -> Any:
+        return await next(req)
+
+    @app.socket("count")
+    async def count(req: WebSocketRequest) -> AsyncIterator[int]:
+        for number in range(req.data):
+            yield number
+
+    @app.socket("async")
+    async def handler(req: WebSocketRequest) -> str:
+        return "returned"
+
+    with app.test_client() as client:
+        client.send("count", 3)
+        client.send("async")
+        assert [client.receive()["data"] for _ in range(4)] == [0, 1, 2, "returned"]
+
+
 def test_an_async_middleware_needs_async_handlers(app: Daebus) -> None:
     async def middleware(req: WebSocketRequest, next: Next) -> Any:
         return await next(req)

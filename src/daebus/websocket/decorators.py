@@ -109,7 +109,7 @@ class Decorators(Part):
 
         Around an async handler ``next(req)`` gives an awaitable, which the middleware
         awaits, if it is async itself, or returns. An async middleware needs async
-        handlers.
+        handlers; awaiting ``next(req)`` gives it the generator, if one is that.
 
         Raises:
             TypeError: it takes other arguments, or is async and there is a sync handler.

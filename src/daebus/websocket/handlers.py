@@ -139,9 +139,23 @@ class Handlers:
 
 
 def _around(handler: Handler, middleware: Middleware) -> Handler:
+    if is_async(middleware):
+        handler = _to_await(handler)
+
     @functools.wraps(handler)
     def call(req: WebSocketRequest) -> Any:
         return middleware(req, handler)
+
+    return call
+
+
+def _to_await(handler: Handler) -> Handler:
+    """Have an async middleware await every handler: an async generator is no awaitable."""
+
+    @functools.wraps(handler)
+    async def call(req: WebSocketRequest) -> Any:
+        result = handler(req)
+        return await result if hasattr(result, "__await__") else result
 
     return call
 

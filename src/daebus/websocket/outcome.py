@@ -42,7 +42,9 @@ def outcome(req: WebSocketRequest, result: Any) -> Any:
     if hasattr(result, "__await__"):
         if req.id is not None:  # it may be cancelled by that
             req.begin()
-        return req.websocket.hub.loop.submit(_await(result, req)).result()
+        result = req.websocket.hub.loop.submit(_await(result, req)).result()
+        # What an async middleware was given by its handler may be looked at closely too.
+        return result if result.__class__ in PLAIN else outcome(req, result)
     if isinstance(result, Generator):
         return _send_each(result, req)
     if isinstance(result, AsyncGenerator):
