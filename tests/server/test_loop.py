@@ -10,12 +10,14 @@ import inspect
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
 from daebus import StateError
 from daebus.server.loop import LoopThread
+from tests.conftest import eventually
 
 
 @pytest.fixture
@@ -79,6 +81,22 @@ def test_context_variables_go_along(loop: LoopThread) -> None:
     futures = [contextvars.copy_context().run(ask, str(n)) for n in range(5)]
     assert [future.result(5) for future in futures] == ["0", "1", "2", "3", "4"]
     assert loop.submit(read()).result(5) == "none"
+
+
+def test_the_loop_keeps_nothing_of_the_context_that_needed_it_first(loop: LoopThread) -> None:
+    class Kept:
+        pass
+
+    def ask() -> weakref.ref[Kept]:
+        kept = Kept()
+        held.set(kept)
+        loop.submit(asyncio.sleep(0)).result(5)
+        return weakref.ref(kept)
+
+    held = contextvars.ContextVar[Kept]("held")
+    kept = contextvars.Context().run(ask)
+    loop.submit(asyncio.sleep(0)).result(5)
+    assert eventually(lambda: kept() is None)
 
 
 def test_many_threads_need_it_first_at_once(loop: LoopThread) -> None:

@@ -297,11 +297,12 @@ def test_a_client_that_leaves_takes_its_timer_along(make_app: MakeApp, connect: 
     peer = Peer.joined(connect(app.http.port))
     assert app.websocket.hub is not None
     (connection,) = eventually(app.websocket.hub.registry.snapshot)
-    assert connection._term is not None
-    assert connection._term._timer.callback is not None
+    term = connection._term
+    assert term is not None
+    assert term._timer.callback is not None
     peer.close()
     assert gone.wait(5)
-    assert connection._term._timer.callback is None
+    assert term._timer.callback is None
 
 
 def test_the_wall_clock_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import threading
 import time
 import weakref
@@ -64,7 +65,9 @@ class LoopThread:
                 raise StateError("the app is stopping; no coroutine can be started any more")
             loop = self._loop
             if loop is None:
-                loop = asyncio.new_event_loop()
+                # It keeps the context that it is made in: not that of the client who
+                # happens to need it first.
+                loop = contextvars.Context().run(asyncio.new_event_loop)
                 thread = threading.Thread(
                     target=self._run, args=(loop,), name="daebus-loop", daemon=True
                 )

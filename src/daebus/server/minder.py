@@ -137,20 +137,30 @@ class Minder:
         try:
             while True:
                 self._wakeup.clear()
-                with self._lock:
-                    if self._stopping:
-                        return
-                    inbox, self._inbox = self._inbox, deque()
-                    released, self._released = self._released, deque()
-                for target in inbox:
-                    self._guarded(self._watch, target)
-                for target in released:
-                    self._guarded(self._forget, target)
-                for key, events in self._selector.select(self._fire_timers()):
-                    if key.data is not None:
-                        self._guarded(self._serve, key.data, events)
+                if not self._take_inbox():
+                    return
+                self._serve_all(self._selector.select(self._fire_timers()))
         finally:
             self._close()
+
+    # In functions of their own, whose names do not keep a connection while the minder sleeps.
+
+    def _take_inbox(self) -> bool:
+        with self._lock:
+            if self._stopping:
+                return False
+            inbox, self._inbox = self._inbox, deque()
+            released, self._released = self._released, deque()
+        for target in inbox:
+            self._guarded(self._watch, target)
+        for target in released:
+            self._guarded(self._forget, target)
+        return True
+
+    def _serve_all(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
+        for key, events in ready:
+            if key.data is not None:
+                self._guarded(self._serve, key.data, events)
 
     def _close(self) -> None:
         with self._lock:

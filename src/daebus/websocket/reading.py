@@ -97,13 +97,15 @@ class ReadingHalf(SendingHalf):
 
     def end(self) -> None:
         """Stop sending and receiving; say goodbye if nobody did. Does not wait."""
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
-        if self._term is not None:
-            self._term.stop()
         with self._lock:
             if self._state == OPEN:  # a raw handler returned
                 self._close_locked("server", 1000, "", close_frame(1000))
+            # They refer to us as we to them, which is not left to the collector.
+            heartbeat, self._heartbeat = self._heartbeat, None
+            term, self._term = self._term, None
+        for timed in (heartbeat, term):
+            if timed is not None:
+                timed.stop()
 
     def finish(self) -> None:
         """Let the last bytes go, then close: the owner's last act.
