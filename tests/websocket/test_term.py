@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websockets_connect
 
-from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo
+from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSocketRequest
 from daebus.server.minder import Timer
 from daebus.websocket.limits import Limits
 from daebus.websocket.term import Term, expiry
@@ -370,6 +370,21 @@ def test_a_client_that_waits_for_its_handler_is_not_idle(
     peer = Peer.joined(connect(app.http.port))
     peer.say("work")
     assert peer.message() == {"type": "response", "data": False}
+    assert peer.part() == 4408
+
+
+def test_a_request_that_has_ended_is_no_work(make_app: MakeApp, connect: Connect) -> None:
+    app, kept = make_app(idle_timeout=SOON), list[WebSocketRequest]()
+
+    @app.socket("work")
+    def work(req: WebSocketRequest) -> bool:
+        kept.append(req)  # as a traceback does that nobody has collected yet
+        return req.cancelled.is_set()
+
+    app.start()
+    peer = Peer.joined(connect(app.http.port))
+    peer.say("work")
+    assert peer.message()["data"] is False
     assert peer.part() == 4408
 
 

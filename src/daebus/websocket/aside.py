@@ -68,7 +68,7 @@ class Aside:
 
     def has_work_locked(self) -> bool:
         """Tell whether a call waits for its answer, or a request that can stop has not ended."""
-        return bool(self._calls or self._alive_locked())
+        return bool(self._calls) or any(not work.ended for work in self._alive_locked())
 
     def ask(self) -> tuple[str, Future[Any]]:
         """Open a call.
