@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import json
 import logging
+import math
 import queue
 import socket
 import sys
@@ -334,6 +335,13 @@ def test_a_timeout_must_be_one(app: Daebus) -> None:
     for timeout in (0, -1):
         with pytest.raises(ValueError, match="timeout must be greater than 0"):
             app.websocket.call("nobody", "confirm", timeout=timeout)
+
+
+def test_a_wait_may_have_no_end(app: Daebus, threads: ThreadPoolExecutor) -> None:
+    with app.test_client() as client:
+        asked = asking(app, threads, timeout=math.inf)
+        client.answer(client.receive("confirm"), "yes")
+        assert asked.result(5) == "yes"
 
 
 def test_a_client_on_a_raw_path_cannot_be_asked(app: Daebus) -> None:

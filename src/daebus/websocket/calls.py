@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from ..errors import CallTimeout
@@ -43,7 +44,7 @@ class Call:
             ClientGone, CallTimeout, CallError: as ``DaebusWebSocket.call``.
         """
         try:
-            return self._future.result(timeout)
+            return self._future.result(min(timeout, threading.TIMEOUT_MAX))  # also for ever
         except TimeoutError:
             self._give_up(timeout)
             return self._future.result()
