@@ -14,7 +14,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import inspect
-import logging
 import math
 import threading
 import time
@@ -22,11 +21,12 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .errors import StateError
+from .server.logs import get_logger
 from .server.loop import LoopThread
 
 __all__ = ["Kind", "Life", "Running", "Task"]
 
-logger = logging.getLogger("daebus")
+logger = get_logger("daebus")
 
 Kind = Literal["background", "thread"]
 

@@ -196,9 +196,8 @@ def test_logging_that_fails_does_not_end_the_watch(slow: Slow, connect: Connect)
     logger.addFilter(broken)
     try:
         peer = Peer.joined(connect(slow.app.http.port))
-        with records() as log:
-            peer.say("slow")
-            log.wait_for("failed")
+        peer.say("slow")
+        assert slow.told.get(timeout=5)[1].message_type == "slow"  # the hook runs all the same
         peer.send(PING, b"there?")
         assert peer.frame() == (PONG, b"there?")
         logger.removeFilter(broken)

@@ -165,7 +165,10 @@ def test_a_stack_that_is_too_small_is_refused(make_app: MakeApp, size: int) -> N
 
 
 def test_no_thread_to_be_had_is_503_and_the_server_goes_on(
-    app: Daebus, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    app: Daebus,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app.start()
     start = threading.Thread.start
@@ -189,6 +192,8 @@ def test_no_thread_to_be_had_is_503_and_the_server_goes_on(
     peer.say("echo", 1)
     assert peer.message()["data"] == 1
     peer.close()
+    warnings = [text for text in caplog.messages if "no thread" in text]
+    assert len(warnings) == 1  # a crowd must not flood the log
 
 
 def test_a_place_is_given_back_when_there_was_no_thread(

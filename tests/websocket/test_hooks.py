@@ -295,3 +295,29 @@ def test_five_hundred_connections_leave_nothing_and_ran_each_hook_once(
     assert eventually(lambda: set(threads()) <= {"daebus-ws-parked"})
     assert len(threads()) <= 2 * at_once + 1
     assert app.stop() == []
+
+
+def test_hooks_run_although_the_log_raises(app: Daebus, connect: Connect) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise OSError("no space left on device")
+
+    seen = queue.Queue[str]()
+    app.websocket.on_connect(lambda client_id: seen.put("came"))
+    app.websocket.on_disconnect(lambda client_id: seen.put("left"))
+    app.start()
+    logger, broken = logging.getLogger("daebus.websocket"), Broken(logging.INFO)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(broken)
+    try:
+        peer = Peer.joined(connect(app.http.port))
+        assert seen.get(timeout=5) == "came"
+        peer.sock.sendall(envelope("echo", 1))
+        assert peer.message()["data"] == 1
+        peer.close()
+        assert seen.get(timeout=5) == "left"
+        assert eventually(lambda: app.websocket.get_client_count() == 0)
+    finally:
+        logger.removeHandler(broken)
+        logger.setLevel(level)

@@ -7,13 +7,13 @@ lenient and slow. So the request comes parsed (``reader``), and writing is here.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
+from ..server.logs import get_logger
 from .environ import add_forwarded, add_request
 from .presence import Presence
 from .reader import Request
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestHandler"]
 
-logger = logging.getLogger("daebus.http")
+logger = get_logger("daebus.http")
 
 
 class _ClientGone(Exception):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DuplicateHandlerError
+from ..server.logs import get_logger
 from .results import json_error
 
 __all__ = ["Mount", "Mounts"]
 
-logger = logging.getLogger("daebus.http")
+logger = get_logger("daebus.http")
 
 WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 

@@ -7,7 +7,6 @@ the view or file; the error handler of what was raised; ``after_request`` hooks.
 from __future__ import annotations
 
 import inspect
-import logging
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +16,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
 from ..errors import DuplicateHandlerError, name_of
+from ..server.logs import get_logger
 from ..server.loop import LoopThread
 from .cors import Cors
 from .files import StaticFolder
@@ -27,7 +27,7 @@ from .results import exception_response, json_error, keep_headers, to_response
 
 __all__ = ["Router"]
 
-logger = logging.getLogger("daebus.http")
+logger = get_logger("daebus.http")
 
 # Names of this server that are remembered with the map; a client may invent many.
 MAX_HOSTS = 64

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
-import logging
 import threading
 import time
 import traceback
@@ -22,12 +21,13 @@ from typing import Any
 
 from ..errors import Reject
 from ..server.handoff import Refusal, Upgrade
+from ..server.logs import get_logger
 from ..server.loop import LoopThread
 from .term import expiry
 
 __all__ = ["Gate", "Known"]
 
-logger = logging.getLogger("daebus.websocket")
+logger = get_logger("daebus.websocket")
 
 Check = Callable[[Any], Any]
 

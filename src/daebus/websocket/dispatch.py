@@ -15,13 +15,13 @@ import asyncio
 import concurrent.futures
 import contextlib
 import difflib
-import logging
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
 from ..errors import Cancelled, ClientError, ClientGone, EncodeError
+from ..server.logs import get_logger
 from . import aside, envelope
 from .connection import Connection, current
 from .handlers import ANY, BINARY, Handlers
@@ -33,7 +33,7 @@ from .request import WebSocketRequest, asked
 
 __all__ = ["Dispatcher"]
 
-logger = logging.getLogger("daebus.websocket")
+logger = get_logger("daebus.websocket")
 
 # What a thread sees that waits for a cancelled coroutine, and what the coroutine itself sees.
 _ASYNC_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)

@@ -7,13 +7,14 @@ ends everything by a common deadline.
 from __future__ import annotations
 
 import functools
-import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..server.handoff import Refusal, Upgrade
+from ..server.logs import get_logger
 from ..server.loop import LoopThread
 from ..server.minder import Minder
 from ..server.pump import Pump
@@ -31,13 +32,16 @@ from .watch import Watch
 
 __all__ = ["Hub"]
 
-logger = logging.getLogger("daebus.websocket")
+logger = get_logger("daebus.websocket")
 
 # Characters of what a client calls itself that are kept.
 MAX_USER_AGENT = 512
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
+
+# Seconds between two warnings of missing threads: a crowd must not flood the log.
+QUIET = 10.0
 
 
 class Hub:
@@ -69,6 +73,7 @@ class Hub:
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock
+        self._warned = -math.inf  # guarded by: _lock; moment of the last warning about threads
         self._alive: set[Connection] = set()  # guarded by: _lock; until the descriptor is gone
 
     # --- admission --------------------------------------------------------------
@@ -90,11 +95,16 @@ class Hub:
         try:
             self.threads.run(job, "daebus-ws-handshake")
         except RuntimeError as exc:
+            now = time.monotonic()
             with self._lock:
                 stopping = self._stopping
+                warn = not stopping and now - self._warned >= QUIET
+                if warn:
+                    self._warned = now
             if stopping:
                 return self._refused(Refusal(503, "stopping", "the server is stopping", RETRY))
-            logger.warning("refused a client, no thread for it: %s", exc)
+            if warn:
+                logger.warning("refusing clients, no thread for them: %s", exc)
             return self._refused(Refusal(503, "no_thread", "the server is overloaded", RETRY))
         return None
 

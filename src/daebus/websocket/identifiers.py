@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..server.logs import get_logger
 from .arguments import MAX_NAME
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Generator", "Identifiers"]
 
-logger = logging.getLogger("daebus.websocket")
+logger = get_logger("daebus.websocket")
 
 Generator = Callable[["Connection", str], object]
 

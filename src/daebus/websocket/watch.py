@@ -7,7 +7,6 @@ seconds it says where the handler is.
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from ..server.logs import get_logger
 from ..server.loop import LoopThread
 from ..server.minder import Minder
 from .connection import Connection
@@ -23,7 +23,7 @@ from .registry import Registry
 
 __all__ = ["Watch", "stack_of"]
 
-logger = logging.getLogger("daebus.websocket")
+logger = get_logger("daebus.websocket")
 
 # Seconds between two looks, while there is traffic; in quiet times there are none.
 TICK = 0.1
