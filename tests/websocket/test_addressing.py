@@ -110,10 +110,11 @@ def test_all_but_some(app: Daebus, clients: Clients) -> None:
     assert websocket.broadcast_to_all(1, exclude=[ann_id]) == 2
     assert websocket.broadcast_to_all(2, exclude={ann_id, bob_id, "nobody"}) == 1
     assert websocket.broadcast_to_all(3, exclude=(i for i in [bob_id])) == 2
+    assert websocket.broadcast_to_all(4, "news", (ann_id, bob_id)) == 1
     assert [[data for _, data in got(client)] for client in (ann, bob, eve)] == [
         [3],
         [1],
-        [1, 2, 3],
+        [1, 2, 3, 4],
     ]
 
 
@@ -177,7 +178,7 @@ def test_a_room_of_clients_from_two_libraries(app: Daebus, clients: Clients) -> 
         assert json.loads(other.recv(timeout=5)) == {"type": "broadcast", "data": "hello"}
         assert got(ann) == [("broadcast", "hello")]
         assert got(bob) == []
-        assert app.websocket.broadcast_to_room("hall", "to ann", "news", exclude=[other_id]) == 1
+        assert app.websocket.broadcast_to_room("hall", "to ann", "news", [other_id]) == 1
         assert got(ann) == [("news", "to ann")]
 
 
@@ -374,7 +375,7 @@ def test_a_user_with_two_tabs(app: Daebus, clients: Clients) -> None:
     assert websocket.identify(two_id, "ann")
     assert websocket.get_user_clients("ann") == [one_id, two_id]
     assert websocket.send_to_user("ann", "hello") == 2
-    assert websocket.send_to_user("ann", "seen", "read", exclude=[one_id]) == 1
+    assert websocket.send_to_user("ann", "seen", "read", [one_id]) == 1
     assert websocket.send_to_user("nobody", "hello") == 0
     assert got(one) == [("message", "hello")]
     assert got(two) == [("message", "hello"), ("read", "seen")]

@@ -158,8 +158,8 @@ class Addressing(Part):
         self,
         data: Any,
         message_type: str = "broadcast",
-        *,
         exclude: Iterable[str] = (),
+        *,
         droppable: bool = False,
         conflate: str | None = None,
     ) -> Delivered:
@@ -195,8 +195,8 @@ class Addressing(Part):
         room: str,
         data: Any,
         message_type: str = "broadcast",
-        *,
         exclude: Iterable[str] = (),
+        *,
         droppable: bool = False,
         conflate: str | None = None,
     ) -> Delivered:
@@ -231,8 +231,8 @@ class Addressing(Part):
         user: str,
         data: Any,
         message_type: str = "message",
-        *,
         exclude: Iterable[str] = (),
+        *,
         droppable: bool = False,
         conflate: str | None = None,
     ) -> Delivered:
