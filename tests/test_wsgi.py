@@ -275,7 +275,7 @@ def test_stop_cuts_a_client_that_does_not_answer(connect: Connect) -> None:
     with werkzeug(app) as port:
         peer = Peer.joined(connect(port))
         assert eventually(lambda: app.websocket.get_client_count() == 1)
-        assert app.stop(timeout=0.5) == []
+        assert app.stop(timeout=1.5) == []  # a busy machine takes its time to end threads
         assert peer.close_frame()[0] == 1001
         assert peer.ended()
 
