@@ -474,7 +474,7 @@ def test_a_stop_ends_by_its_deadline_though_a_sync_one_does_not(
     connect(app.http.port).sendall(upgrade_request("/?slow"))
     slow.asked.get(timeout=5)
     try:
-        assert app.stop(timeout=0.3) == ["daebus-ws-handshake"]
+        assert app.stop(timeout=1.0) == ["daebus-ws-handshake"]
     finally:
         slow.go.set()
 

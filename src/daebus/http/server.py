@@ -293,7 +293,9 @@ class HttpServer(BaseWSGIServer):
         try:
             while request is not None:
                 request = self._answer(client, request)
-                if request is not None and (self._pool.busy or request.head.upgrade):
+                if request is not None and (
+                    self._pool.busy or self.draining or request.head.upgrade
+                ):
                     self._dispatch(client, request)
                     return
         except BaseException:
