@@ -288,7 +288,7 @@ def test_stop_names_the_thread_that_user_code_holds(connect: Connect) -> None:
         peer = Peer.joined(connect(port))
         peer.say("hold")
         assert eventually(lambda: app.stats()["websocket"]["messages_in"] == 1)
-        left = app.stop(timeout=0.3)
+        left = app.stop(timeout=1.0)
         release.set()
     assert len(left) == 1
     assert left[0].startswith("daebus-ws-")
