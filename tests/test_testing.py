@@ -260,6 +260,7 @@ def test_the_fixture_makes_connected_clients(
     one = daebus_client(app)
     two = daebus_client(app, "/other", timeout=1.0)
     assert one.request("echo", 1) == 1
+    assert two.request("echo", 2) == 2  # answered, so it has been let in
     assert app.websocket.broadcast_to_all("x") == 2
     assert two.receive()["data"] == "x"
 
