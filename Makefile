@@ -26,7 +26,7 @@ run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, longjo
 	@PORT=$(PORT) $(PY) samples/$(SAMPLE).py
 
 test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)
-	$(PY) -m pytest -q -n 3
+	$(PY) -m pytest -q -n 2
 
 test-slow: $(VENV)/dev.stamp  ## run the slow tests: Autobahn, soak, benchmark smoke
 	$(PY) -m pytest -q -m slow
