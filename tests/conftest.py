@@ -6,24 +6,18 @@ import os
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
+from tests.support.waiting import eventually, stable_id
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Name cases that have no stable ``repr`` by their type: workers must agree on names."""
     return stable_id(val) if " at 0x" in repr(val) or "set(" in repr(val) else None
-
-
-def stable_id(value: object) -> str:
-    """Return a short name of a test case that is the same in every process."""
-    text = ascii(value)
-    return type(value).__name__ if " at 0x" in text or "set(" in text or "{'" in text else text[:30]
 
 
 def _daebus_threads() -> dict[threading.Thread, str]:
@@ -43,20 +37,6 @@ def _descriptors() -> set[str]:
         if target.startswith(("socket:", "pipe:", "anon_inode:[eventpoll]")):
             found.add(target)
     return found
-
-
-def eventually(condition: Callable[[], Any], timeout: float = 5.0) -> Any:
-    """Wait until a condition holds that announces itself by no event; return its value.
-
-    For what another process or the kernel decides, such as a descriptor going away.
-    """
-    deadline = time.monotonic() + timeout
-    pause = threading.Event()
-    while True:
-        value = condition()
-        if value or time.monotonic() > deadline:
-            return value
-        pause.wait(0.01)
 
 
 @pytest.fixture(autouse=True)

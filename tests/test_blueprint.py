@@ -28,7 +28,7 @@ from daebus import (
 from daebus.building import Building
 from daebus.http.registering import Registering
 from daebus.websocket.decorators import Decorators
-from tests.peer import Peer
+from tests.support.peer import Peer
 
 
 def say(req: WebSocketRequest) -> Any:

@@ -30,8 +30,8 @@ from daebus import (
     StateError,
     WebSocketRequest,
 )
-from tests.conftest import eventually
-from tests.peer import Peer, envelope, upgrade_request
+from tests.support.peer import Peer, envelope, upgrade_request
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 

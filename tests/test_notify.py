@@ -10,7 +10,7 @@ import pytest
 
 from daebus import AddressInUseError, Daebus, DaebusHttp
 from daebus.server.listener import listen
-from tests.server.manager import Manager
+from tests.support.manager import Manager
 
 
 @pytest.fixture

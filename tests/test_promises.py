@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject, UpgradeRequest, WebSocketRequest
-from tests.conftest import eventually
-from tests.peer import Peer, upgrade_request
-from tests.slow_clients.slow import KILOBYTES_16, narrow
+from tests.support.peer import Peer, upgrade_request
+from tests.support.slow import KILOBYTES_16, narrow
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DuplicateHandlerError, NoClientError, Running, StateError, task
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 def threads_named(name: str) -> list[threading.Thread]:

@@ -18,9 +18,9 @@ import pytest
 from werkzeug.serving import make_server
 
 from daebus import AttachError, Daebus, DaebusHttp, StateError
-from tests.conftest import eventually
-from tests.guest_site import make_app
-from tests.peer import CLOSE, TEXT, Peer, envelope, upgrade_request
+from tests.support.guest_site import make_app
+from tests.support.peer import CLOSE, TEXT, Peer, envelope, upgrade_request
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +35,7 @@ def gunicorn(*options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         command = [
             sys.executable, "-m", "gunicorn", "--bind", f"fd://{listener.fileno()}",
-            "--no-control-socket", *options, "tests.guest_site:application",
+            "--no-control-socket", *options, "tests.support.guest_site:application",
         ]  # fmt: skip
         process = subprocess.Popen(
             command,
@@ -224,7 +224,7 @@ def test_a_worker_of_one_thread_has_no_websockets(connect: Connect) -> None:
 
 def test_waitress_serves_http_and_says_no_to_websockets(connect: Connect) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.guest_site", "waitress"],
+        [sys.executable, "-m", "tests.support.guest_site", "waitress"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

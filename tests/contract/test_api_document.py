@@ -19,7 +19,7 @@ import pytest
 
 from daebus import AttachError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 from daebus.testing import AppClient
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 def harbour() -> Daebus:

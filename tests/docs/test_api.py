@@ -12,7 +12,7 @@ import pytest
 import daebus
 import daebus.testing
 from daebus import errors
-from tests.docs.documents import ROOT, blocks
+from tests.support.documents import ROOT, blocks
 
 PATH = ROOT / "docs" / "api.rst"
 TEXT = PATH.read_text()

@@ -34,9 +34,9 @@ import simple_websocket
 
 from daebus import Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
-from tests.docs.documents import DOCUMENTS, ROOT, Block, blocks
-from tests.server.manager import Manager
-from tests.tls import authority
+from tests.support.documents import DOCUMENTS, ROOT, Block, blocks
+from tests.support.manager import Manager
+from tests.support.tls import authority
 
 EVERY_BLOCK = [block for path in DOCUMENTS for block in blocks(path)]
 BLOCKS = [block for block in EVERY_BLOCK if not block.others]

@@ -14,7 +14,7 @@ from websockets.frames import CloseCode
 from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
 from daebus.http import request, wire
 from daebus.websocket import aside, reading
-from tests.docs.documents import DOCUMENTS, ROOT, anchors, links, table
+from tests.support.documents import DOCUMENTS, ROOT, anchors, links, table
 
 README = ROOT / "README.rst"
 API = ROOT / "docs" / "api.rst"
@@ -77,10 +77,10 @@ def same(documented: list[Any], real: set[Any]) -> None:
 
 def test_error_codes_of_messages() -> None:
     codes = {inspect.signature(ClientError).parameters["code"].default}
-    for call in calls("websocket/dispatch.py", "websocket/envelope.py"):
+    for call in calls("websocket/**/dispatch*.py", "websocket/**/envelope.py"):
         if call.name in ("BadMessage", "_refuse", "error"):
             codes.update(call.constants(0 if call.name == "BadMessage" else 1, str))
-    for call in calls("websocket/*.py"):
+    for call in calls("websocket/**/*.py"):
         if call.name in ("ClientError", "Cancelled"):
             codes.update(call.constants(1, str))
     codes = {code for code in codes if re.fullmatch("[a-z_]+", code)}  # no texts of logger.error
@@ -90,7 +90,7 @@ def test_error_codes_of_messages() -> None:
 
 def test_close_codes() -> None:
     codes = {inspect.signature(Connection.close).parameters["code"].default}
-    for call in calls("websocket/*.py"):
+    for call in calls("websocket/**/*.py"):
         for index, argument in enumerate(call.arguments):
             codes.update(
                 n for n in call.constants(index, int) if 1000 <= n < 1016 or n in range(4000, 5000)
@@ -104,7 +104,7 @@ def test_close_codes() -> None:
 
 def test_statuses_and_codes_of_http() -> None:
     answers = {("405", "method_not_allowed")}
-    for call in calls("http/*.py", "wsgi.py", "websocket/*.py"):
+    for call in calls("http/**/*.py", "wsgi.py", "websocket/**/*.py"):
         first = 1 if call.name == "_refuse" else 0  # its client stands before the status
         statuses = [n for n in call.constants(first, int) if 400 <= n < 600]
         if call.name in ("Refusal", "error_response", "_refuse"):
@@ -173,5 +173,5 @@ def test_house_names_every_module() -> None:
     text = DESIGN.read_text()
     modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py")}
     modules = {name for name in modules if not name.endswith("__init__.py")}
-    documented = re.findall(r"^``([a-z_]+(?:/[a-z_]+)?\.py)``", text, re.MULTILINE)
+    documented = re.findall(r"^``([a-z_]+(?:/[a-z_]+)*\.py)``", text, re.MULTILINE)
     same(documented, modules)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus
-from tests.http.raw import Raw, make
+from tests.support.raw import Raw, make
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from tests.conftest import eventually
-from tests.http.raw import Raw
+from tests.support.raw import Raw
+from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response
 
 from daebus import Daebus, DaebusHttp, Request
 from daebus.http.cors import Cors
-from tests.http.raw import Answer, Raw
+from tests.support.raw import Answer, Raw
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

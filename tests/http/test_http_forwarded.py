@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from daebus import Daebus, DaebusHttp, Request, WebSocketRequest
 from daebus.http.forwarded import MAX_HOPS, Seen, TrustedProxies
-from tests.http.raw import Raw
-from tests.peer import Answer, Peer, upgrade_request
+from tests.support.peer import Answer, Peer, upgrade_request
+from tests.support.raw import Raw
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48", "unix"])
 

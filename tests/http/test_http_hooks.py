@@ -14,7 +14,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 from werkzeug.wrappers import Response
 
 from daebus import AttachError, Daebus, DaebusHttp, DuplicateHandlerError, Request
-from tests.http.raw import Answer, Raw
+from tests.support.raw import Answer, Raw
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

@@ -15,8 +15,8 @@ from daebus import Daebus, Request
 from daebus.http import component
 from daebus.http.reader import Reader
 from daebus.server.transport import SMALL_READ
-from tests.conftest import eventually
-from tests.http.raw import Raw
+from tests.support.raw import Raw
+from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

@@ -18,7 +18,7 @@ from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
 
 from daebus import Daebus, DaebusHttp, DuplicateHandlerError, Request
-from tests.http.raw import Raw
+from tests.support.raw import Raw
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

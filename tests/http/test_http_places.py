@@ -18,8 +18,8 @@ import pytest
 
 import daebus
 from daebus import AddressInUseError, Daebus, DaebusHttp, DaebusWebSocket, Request, StateError
-from tests.conftest import eventually
-from tests.peer import Answer, Peer
+from tests.support.peer import Answer, Peer
+from tests.support.waiting import eventually
 
 Make = Callable[..., Daebus]
 REQUEST = b"GET /me HTTP/1.1\r\nHost: x\r\n\r\n"

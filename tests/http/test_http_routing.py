@@ -14,7 +14,7 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Response
 
 from daebus import Daebus, DaebusHttp, DuplicateHandlerError, Request
-from tests.http.raw import Raw, make
+from tests.support.raw import Raw, make
 
 
 class Frail:

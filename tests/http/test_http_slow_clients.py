@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus
-from tests.http.raw import Raw
+from tests.support.raw import Raw
 
 Open = Callable[..., Raw]
 MakeApp = Callable[..., Daebus]
@@ -26,7 +26,12 @@ MakeApp = Callable[..., Daebus]
 def crowd(port: int, *numbers: int) -> Iterator[subprocess.Popen[str]]:
     """Have a crowd around; see ``crowd.py``."""
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("crowd.py")), str(port), *map(str, numbers)],
+        [
+            sys.executable,
+            str(Path(__file__).parents[1] / "support" / "crowd.py"),
+            str(port),
+            *map(str, numbers),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from tests.http.raw import Answer, Raw, make
+from tests.support.raw import Answer, Raw, make
 
 AFTER = b"GET /after HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daebus import Daebus
-from tests.http.raw import Raw
+from tests.support.raw import Raw
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

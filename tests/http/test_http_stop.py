@@ -11,9 +11,9 @@ import pytest
 
 from daebus import Daebus, Request
 from daebus.http import server as http_server
-from tests.conftest import eventually
-from tests.http.raw import Raw
 from tests.http.test_http_limits import Gate
+from tests.support.raw import Raw
+from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

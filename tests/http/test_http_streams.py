@@ -12,7 +12,7 @@ import pytest
 
 from daebus import Daebus, Request
 from daebus.http import presence
-from tests.http.raw import Raw
+from tests.support.raw import Raw
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

@@ -29,10 +29,9 @@ from daebus.http import server
 from daebus.server.handshakes import TLS_REFUSAL
 from daebus.server.tls import TlsSocket
 from daebus.server.workers import WorkerPool
-from tests.conftest import eventually
-from tests.http.raw import Raw
 from tests.http.test_http_limits import Gate
-from tests.tls import (
+from tests.support.raw import Raw
+from tests.support.tls import (
     VERSIONS,
     Sealer,
     authority,
@@ -42,6 +41,7 @@ from tests.tls import (
     secure,
     server_context,
 )
+from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
 Connect = Callable[[int | None], socket.socket]

@@ -15,8 +15,8 @@ from werkzeug.wrappers import Response
 
 from daebus import Daebus, Request
 from daebus.http import request as request_module
-from tests.conftest import eventually
-from tests.http.raw import Raw
+from tests.support.raw import Raw
+from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
 Open = Callable[..., Raw]

@@ -11,7 +11,7 @@ import pytest
 
 from daebus import Daebus
 from tests.interop.conftest import LIMIT, Server
-from tests.peer import (
+from tests.support.peer import (
     BINARY,
     CLOSE,
     PING,

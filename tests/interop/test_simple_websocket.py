@@ -14,8 +14,8 @@ import simple_websocket
 from wsproto.events import AcceptConnection, Event, Ping, Request
 from wsproto.extensions import PerMessageDeflate
 
-from tests.conftest import eventually
 from tests.interop.conftest import LIMIT, Server
+from tests.support.waiting import eventually
 
 Join = Callable[..., simple_websocket.Client]
 

@@ -18,8 +18,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
 from daebus import Daebus
-from tests.conftest import eventually
 from tests.interop.conftest import LIMIT, Server
+from tests.support.waiting import eventually
 
 Join = Callable[..., ClientConnection]
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DisconnectInfo, WebSocketRequest
-from tests.conftest import eventually
-from tests.peer import CLOSE, TEXT, Peer, upgrade_request
-from tests.slow_clients.slow import connections, narrow, reset
+from tests.support.peer import CLOSE, TEXT, Peer, upgrade_request
+from tests.support.slow import connections, narrow, reset
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

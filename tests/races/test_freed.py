@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from daebus import ClientError, Connection, Daebus, WebSocketRequest
-from tests.conftest import eventually
-from tests.slow_clients.slow import connections, narrow, stuff
+from tests.support.slow import connections, narrow, stuff
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 

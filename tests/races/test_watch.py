@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from daebus import Connection, Daebus, WebSocketRequest
 from daebus.websocket.registry import Registry
-from tests.conftest import eventually
-from tests.peer import CLOSE, PING, PONG, Peer, envelope, frame
-from tests.slow_clients.slow import connections, reset, waiting_handler
+from tests.support.peer import CLOSE, PING, PONG, Peer, envelope, frame
+from tests.support.slow import connections, reset, waiting_handler
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 

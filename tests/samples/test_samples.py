@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.peer import Peer, upgrade_request
+from tests.support.peer import Peer, upgrade_request
 
 OpenClient = Callable[..., Any]
 Run = Callable[..., Any]

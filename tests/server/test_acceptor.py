@@ -26,7 +26,7 @@ from daebus.server.client import Client
 from daebus.server.listener import listen
 from daebus.server.poller import Poller, SelectorPoller, make_poller
 from daebus.server.transport import RECV_SIZE, SMALL_READ
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 LATE = b"too late\n"

@@ -17,7 +17,7 @@ import pytest
 
 from daebus import StateError
 from daebus.server.loop import LoopThread
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

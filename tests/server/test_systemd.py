@@ -12,7 +12,7 @@ import pytest
 
 from daebus.server import systemd
 from daebus.server.systemd import Notifier, passed_descriptors
-from tests.server.manager import Manager
+from tests.support.manager import Manager
 
 
 @pytest.mark.parametrize(

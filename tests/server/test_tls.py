@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from daebus.server import tls as module
 from daebus.server.tls import PlainTextError, TlsSocket
 from daebus.server.transport import Transport
-from tests.conftest import eventually
-from tests.tls import VERSIONS, Sealer, client_context, server_context
+from tests.support.tls import VERSIONS, Sealer, client_context, server_context
+from tests.support.waiting import eventually
 
 NARROW = 2048  # the kernel doubles it, and takes a few KiB at least
 

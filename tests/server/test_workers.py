@@ -13,7 +13,7 @@ import pytest
 
 from daebus.server import workers
 from daebus.server.workers import ConnectionThreads, WorkerPool, join_all
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 class Gate:

@@ -19,9 +19,9 @@ from websockets.sync.client import connect as websockets_connect
 from daebus import Daebus, DisconnectInfo
 from daebus.websocket import envelope
 from daebus.websocket.codec import Codec
-from tests.conftest import eventually
-from tests.peer import TEXT, Peer
-from tests.slow_clients.slow import KILOBYTES_16, connections, narrow, reset, stuff
+from tests.support.peer import TEXT, Peer
+from tests.support.slow import KILOBYTES_16, connections, narrow, reset, stuff
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 

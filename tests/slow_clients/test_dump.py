@@ -14,8 +14,8 @@ from collections.abc import Callable
 import pytest
 
 from daebus import Daebus, WebSocketRequest
-from tests.peer import Peer
-from tests.slow_clients.slow import connections, narrow, stuff, waiting_handler
+from tests.support.peer import Peer
+from tests.support.slow import connections, narrow, stuff, waiting_handler
 
 MakeApp = Callable[..., Daebus]
 

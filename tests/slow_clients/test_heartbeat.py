@@ -18,9 +18,9 @@ import pytest
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
-from tests.conftest import eventually
-from tests.peer import CLOSE, PING, PONG, Peer
-from tests.slow_clients.slow import connections, narrow, reset, stuff
+from tests.support.peer import CLOSE, PING, PONG, Peer
+from tests.support.slow import connections, narrow, reset, stuff
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from daebus import Daebus
 from daebus.errors import EncodeError
 from daebus.websocket import envelope
-from tests.conftest import stable_id
+from tests.support.waiting import stable_id
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("orjson") is None, reason="the extra 'fast' (orjson) is not installed"

@@ -14,9 +14,9 @@ import pytest
 
 from daebus import Daebus, DisconnectInfo, SlowConsumerInfo, WebSocketRequest
 from daebus.websocket.outbox import OnFull
-from tests.conftest import eventually
-from tests.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
-from tests.slow_clients.slow import KILOBYTES_16, connections, narrow, records, stuff
+from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
+from tests.support.slow import KILOBYTES_16, connections, narrow, records, stuff
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 
 from daebus import Daebus, SlowHandlerInfo, WebSocketRequest
-from tests.peer import PING, PONG, Peer
-from tests.slow_clients.slow import narrow, records
+from tests.support.peer import PING, PONG, Peer
+from tests.support.slow import narrow, records
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from daebus import ClientError, Daebus, WebSocketRequest
-from tests.conftest import eventually
-from tests.peer import CLOSE, Peer, frame, upgrade_request
-from tests.slow_clients.slow import narrow, reset, stuff, waiting_handler
+from tests.support.peer import CLOSE, Peer, frame, upgrade_request
+from tests.support.slow import narrow, reset, stuff, waiting_handler
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

@@ -12,8 +12,8 @@ import pytest
 
 from daebus import Daebus
 from daebus.server.workers import ConnectionThreads
-from tests.conftest import eventually
-from tests.peer import Peer, upgrade_request
+from tests.support.peer import Peer, upgrade_request
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

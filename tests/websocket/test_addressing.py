@@ -26,9 +26,9 @@ from daebus import (
 )
 from daebus.testing import AppClient
 from daebus.websocket import envelope, sending
-from tests.conftest import eventually
-from tests.peer import Peer
-from tests.slow_clients.slow import KILOBYTES_16, narrow, reset, stuff
+from tests.support.peer import Peer
+from tests.support.slow import KILOBYTES_16, narrow, reset, stuff
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

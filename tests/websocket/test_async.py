@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from daebus import Daebus, WebSocketRequest
-from tests.peer import Peer, envelope
+from tests.support.peer import Peer, envelope
 
 Connect = Callable[[int], socket.socket]
 

@@ -17,8 +17,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DuplicateHandlerError, NoClientError, Reject, UpgradeRequest
-from tests.conftest import eventually
-from tests.peer import Answer, Peer, upgrade_request
+from tests.support.peer import Answer, Peer, upgrade_request
+from tests.support.waiting import eventually
 
 Connect = Callable[[int | None], socket.socket]
 MakeApp = Callable[..., Daebus]

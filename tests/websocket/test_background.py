@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daebus import ClientError, Daebus, WebSocketRequest
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 

@@ -30,9 +30,9 @@ from daebus import (
 from daebus.testing import AppClient
 from daebus.websocket.aside import MAX_CALLS
 from daebus.websocket.reading import MAX_WAITING
-from tests.conftest import eventually
-from tests.peer import TEXT, Peer, envelope, frame
-from tests.slow_clients.slow import connections, reset
+from tests.support.peer import TEXT, Peer, envelope, frame
+from tests.support.slow import connections, reset
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

@@ -21,9 +21,9 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, NoClientError, WebSocketRequest
 from daebus.websocket import metadata
-from tests.conftest import eventually
-from tests.peer import PING, PONG, Peer, upgrade_request
-from tests.slow_clients.slow import connections, narrow, records, reset, stuff, waiting_handler
+from tests.support.peer import PING, PONG, Peer, upgrade_request
+from tests.support.slow import connections, narrow, records, reset, stuff, waiting_handler
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from daebus import EncodeError
 from daebus.websocket import envelope, fastjson
 from daebus.websocket.envelope import MAX_ECHO, BadMessage, decode, encode, error
-from tests.conftest import stable_id
+from tests.support.waiting import stable_id
 
 PACKAGES = ["json", "orjson"] if fastjson.AVAILABLE else ["json"]
 

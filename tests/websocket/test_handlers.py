@@ -23,8 +23,8 @@ from daebus import (
 )
 from daebus.testing import RequestError
 from daebus.websocket.handlers import Handlers
-from tests.conftest import eventually
-from tests.peer import BINARY, TEXT, Peer, frame
+from tests.support.peer import BINARY, TEXT, Peer, frame
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 Next = Callable[[WebSocketRequest], Any]

@@ -10,7 +10,7 @@ import pytest
 from daebus.server.handoff import Refusal, Upgrade
 from daebus.websocket.codec import TEXT, Codec
 from daebus.websocket.handshake import Accepted, negotiate, origin_allowed
-from tests.peer import KEY, accept_key
+from tests.support.peer import KEY, accept_key
 
 HOST = "127.0.0.1:8080"
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, WebSocketRequest
-from tests.conftest import eventually
-from tests.peer import CLOSE, Peer, envelope, upgrade_request
+from tests.support.peer import CLOSE, Peer, envelope, upgrade_request
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 

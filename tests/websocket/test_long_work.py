@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from daebus import Cancelled, ClientError, Daebus, WebSocketRequest
-from tests.conftest import eventually
-from tests.peer import TEXT, Peer, frame
-from tests.slow_clients.slow import connections
+from tests.support.peer import TEXT, Peer, frame
+from tests.support.slow import connections
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]

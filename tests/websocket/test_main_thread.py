@@ -23,8 +23,8 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import AppClient, RequestError
-from tests.conftest import eventually
-from tests.peer import TEXT, Peer, envelope
+from tests.support.peer import TEXT, Peer, envelope
+from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, EncodeError, NoClientError, WebSocketRequest
-from tests.peer import Peer, envelope
+from tests.support.peer import Peer, envelope
 
 Connect = Callable[[int], socket.socket]
 

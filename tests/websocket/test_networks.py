@@ -12,8 +12,8 @@ import pytest
 
 from daebus import Daebus, DaebusWebSocket
 from daebus.websocket.networks import Networks, network_of
-from tests.conftest import eventually
-from tests.peer import Peer, upgrade_request
+from tests.support.peer import Peer, upgrade_request
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int | None], socket.socket]

@@ -11,7 +11,7 @@ import pytest
 
 from daebus import Blueprint, ClientError, Daebus
 from daebus.testing import RequestError
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from websockets.sync.client import connect as websockets_connect
 from daebus import ClientError, Daebus, DisconnectInfo
 from daebus.testing import AppClient, RequestError
 from daebus.websocket.rates import Bucket, Meter, Rate, parse_rate
-from tests.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
+from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int | None], Any]

@@ -17,7 +17,7 @@ from daebus import (
     StateError,
     WebSocketRequest,
 )
-from tests.peer import BINARY, PING, PONG, TEXT, Peer
+from tests.support.peer import BINARY, PING, PONG, TEXT, Peer
 
 Connect = Callable[[int], socket.socket]
 

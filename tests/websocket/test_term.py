@@ -19,8 +19,8 @@ from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSock
 from daebus.server.minder import Timer
 from daebus.websocket.limits import Limits
 from daebus.websocket.term import Term, expiry
-from tests.conftest import eventually
-from tests.peer import PING, Peer, upgrade_request
+from tests.support.peer import PING, Peer, upgrade_request
+from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int | None], Any]

@@ -16,8 +16,18 @@ from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.wire import Head
 from daebus.server.client import Client
 from daebus.server.handoff import Upgrade
-from tests.conftest import eventually
-from tests.peer import PING, PONG, TEXT, Answer, Peer, accept_key, envelope, frame, upgrade_request
+from tests.support.peer import (
+    PING,
+    PONG,
+    TEXT,
+    Answer,
+    Peer,
+    accept_key,
+    envelope,
+    frame,
+    upgrade_request,
+)
+from tests.support.waiting import eventually
 
 Connect = Callable[[int | None], socket.socket]
 

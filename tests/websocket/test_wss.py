@@ -14,11 +14,11 @@ import pytest
 import websockets.sync.client
 
 from daebus import ClientError, Connection, Daebus
-from tests.conftest import eventually
-from tests.peer import CLOSE, PING, PONG, TEXT, Peer, envelope, frame, upgrade_request
-from tests.slow_clients.slow import connections, waiting_handler
-from tests.tls import VERSIONS, Sealer, client_context, dial, secure
-from tests.websocket.storm import LEAST, storm
+from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope, frame, upgrade_request
+from tests.support.slow import connections, waiting_handler
+from tests.support.storm import LEAST, storm
+from tests.support.tls import VERSIONS, Sealer, client_context, dial, secure
+from tests.support.waiting import eventually
 
 Make = Callable[..., Daebus]
 Connect = Callable[[int | None], socket.socket]

@@ -1,6 +1,6 @@
 """An app that is a guest of other servers, in a process of its own.
 
-``application`` is for gunicorn; ``python -m tests.guest_site waitress`` serves it with
+``application`` is for gunicorn; ``python -m tests.support.guest_site waitress`` serves it with
 waitress and prints the port.
 """
 

@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
-from tests.conftest import eventually
-from tests.peer import TEXT, Peer, envelope
-from tests.tls import client_context, dial, narrow, secure
+from tests.support.peer import TEXT, Peer, envelope
+from tests.support.tls import client_context, dial, narrow, secure
+from tests.support.waiting import eventually
 
 # Sizes of payloads: one packet, several records, more than the kernel takes at once.
 SIZES = (1, 10, 200, 5000, 20_000, 40_000, 100_000)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from daebus import Connection, Daebus
-from tests.conftest import eventually
-from tests.peer import Peer
+from tests.support.peer import Peer
+from tests.support.waiting import eventually
 
 # Small, or the kernel would hold megabytes for a client that does not read.
 RECEIVE_BUFFER = 4096
