@@ -9,8 +9,8 @@ import threading
 import time
 
 from .http.component import DaebusHttp
-from .server.loop import LoopThread
-from .server.minder import Minder
+from .server.threads.loop import LoopThread
+from .server.threads.minder import Minder
 from .tasks import Tasks
 from .websocket.component import DaebusWebSocket
 from .wsgi import Guest

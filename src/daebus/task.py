@@ -21,8 +21,8 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from .errors import StateError
-from .server.logs import get_logger
-from .server.loop import LoopThread
+from .server.threads.loop import LoopThread
+from .server.threads.safelog import get_logger
 
 __all__ = ["Kind", "Life", "Running", "Task"]
 

@@ -26,7 +26,7 @@ from .server.handoff import Refusal
 
 if TYPE_CHECKING:
     from .app import Daebus
-    from .server.minder import Minder
+    from .server.threads.minder import Minder
     from .websocket.hub import Hub
 
 __all__ = ["Guest"]

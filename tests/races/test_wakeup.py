@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from daebus.server.minder import Minder
+from daebus.server.threads.minder import Minder
 from daebus.server.wakeup import Wakeup
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from daebus import Daebus
-from daebus.server.workers import ConnectionThreads
+from daebus.server.threads.pool import ConnectionThreads
 from tests.support.peer import Peer, upgrade_request
 from tests.support.waiting import eventually
 

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from daebus.server.loop import LoopThread
-from daebus.server.minder import Minder
+from daebus.server.threads.loop import LoopThread
+from daebus.server.threads.minder import Minder
 from daebus.server.transport import Transport
 from daebus.websocket.codec import Codec
 from daebus.websocket.component import DaebusWebSocket

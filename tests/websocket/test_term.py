@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSocketRequest
-from daebus.server.minder import Timer
+from daebus.server.threads.minder import Timer
 from daebus.websocket.limits import Limits
 from daebus.websocket.term import Term, expiry
 from tests.support.peer import PING, Peer, upgrade_request

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..server.addresses import Addresses
 from ..server.handoff import Upgrades
 from ..server.listener import Listener
-from ..server.loop import LoopThread
+from ..server.threads.loop import LoopThread
 from .cors import Cors
 from .forwarded import TrustedProxies
 from .limits import Limits

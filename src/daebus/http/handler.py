@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.serving import WSGIRequestHandler
 
 from ..server.client import Client
-from ..server.logs import get_logger
+from ..server.threads.safelog import get_logger
 from .environ import add_forwarded, add_request
 from .presence import Presence
 from .reader import Request

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DuplicateHandlerError
-from ..server.logs import get_logger
+from ..server.threads.safelog import get_logger
 from .results import json_error
 
 __all__ = ["Mount", "Mounts"]

@@ -16,8 +16,8 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
 from ..errors import DuplicateHandlerError, name_of
-from ..server.logs import get_logger
-from ..server.loop import LoopThread
+from ..server.threads.loop import LoopThread
+from ..server.threads.safelog import get_logger
 from .cors import Cors
 from .files import StaticFolder
 from .hooks import Hooks

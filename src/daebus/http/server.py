@@ -27,9 +27,9 @@ from ..server.client import Client
 from ..server.handoff import Refusal, Upgrades
 from ..server.handshakes import TLS_REFUSAL, Handshakes
 from ..server.listener import Listener
-from ..server.logs import get_logger
+from ..server.threads.pool import WorkerPool, join_all
+from ..server.threads.safelog import get_logger
 from ..server.transport import RECV_SIZE
-from ..server.workers import WorkerPool, join_all
 from .conversation import Conversation
 from .environ import common_environ
 from .forwarded import Seen, TrustedProxies

@@ -31,8 +31,8 @@ from .client import (
 )
 from .entrance import Entrance
 from .listener import Listener
-from .logs import get_logger
 from .poller import make_poller
+from .threads.safelog import get_logger
 from .transport import RECV_SIZE
 
 __all__ = ["Acceptor"]

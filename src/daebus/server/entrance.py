@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 
 from .client import Client
 from .listener import AF_UNIX, Listener
-from .logs import get_logger
 from .poller import Poller
 from .spare import SpareDescriptor
+from .threads.safelog import get_logger
 
 __all__ = ["Entrance"]
 

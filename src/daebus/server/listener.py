@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import AddressInUseError
-from .logs import get_logger
+from .threads.safelog import get_logger
 
 __all__ = ["AF_UNIX", "BACKLOG", "Listener", "adopt", "listen", "listen_unix"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..server.handoff import Refusal, Upgrade
-from ..server.loop import LoopThread
+from ..server.threads.loop import LoopThread
 from .authentication import Gate, Known
 from .handshake import Accepted, negotiate
 from .networks import Networks

@@ -21,8 +21,8 @@ from typing import Any
 
 from ..errors import Reject
 from ..server.handoff import Refusal, Upgrade
-from ..server.logs import get_logger
-from ..server.loop import LoopThread
+from ..server.threads.loop import LoopThread
+from ..server.threads.safelog import get_logger
 from .term import expiry
 
 __all__ = ["Gate", "Known"]

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from ..server.loop import LoopThread
-from ..server.minder import Minder
+from ..server.threads.loop import LoopThread
+from ..server.threads.minder import Minder
 from .access import Access
 from .addressing import Addressing
 from .arguments import fraction, positive, positive_or_none

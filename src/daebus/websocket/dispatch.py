@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any
 
 from ..errors import Cancelled, ClientError, ClientGone, EncodeError
-from ..server.logs import get_logger
+from ..server.threads.safelog import get_logger
 from . import aside, envelope
 from .connection import Connection, current
 from .handlers import ANY, BINARY, Handlers

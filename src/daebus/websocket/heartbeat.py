@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..server.minder import Minder
+from ..server.threads.minder import Minder
 from .codec import PING
 from .limits import Limits
 

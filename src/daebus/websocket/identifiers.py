@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..server.logs import get_logger
+from ..server.threads.safelog import get_logger
 from .arguments import MAX_NAME
 
 if TYPE_CHECKING:

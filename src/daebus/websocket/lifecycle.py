@@ -13,7 +13,7 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..server.minder import Minder
+from ..server.threads.minder import Minder
 from ..server.transport import Transport
 from .aside import Aside
 from .limits import Limits
@@ -21,9 +21,9 @@ from .outbox import Outbox
 from .work import cancel_task
 
 if TYPE_CHECKING:
-    from ..server.loop import LoopThread
-    from ..server.pump import Pump
-    from ..server.workers import WorkerPool
+    from ..server.threads.loop import LoopThread
+    from ..server.threads.pool import WorkerPool
+    from ..server.threads.pump import Pump
     from .connection import Connection
     from .tally import Tally
     from .watch import Watch

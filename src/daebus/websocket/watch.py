@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from ..server.logs import get_logger
-from ..server.loop import LoopThread
-from ..server.minder import Minder
+from ..server.threads.loop import LoopThread
+from ..server.threads.minder import Minder
+from ..server.threads.safelog import get_logger
 from .connection import Connection
 from .info import SlowHandlerInfo
 from .registry import Registry

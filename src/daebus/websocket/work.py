@@ -8,7 +8,7 @@ import threading
 from typing import Any, Final, Literal
 
 from ..errors import Cancelled
-from ..server.minder import Minder, Timer
+from ..server.threads.minder import Minder, Timer
 
 __all__ = ["Reason", "Work", "cancel_task"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daebus.server.logs import get_logger
-from daebus.server.workers import WorkerPool
+from daebus.server.threads.pool import WorkerPool
+from daebus.server.threads.safelog import get_logger
 
 NAME = "daebus.server"
 

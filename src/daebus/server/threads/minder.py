@@ -23,8 +23,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from .logs import get_logger
-from .wakeup import Wakeup
+from ..wakeup import Wakeup
+from .safelog import get_logger
 
 __all__ = ["Minder", "Timer", "Watched"]
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ..errors import StateError
+from ...errors import StateError
 
 __all__ = ["AFTER_STOP", "Pump"]
 

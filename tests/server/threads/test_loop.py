@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from daebus import StateError
-from daebus.server.loop import LoopThread
+from daebus.server.threads.loop import LoopThread
 from tests.support.waiting import eventually
 
 
@@ -265,7 +265,7 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch, loop: LoopThr
 
     coroutine = name_of_thread()
     with monkeypatch.context() as patch:
-        patch.setattr("daebus.server.loop.threading.Thread", NoThread)
+        patch.setattr("daebus.server.threads.loop.threading.Thread", NoThread)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             loop.submit(coroutine)
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED

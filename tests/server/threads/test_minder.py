@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from daebus.server.minder import Minder
+from daebus.server.threads.minder import Minder
 
 
 @pytest.fixture

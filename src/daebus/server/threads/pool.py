@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .affinity import keep_on
-from .logs import get_logger
+from .safelog import get_logger
 
 __all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
 

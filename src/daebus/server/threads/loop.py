@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ..errors import StateError
-from .logs import get_logger
+from ...errors import StateError
+from .safelog import get_logger
 
 __all__ = ["LoopThread"]
 

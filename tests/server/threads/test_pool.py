@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from daebus.server import workers
-from daebus.server.workers import ConnectionThreads, WorkerPool, join_all
+from daebus.server.threads import pool as workers
+from daebus.server.threads.pool import ConnectionThreads, WorkerPool, join_all
 from tests.support.waiting import eventually
 
 

@@ -1,0 +1,12 @@
+"""The threads that daebus runs, and what they hand each other.
+
+May import: ``errors`` and the sockets next door.
+
+* ``minder``: one thread for everything that waits: deadlines, unfinished writes, sockets of busy
+  handlers. Owns its selector and its timers.
+* ``loop``: the private asyncio loop and its thread.
+* ``pump``: calls handed over to a thread of the host.
+* ``pool``: a bounded pool of workers; ``connection_threads``: one thread per connection, reused.
+* ``affinity``: keeps a thread on chosen cores.
+* ``safelog``: logging that cannot end one of our threads.
+"""
