@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daebus import AddressInUseError, Daebus, DaebusHttp
-from daebus.server.listener import listen
+from daebus.server.sockets.listener import listen
 from tests.support.manager import Manager
 
 

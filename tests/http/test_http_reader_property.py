@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from daebus.http.limits import Limits
 from daebus.http.reader import Reader
 from daebus.http.wire import BadRequest
-from daebus.server.transport import RECV_SIZE, SMALL_READ
+from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
 from tests.http.test_http_smuggling import CASES, Case
 
 quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)

@@ -10,8 +10,8 @@ from typing import cast
 
 import pytest
 
+from daebus.server.sockets.wakeup import Wakeup
 from daebus.server.threads.minder import Minder
-from daebus.server.wakeup import Wakeup
 
 
 class Meddling:

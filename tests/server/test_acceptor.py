@@ -23,9 +23,9 @@ from daebus import Daebus
 from daebus.server import acceptor as module
 from daebus.server.acceptor import Acceptor
 from daebus.server.client import Client
-from daebus.server.listener import listen
-from daebus.server.poller import Poller, SelectorPoller, make_poller
-from daebus.server.transport import RECV_SIZE, SMALL_READ
+from daebus.server.sockets.listener import listen
+from daebus.server.sockets.poller import Poller, SelectorPoller, make_poller
+from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
 from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
@@ -564,7 +564,7 @@ OUT_OF_DESCRIPTORS = """
 import logging, resource, socket, sys, time
 from daebus.server import acceptor as module
 from daebus.server.acceptor import Acceptor
-from daebus.server.listener import Listener, listen
+from daebus.server.sockets.listener import Listener, listen
 
 
 class Lines:

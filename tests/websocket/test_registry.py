@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from daebus.server.sockets.transport import Transport
 from daebus.server.threads.loop import LoopThread
 from daebus.server.threads.minder import Minder
-from daebus.server.transport import Transport
 from daebus.websocket.codec import Codec
 from daebus.websocket.component import DaebusWebSocket
 from daebus.websocket.connection import Connection

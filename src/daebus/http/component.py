@@ -12,9 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..server.addresses import Addresses
 from ..server.handoff import Upgrades
-from ..server.listener import Listener
+from ..server.sockets.addresses import Addresses
+from ..server.sockets.listener import Listener
 from ..server.threads.loop import LoopThread
 from .cors import Cors
 from .forwarded import TrustedProxies

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from werkzeug.http import HTTP_STATUS_CODES
 
 from ..server.handoff import Refusal, Upgrade
-from ..server.transport import RECV_SIZE
+from ..server.sockets.transport import RECV_SIZE
 from .upgrade import UpgradeRequest
 
 __all__ = ["Borrowed", "borrow", "find_greenlets", "refuse", "wants_websocket"]

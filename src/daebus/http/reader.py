@@ -12,7 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO
 
-from ..server.transport import RECV_SIZE, SMALL_READ
+from ..server.sockets.transport import RECV_SIZE, SMALL_READ
 from .limits import Limits
 from .wire import BadRequest, Head, find_broken, parse_head, parse_trailers
 

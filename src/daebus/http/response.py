@@ -18,7 +18,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import FileWrapper
 
 from ..server.client import Client
-from ..server.transport import Stream
+from ..server.sockets.transport import Stream
 from .limits import Limits
 
 __all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response", "wait_for"]

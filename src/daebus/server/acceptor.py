@@ -30,10 +30,10 @@ from .client import (
     Intake,
 )
 from .entrance import Entrance
-from .listener import Listener
-from .poller import make_poller
+from .sockets.listener import Listener
+from .sockets.poller import make_poller
+from .sockets.transport import RECV_SIZE
 from .threads.safelog import get_logger
-from .transport import RECV_SIZE
 
 __all__ = ["Acceptor"]
 

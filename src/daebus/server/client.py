@@ -6,8 +6,8 @@ import math
 import socket
 from typing import Any, Protocol
 
-from .listener import Listener
-from .transport import SMALL_READ, Stream
+from .sockets.listener import Listener
+from .sockets.transport import SMALL_READ, Stream
 
 __all__ = [
     "FLUSHING",

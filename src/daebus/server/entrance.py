@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from .client import Client
-from .listener import AF_UNIX, Listener
-from .poller import Poller
+from .sockets.listener import AF_UNIX, Listener
+from .sockets.poller import Poller
 from .spare import SpareDescriptor
 from .threads.safelog import get_logger
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .transport import Stream
+from .sockets.transport import Stream
 
 __all__ = ["Refusal", "Upgrade", "Upgrades"]
 

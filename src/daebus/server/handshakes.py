@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from .acceptor import Acceptor
 from .client import Client
+from .sockets.tlssocket import PlainTextError, TlsSocket
 from .threads.pool import WorkerPool
 from .threads.safelog import get_logger
-from .tls import PlainTextError, TlsSocket
 
 __all__ = ["TLS_REFUSAL", "Handshakes"]
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionClosed, StateError
-from ..server.transport import Transport
+from ..server.sockets.transport import Transport
 from .codec import BINARY, PING, TEXT, Codec
 from .envelope import MAX_ECHO
 from .heartbeat import Heartbeat

@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..server.handoff import Refusal, Upgrade
+from ..server.sockets.transport import Transport
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from ..server.threads.pool import ConnectionThreads, WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import get_logger
-from ..server.transport import Transport
 from .admission import RETRY, Admission, Admitted
 from .codec import Codec
 from .connection import Connection

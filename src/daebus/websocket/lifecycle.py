@@ -13,8 +13,8 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..server.sockets.transport import Transport
 from ..server.threads.minder import Minder
-from ..server.transport import Transport
 from .aside import Aside
 from .limits import Limits
 from .outbox import Outbox

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from ..server.transport import RECV_SIZE, Transport
+from ..server.sockets.transport import RECV_SIZE, Transport
 from .codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
 from .heartbeat import Heartbeat
 from .lifecycle import CLOSED, OPEN, Hub

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from ..server.transport import DONTWAIT, Transport
+from ..server.sockets.transport import DONTWAIT, Transport
 from .codec import close_frame, frame
 from .lifecycle import CLOSED, CLOSING, OPEN, Hub, Lifecycle
 from .limits import Limits

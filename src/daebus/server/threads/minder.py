@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ..wakeup import Wakeup
+from ..sockets.wakeup import Wakeup
 from .safelog import get_logger
 
 __all__ = ["Minder", "Timer", "Watched"]

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from daebus import AddressInUseError
-from daebus.server import addresses as module
-from daebus.server.addresses import Addresses
-from daebus.server.listener import Listener, listen
+from daebus.server.sockets import addresses as module
+from daebus.server.sockets.addresses import Addresses
+from daebus.server.sockets.listener import Listener, listen
 
 
 def places(hosts: Any = "127.0.0.1", port: int | None = None, **options: Any) -> Addresses:

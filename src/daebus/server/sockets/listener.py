@@ -10,8 +10,8 @@ import stat
 from types import TracebackType
 from typing import Any
 
-from ..errors import AddressInUseError
-from .threads.safelog import get_logger
+from ...errors import AddressInUseError
+from ..threads.safelog import get_logger
 
 __all__ = ["AF_UNIX", "BACKLOG", "Listener", "adopt", "listen", "listen_unix"]
 

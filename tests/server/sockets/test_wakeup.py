@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daebus.server.wakeup import Wakeup
+from daebus.server.sockets.wakeup import Wakeup
 
 
 @pytest.fixture

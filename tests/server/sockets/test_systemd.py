@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daebus.server import systemd
-from daebus.server.systemd import Notifier, passed_descriptors
+from daebus.server.sockets import systemd
+from daebus.server.sockets.systemd import Notifier, passed_descriptors
 from tests.support.manager import Manager
 
 

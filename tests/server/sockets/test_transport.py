@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from daebus.server import transport as module
-from daebus.server.transport import DONTWAIT, Transport
+from daebus.server.sockets import transport as module
+from daebus.server.sockets.transport import DONTWAIT, Transport
 
 
 @pytest.fixture(params=["the flag", "no flag"])

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daebus.server import tls as module
-from daebus.server.tls import PlainTextError, TlsSocket
-from daebus.server.transport import Transport
+from daebus.server.sockets import tlssocket as module
+from daebus.server.sockets.tlssocket import PlainTextError, TlsSocket
+from daebus.server.sockets.transport import Transport
 from tests.support.tls import VERSIONS, Sealer, client_context, server_context
 from tests.support.waiting import eventually
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import AddressInUseError
+from ...errors import AddressInUseError
 from .listener import AF_UNIX, Listener, adopt, listen, listen_unix
 from .systemd import passed_descriptors
 

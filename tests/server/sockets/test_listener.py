@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from daebus import AddressInUseError, DaebusError
-from daebus.server.listener import adopt, listen, listen_unix
+from daebus.server.sockets.listener import adopt, listen, listen_unix
 
 
 def test_a_free_port() -> None:
