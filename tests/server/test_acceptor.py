@@ -22,7 +22,7 @@ import daebus
 from daebus import Daebus
 from daebus.server import acceptor as module
 from daebus.server.acceptor import Acceptor
-from daebus.server.client import Client
+from daebus.server.conn import Client
 from daebus.server.sockets.listener import listen
 from daebus.server.sockets.poller import Poller, SelectorPoller, make_poller
 from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ

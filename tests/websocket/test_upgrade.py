@@ -14,7 +14,7 @@ import pytest
 
 from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.wire import Head
-from daebus.server.client import Client
+from daebus.server.conn import Client
 from daebus.server.handoff import Upgrade
 from tests.support.peer import (
     PING,

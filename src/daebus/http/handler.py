@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import WSGIRequestHandler
 
-from ..server.client import Client
+from ..server.conn import Client
 from ..server.threads.safelog import get_logger
 from .environ import add_forwarded, add_request
 from .presence import Presence

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import FileWrapper
 
-from ..server.client import Client
+from ..server.conn import Client
 from ..server.sockets.transport import Stream
 from .limits import Limits
 

@@ -23,13 +23,13 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer
 
 from ..server.acceptor import Acceptor
-from ..server.client import Client
+from ..server.conn import Client
 from ..server.handoff import Refusal, Upgrades
-from ..server.handshakes import TLS_REFUSAL, Handshakes
 from ..server.sockets.listener import Listener
 from ..server.sockets.transport import RECV_SIZE
 from ..server.threads.pool import WorkerPool, join_all
 from ..server.threads.safelog import get_logger
+from ..server.tlshandshakes import TLS_REFUSAL, Handshakes
 from .conversation import Conversation
 from .environ import common_environ
 from .forwarded import Seen, TrustedProxies

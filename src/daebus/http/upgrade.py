@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from ..server.client import Client
+from ..server.conn import Client
 from ..server.handoff import Upgrade
 from .environ import add_forwarded, add_request, split_target
 from .forwarded import Seen

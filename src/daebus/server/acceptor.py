@@ -18,18 +18,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from .alarms import Alarms
-from .client import (
-    FLUSHING,
-    HANDSHAKING,
-    LINGERING,
-    READING,
-    WORKING,
-    Client,
-    Flush,
-    Intake,
-)
-from .entrance import Entrance
+from .conn import FLUSHING, HANDSHAKING, LINGERING, READING, WORKING, Client, Flush, Intake
+from .deadlines import Alarms
+from .listeners import Entrance
 from .sockets.listener import Listener
 from .sockets.poller import make_poller
 from .sockets.transport import RECV_SIZE

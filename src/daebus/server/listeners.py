@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from .client import Client
+from .conn import Client
 from .sockets.listener import AF_UNIX, Listener
 from .sockets.poller import Poller
 from .spare import SpareDescriptor

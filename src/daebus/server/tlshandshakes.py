@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 
 from .acceptor import Acceptor
-from .client import Client
+from .conn import Client
 from .sockets.tlssocket import PlainTextError, TlsSocket
 from .threads.pool import WorkerPool
 from .threads.safelog import get_logger

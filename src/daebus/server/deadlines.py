@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 
-from .client import Client
+from .conn import Client
 
 __all__ = ["Alarms"]
 
