@@ -13,7 +13,7 @@ import pytest
 
 from daebus import Daebus, Request
 from daebus.http import component
-from daebus.http.reader import Reader
+from daebus.http.protocol.parser import Reader
 from daebus.server.sockets.transport import SMALL_READ
 from tests.support.raw import Raw
 from tests.support.waiting import eventually

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
-from daebus.http.wire import Head
+from daebus.http.protocol.heads import Head
 from daebus.server.conn import Client
 from daebus.server.handoff import Upgrade
 from tests.support.peer import (

@@ -16,9 +16,9 @@ from ..server.handoff import Upgrades
 from ..server.sockets.addresses import Addresses
 from ..server.sockets.listener import Listener
 from ..server.threads.loop import LoopThread
-from .cors import Cors
-from .forwarded import TrustedProxies
-from .limits import Limits
+from .protocol.cors import Cors
+from .protocol.forwarded import TrustedProxies
+from .protocol.limits import Limits
 from .registering import Registering
 from .routing import Router
 from .server import HttpServer
@@ -103,7 +103,7 @@ class DaebusHttp(Registering):
         keyfile: PEM file with its private key; None if that is in ``certfile``.
         ssl_context: in place of these, a context of your own.
 
-    The reasons of the defaults stand in ``daebus.http.limits``. None of these limits lets
+    The reasons of the defaults stand in ``daebus.http.protocol.limits``. None of these limits lets
     a client hold a worker: it gets requests that are complete, and what a client takes
     slowly is written elsewhere. Only a view that streams holds its worker as it streams.
 

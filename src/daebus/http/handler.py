@@ -16,7 +16,7 @@ from ..server.conn import Client
 from ..server.threads.safelog import get_logger
 from .environ import add_forwarded, add_request
 from .presence import Presence
-from .reader import Request
+from .protocol.parser import Request
 from .response import (
     BytesRest,
     FileBody,

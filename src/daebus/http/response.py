@@ -19,7 +19,7 @@ from werkzeug.wsgi import FileWrapper
 
 from ..server.conn import Client
 from ..server.sockets.transport import Stream
-from .limits import Limits
+from .protocol.limits import Limits
 
 __all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response", "wait_for"]
 

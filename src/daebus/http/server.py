@@ -32,13 +32,13 @@ from ..server.threads.safelog import get_logger
 from ..server.tlshandshakes import TLS_REFUSAL, Handshakes
 from .conversation import Conversation
 from .environ import common_environ
-from .forwarded import Seen, TrustedProxies
 from .handler import RequestHandler
-from .limits import Limits
-from .reader import IDLE, Reader, Request
+from .protocol.forwarded import Seen, TrustedProxies
+from .protocol.heads import BadRequest, Head, status_code_name
+from .protocol.limits import Limits
+from .protocol.parser import IDLE, Reader, Request
 from .response import error_response, wait_for
 from .upgrade import note_upgrade
-from .wire import BadRequest, Head, status_code_name
 
 __all__ = ["HttpServer"]
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 from ..server.conn import Client
 from ..server.handoff import Upgrade
 from .environ import add_forwarded, add_request, split_target
-from .forwarded import Seen
-from .reader import Request as RawRequest
+from .protocol.forwarded import Seen
+from .protocol.parser import Request as RawRequest
 from .request import Request
 
 __all__ = ["UpgradeRequest", "note_upgrade"]

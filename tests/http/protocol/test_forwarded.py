@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daebus import Daebus, DaebusHttp, Request, WebSocketRequest
-from daebus.http.forwarded import MAX_HOPS, Seen, TrustedProxies
+from daebus.http.protocol.forwarded import MAX_HOPS, Seen, TrustedProxies
 from tests.support.peer import Answer, Peer, upgrade_request
 from tests.support.raw import Raw
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from .wire import is_host
+from .heads import is_host
 
 __all__ = ["MAX_HOPS", "Seen", "TrustedProxies"]
 

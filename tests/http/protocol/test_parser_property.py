@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from daebus.http.limits import Limits
-from daebus.http.reader import Reader
-from daebus.http.wire import BadRequest
+from daebus.http.protocol.heads import BadRequest
+from daebus.http.protocol.limits import Limits
+from daebus.http.protocol.parser import Reader
 from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
-from tests.http.test_http_smuggling import CASES, Case
+from tests.http.protocol.test_smuggling import CASES, Case
 
 quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
 thorough = settings(quick, max_examples=10_000)

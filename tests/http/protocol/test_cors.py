@@ -11,7 +11,7 @@ import pytest
 from werkzeug.wrappers import Response
 
 from daebus import Daebus, DaebusHttp, Request
-from daebus.http.cors import Cors
+from daebus.http.protocol.cors import Cors
 from tests.support.raw import Answer, Raw
 
 Serve = Callable[..., Daebus]

@@ -12,9 +12,9 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO
 
-from ..server.sockets.transport import RECV_SIZE, SMALL_READ
+from ...server.sockets.transport import RECV_SIZE, SMALL_READ
+from .heads import BadRequest, Head, find_broken, parse_head, parse_trailers
 from .limits import Limits
-from .wire import BadRequest, Head, find_broken, parse_head, parse_trailers
 
 __all__ = ["BODY", "HEAD", "IDLE", "Reader", "Request"]
 
