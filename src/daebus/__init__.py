@@ -22,7 +22,7 @@ from .errors import (
 )
 from .http.component import DaebusHttp
 from .http.request import Request
-from .http.upgrade import UpgradeRequest
+from .http.serving.upgrade import UpgradeRequest
 from .task import Running
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection

@@ -21,8 +21,8 @@ from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
 from .registering import Registering
 from .routing import Router
-from .server import HttpServer
-from .tls import choose_context
+from .serving.certificates import choose_context
+from .serving.server import HttpServer
 
 if sys.platform != "win32":
     import resource

@@ -20,7 +20,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 
 from ..server.handoff import Refusal, Upgrade
 from ..server.sockets.transport import RECV_SIZE
-from .upgrade import UpgradeRequest
+from .serving.upgrade import UpgradeRequest
 
 __all__ = ["Borrowed", "borrow", "find_greenlets", "refuse", "wants_websocket"]
 

@@ -22,23 +22,23 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer
 
-from ..server.acceptor import Acceptor
-from ..server.conn import Client
-from ..server.handoff import Refusal, Upgrades
-from ..server.sockets.listener import Listener
-from ..server.sockets.transport import RECV_SIZE
-from ..server.threads.pool import WorkerPool, join_all
-from ..server.threads.safelog import get_logger
-from ..server.tlshandshakes import TLS_REFUSAL, Handshakes
-from .conversation import Conversation
+from ...server.acceptor import Acceptor
+from ...server.conn import Client
+from ...server.handoff import Refusal, Upgrades
+from ...server.sockets.listener import Listener
+from ...server.sockets.transport import RECV_SIZE
+from ...server.threads.pool import WorkerPool, join_all
+from ...server.threads.safelog import get_logger
+from ...server.tlshandshakes import TLS_REFUSAL, Handshakes
+from ..protocol.forwarded import Seen, TrustedProxies
+from ..protocol.heads import BadRequest, Head, status_code_name
+from ..protocol.limits import Limits
+from ..protocol.parser import IDLE, Reader, Request
 from .environ import common_environ
 from .handler import RequestHandler
-from .protocol.forwarded import Seen, TrustedProxies
-from .protocol.heads import BadRequest, Head, status_code_name
-from .protocol.limits import Limits
-from .protocol.parser import IDLE, Reader, Request
-from .response import error_response, wait_for
+from .keepalive import Conversation
 from .upgrade import note_upgrade
+from .writes import error_response, wait_for
 
 __all__ = ["HttpServer"]
 

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import FileWrapper
 
-from ..server.conn import Client
-from ..server.sockets.transport import Stream
-from .protocol.limits import Limits
+from ...server.conn import Client
+from ...server.sockets.transport import Stream
+from ..protocol.limits import Limits
 
 __all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response", "wait_for"]
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from ..server.conn import Client
-from ..server.handoff import Upgrade
+from ...server.conn import Client
+from ...server.handoff import Upgrade
+from ..protocol.forwarded import Seen
+from ..protocol.parser import Request as RawRequest
+from ..request import Request
 from .environ import add_forwarded, add_request, split_target
-from .protocol.forwarded import Seen
-from .protocol.parser import Request as RawRequest
-from .request import Request
 
 __all__ = ["UpgradeRequest", "note_upgrade"]
 

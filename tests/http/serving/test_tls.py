@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Request
-from daebus.http import server
+from daebus.http.serving import server
 from daebus.server.sockets.tlssocket import TlsSocket
 from daebus.server.threads.pool import WorkerPool
 from daebus.server.tlshandshakes import TLS_REFUSAL
-from tests.http.test_http_limits import Gate
+from tests.http.serving.test_limits import Gate
 from tests.support.raw import Raw
 from tests.support.tls import (
     VERSIONS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from .protocol.limits import Limits
-from .protocol.parser import BODY, HEAD, IDLE, Reader
+from ..protocol.limits import Limits
+from ..protocol.parser import BODY, HEAD, IDLE, Reader
 
 __all__ = ["Conversation"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from daebus.http import server as http_server
-from tests.http.test_http_limits import Gate
+from daebus.http.serving import server as http_server
+from tests.http.serving.test_limits import Gate
 from tests.support.raw import Raw
 from tests.support.waiting import eventually
 

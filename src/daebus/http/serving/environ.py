@@ -7,9 +7,9 @@ import sys
 from typing import IO, Any
 from urllib.parse import unquote_to_bytes
 
-from .protocol.forwarded import Seen
-from .protocol.heads import Head
-from .response import FileBody
+from ..protocol.forwarded import Seen
+from ..protocol.heads import Head
+from .writes import FileBody
 
 __all__ = ["add_forwarded", "add_request", "common_environ", "split_target"]
 

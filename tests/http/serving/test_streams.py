@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from daebus.http import presence
+from daebus.http.serving import hangup as presence
 from tests.support.raw import Raw
 
 Serve = Callable[..., Daebus]

@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import WSGIRequestHandler
 
-from ..server.conn import Client
-from ..server.threads.safelog import get_logger
+from ...server.conn import Client
+from ...server.threads.safelog import get_logger
+from ..protocol.parser import Request
 from .environ import add_forwarded, add_request
-from .presence import Presence
-from .protocol.parser import Request
-from .response import (
-    BytesRest,
-    FileBody,
-    FileRest,
-    Rest,
-    error_response,
-    wait_for,
-)
+from .hangup import Presence
+from .writes import BytesRest, FileBody, FileRest, Rest, error_response, wait_for
 
 if TYPE_CHECKING:
     from .server import HttpServer

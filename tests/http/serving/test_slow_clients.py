@@ -28,7 +28,7 @@ def crowd(port: int, *numbers: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [
             sys.executable,
-            str(Path(__file__).parents[1] / "support" / "crowd.py"),
+            str(Path(__file__).parents[2] / "support" / "crowd.py"),
             str(port),
             *map(str, numbers),
         ],
