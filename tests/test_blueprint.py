@@ -26,7 +26,7 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.building import Building
-from daebus.http.registering import Registering
+from daebus.http.site.decorators import Registering
 from daebus.websocket.decorators import Decorators
 from tests.support.peer import Peer
 

@@ -21,8 +21,8 @@ from .errors import (
     StateError,
 )
 from .http.component import DaebusHttp
-from .http.request import Request
 from .http.serving.upgrade import UpgradeRequest
+from .http.site.request import Request
 from .task import Running
 from .websocket.component import DaebusWebSocket
 from .websocket.connection import Connection

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import DuplicateHandlerError, StateError
-from .http.registering import View as _View
+from .http.site.decorators import View as _View
 from .tasks import BackgroundFunction as _Background
 from .tasks import ThreadFunction as _Thread
 from .websocket.decorators import Decorators

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from .blueprint import COMPONENTS, Blueprint, Step
 from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp
-from .http.registering import View as _View
+from .http.site.decorators import View as _View
 from .tasks import BackgroundFunction as _Background
 from .tasks import Tasks
 from .tasks import ThreadFunction as _Thread

@@ -12,8 +12,8 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
-from daebus.http import request
 from daebus.http.protocol import heads as wire
+from daebus.http.site import request
 from daebus.websocket import aside, reading
 from tests.support.documents import DOCUMENTS, ROOT, anchors, links, table
 

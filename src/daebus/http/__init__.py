@@ -1,1 +1,8 @@
-"""HTTP. Werkzeug is imported in this folder only."""
+"""The HTTP side of an app. Werkzeug is imported in this folder alone.
+
+May import: ``server``, ``errors`` and ``arguments``; never ``websocket``.
+
+* ``component``: ``DaebusHttp``. Owns the running server between a start and a stop.
+* ``hosted``: requests that somebody else's server received.
+* ``serving/``: connections and requests. ``site/``: what answers them. ``protocol/``: the bytes.
+"""

@@ -19,10 +19,10 @@ from ..server.threads.loop import LoopThread
 from .protocol.cors import Cors
 from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
-from .registering import Registering
-from .routing import Router
 from .serving.certificates import choose_context
 from .serving.server import HttpServer
+from .site.decorators import Registering
+from .site.router import Router
 
 if sys.platform != "win32":
     import resource

@@ -11,7 +11,7 @@ from ...server.conn import Client
 from ...server.handoff import Upgrade
 from ..protocol.forwarded import Seen
 from ..protocol.parser import Request as RawRequest
-from ..request import Request
+from ..site.request import Request
 from .environ import add_forwarded, add_request, split_target
 
 __all__ = ["UpgradeRequest", "note_upgrade"]

@@ -14,7 +14,7 @@ from werkzeug.utils import send_file
 from werkzeug.wrappers import Response
 
 from daebus import Daebus, Request
-from daebus.http import request as request_module
+from daebus.http.site import request as request_module
 from tests.support.raw import Raw
 from tests.support.waiting import eventually
 

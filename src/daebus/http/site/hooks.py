@@ -7,7 +7,7 @@ from typing import Any
 
 from werkzeug.exceptions import HTTPException
 
-from ..errors import DuplicateHandlerError
+from ...errors import DuplicateHandlerError
 
 __all__ = ["Hooks"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from werkzeug.wrappers import Response
 
-from daebus.http.results import to_response
+from daebus.http.site.results import to_response
 
 Change = Callable[[Response], object]
 

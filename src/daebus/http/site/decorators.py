@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from .routing import Router
+from .router import Router
 
 __all__ = ["Registering", "View"]
 

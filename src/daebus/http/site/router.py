@@ -15,13 +15,13 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
-from ..errors import DuplicateHandlerError, name_of
-from ..server.threads.loop import LoopThread
-from ..server.threads.safelog import get_logger
+from ...errors import DuplicateHandlerError, name_of
+from ...server.threads.loop import LoopThread
+from ...server.threads.safelog import get_logger
+from ..protocol.cors import Cors
 from .files import StaticFolder
 from .hooks import Hooks
 from .mounts import Mount, Mounts
-from .protocol.cors import Cors
 from .request import Request
 from .results import exception_response, json_error, keep_headers, to_response
 

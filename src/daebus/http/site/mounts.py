@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DuplicateHandlerError
-from ..server.threads.safelog import get_logger
+from ...errors import DuplicateHandlerError
+from ...server.threads.safelog import get_logger
 from .results import json_error
 
 __all__ = ["Mount", "Mounts"]

@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from .protocol.heads import status_code_name
+from ..protocol.heads import status_code_name
 
 __all__ = ["exception_response", "json_error", "keep_headers", "to_response"]
 

@@ -1,0 +1,8 @@
+"""What the program answers with: views, hooks, files, other WSGI apps.
+
+May import: ``http/protocol``, ``server`` (for the loop and for logging), ``errors``.
+
+* ``router``: the WSGI app. Owns the routes, the hooks and the mounts.
+* ``decorators``: how they are registered. ``hooks``, ``mounts``, ``files``: one kind each.
+* ``request``: what a view is given; ``results``: from what it returned to a response.
+"""
