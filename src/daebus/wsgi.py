@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from .http.foreign import borrow, find_greenlets, refuse, wants_websocket
+from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
 from .server.handoff import Refusal
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daebus.http.foreign import Borrowed, borrow, find_greenlets, refuse, wants_websocket
+from daebus.http.hosted import Borrowed, borrow, find_greenlets, refuse, wants_websocket
 from daebus.server.handoff import Refusal
 
 
