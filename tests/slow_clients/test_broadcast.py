@@ -17,8 +17,8 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DisconnectInfo
-from daebus.websocket import envelope
-from daebus.websocket.codec import Codec
+from daebus.websocket.protocol import envelope
+from daebus.websocket.protocol.codec import Codec
 from tests.support.peer import TEXT, Peer
 from tests.support.slow import KILOBYTES_16, connections, narrow, reset, stuff
 from tests.support.waiting import eventually

@@ -12,10 +12,10 @@ import pytest
 from daebus.server.sockets.transport import Transport
 from daebus.server.threads.loop import LoopThread
 from daebus.server.threads.minder import Minder
-from daebus.websocket.codec import Codec
 from daebus.websocket.component import DaebusWebSocket
 from daebus.websocket.connection import Connection
 from daebus.websocket.limits import Limits
+from daebus.websocket.protocol.codec import Codec
 from daebus.websocket.registry import Registry
 
 Make = Callable[[str], Connection]

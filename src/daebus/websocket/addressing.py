@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import NoClientError
-from . import envelope
 from .arguments import check_ids, check_name
-from .codec import TEXT, frame
 from .connection import Connection, current
 from .delivered import OUTCOMES, Delivered
 from .parts import Part
+from .protocol import envelope
+from .protocol.codec import TEXT, frame
 from .request import asked
 from .sending import GONE, TAKEN, offer_to_all
 

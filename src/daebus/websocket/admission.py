@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ..server.handoff import Refusal, Upgrade
 from ..server.threads.loop import LoopThread
 from .authentication import Gate, Known
-from .handshake import Accepted, negotiate
 from .networks import Networks
+from .protocol.handshake import Accepted, negotiate
 from .registry import Registry
 from .settings import Settings
 

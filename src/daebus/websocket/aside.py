@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..errors import CallError, ClientGone
-from . import envelope
+from .protocol import envelope
 from .work import Work
 
 if TYPE_CHECKING:

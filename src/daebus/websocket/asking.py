@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import CallError, CallTimeout, ClientGone, StateError
-from . import envelope
 from .arguments import check_name, positive
 from .calls import Call
 from .parts import Part
+from .protocol import envelope
 
 __all__ = ["Asking"]
 

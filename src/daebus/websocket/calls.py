@@ -7,8 +7,8 @@ import threading
 from typing import Any
 
 from ..errors import CallTimeout
-from . import envelope
 from .connection import Connection
+from .protocol import envelope
 from .sending import TAKEN
 
 __all__ = ["Call"]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionClosed, StateError
 from ..server.sockets.transport import Transport
-from .codec import BINARY, PING, TEXT, Codec
-from .envelope import MAX_ECHO
 from .heartbeat import Heartbeat
 from .info import DisconnectInfo, Times
 from .lifecycle import OPEN, Hub
 from .limits import Limits
+from .protocol.codec import BINARY, PING, TEXT, Codec
+from .protocol.envelope import MAX_ECHO
 from .rates import Meter, Rate
 from .reading import ReadingHalf
 from .sending import TAKEN

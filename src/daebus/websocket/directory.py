@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import NoClientError
-from . import envelope
-from .codec import close_frame
 from .connection import Connection, current
 from .metadata import KEYS, describe
 from .parts import Part
+from .protocol import envelope
+from .protocol.codec import close_frame
 
 __all__ = ["Directory"]
 

@@ -22,12 +22,13 @@ from typing import Any
 
 from ..errors import Cancelled, ClientError, ClientGone, EncodeError
 from ..server.threads.safelog import get_logger
-from . import aside, envelope
+from . import aside
 from .connection import Connection, current
 from .handlers import ANY, BINARY, Handlers
 from .info import Times
 from .options import Handler
 from .outcome import DEFERRED, PLAIN, outcome
+from .protocol import envelope
 from .rates import Rate
 from .request import WebSocketRequest, asked
 

@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ..server.threads.minder import Minder
-from .codec import PING
 from .limits import Limits
+from .protocol.codec import PING
 
 if TYPE_CHECKING:
     from .connection import Connection

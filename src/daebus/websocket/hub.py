@@ -21,10 +21,10 @@ from ..server.threads.pool import ConnectionThreads, WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import get_logger
 from .admission import RETRY, Admission, Admitted
-from .codec import Codec
 from .connection import Connection
 from .identifiers import Identifiers
 from .info import SlowConsumerInfo, SlowHandlerInfo
+from .protocol.codec import Codec
 from .registry import Registry
 from .settings import HookCall, Settings
 from .tally import Tally

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from typing import Any, Literal
 
 from ..errors import ClientError, name_of
-from .envelope import MAX_ECHO
 from .outcome import DEFERRED, outcome
+from .protocol.envelope import MAX_ECHO
 from .rates import Rate
 from .request import WebSocketRequest
 from .signature import is_async

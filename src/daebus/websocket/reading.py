@@ -18,10 +18,10 @@ from collections import deque
 from collections.abc import Iterator
 
 from ..server.sockets.transport import RECV_SIZE, Transport
-from .codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
 from .heartbeat import Heartbeat
 from .lifecycle import CLOSED, OPEN, Hub
 from .limits import Limits
+from .protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
 from .sending import SendingHalf
 from .term import Term
 

@@ -6,8 +6,8 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
-from . import envelope
 from .connection import Connection
+from .protocol import envelope
 from .sending import TAKEN
 from .work import Work
 

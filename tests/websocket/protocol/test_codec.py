@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 
-from daebus.websocket.codec import (
+from daebus.websocket.protocol.codec import (
     BINARY,
     CLOSE,
     PING,

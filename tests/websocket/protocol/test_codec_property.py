@@ -27,7 +27,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from daebus.websocket.codec import Closed, Codec, Event, Ping, Pong
+from daebus.websocket.protocol.codec import Closed, Codec, Event, Ping, Pong
 
 LIMIT = 1000
 MANY = 1 << 20

@@ -25,7 +25,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeGuard
 
-from ..errors import EncodeError
+from ...errors import EncodeError
 from . import fastjson
 
 __all__ = ["BadMessage", "decode", "encode", "error", "is_id", "package", "stamp"]

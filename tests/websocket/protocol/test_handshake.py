@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import pytest
 
 from daebus.server.handoff import Refusal, Upgrade
-from daebus.websocket.codec import TEXT, Codec
-from daebus.websocket.handshake import Accepted, negotiate, origin_allowed
+from daebus.websocket.protocol.codec import TEXT, Codec
+from daebus.websocket.protocol.handshake import Accepted, negotiate, origin_allowed
 from tests.support.peer import KEY, accept_key
 
 HOST = "127.0.0.1:8080"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from daebus import Daebus
 from daebus.errors import EncodeError
-from daebus.websocket import envelope
+from daebus.websocket.protocol import envelope
 from tests.support.waiting import stable_id
 
 pytestmark = pytest.mark.skipif(

@@ -18,8 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daebus import EncodeError
-from daebus.websocket import envelope, fastjson
-from daebus.websocket.envelope import MAX_ECHO, BadMessage, decode, encode, error
+from daebus.websocket.protocol import envelope, fastjson
+from daebus.websocket.protocol.envelope import MAX_ECHO, BadMessage, decode, encode, error
 from tests.support.waiting import stable_id
 
 PACKAGES = ["json", "orjson"] if fastjson.AVAILABLE else ["json"]

@@ -18,7 +18,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from ..server.handoff import Refusal, Upgrade
+from ...server.handoff import Refusal, Upgrade
 
 __all__ = ["Accepted", "negotiate", "origin_allowed"]
 

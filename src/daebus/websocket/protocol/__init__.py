@@ -1,0 +1,8 @@
+"""WebSocket as bytes and values (RFC 6455): no socket, thread or clock.
+
+May import: ``errors``. The websockets package is imported in this folder alone.
+
+* ``codec``: bytes to messages and back. Owns the state of one connection's protocol.
+* ``handshake``: judges a request to upgrade.
+* ``envelope``: the JSON around a message; ``fastjson``: orjson where it is installed.
+"""
