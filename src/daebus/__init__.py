@@ -25,9 +25,9 @@ from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
 from .task import Running
 from .websocket.component import DaebusWebSocket
-from .websocket.connection import Connection
+from .websocket.connection.connection import Connection
+from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from .websocket.delivered import Delivered
-from .websocket.info import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from .websocket.request import WebSocketRequest
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 
 from daebus import Daebus, DisconnectInfo, WebSocketRequest
-from daebus.websocket.connection import Connection
+from daebus.websocket.connection.connection import Connection
 
 LIMIT = 1 << 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daebus import Daebus
-from daebus.websocket.connection import Connection
+from daebus.websocket.connection.connection import Connection
 
 CASES = 517
 # A message of series 9 is 16 MiB, cut into up to 262,144 fragments.

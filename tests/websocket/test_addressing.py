@@ -25,7 +25,7 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import AppClient
-from daebus.websocket import sending
+from daebus.websocket.connection import writer as sending
 from daebus.websocket.protocol import envelope
 from tests.support.peer import Peer
 from tests.support.slow import KILOBYTES_16, narrow, reset, stuff

@@ -29,7 +29,7 @@ from daebus import (
 )
 from daebus.testing import AppClient
 from daebus.websocket.aside import MAX_CALLS
-from daebus.websocket.reading import MAX_WAITING
+from daebus.websocket.connection.reader import MAX_WAITING
 from tests.support.peer import TEXT, Peer, envelope, frame
 from tests.support.slow import connections, reset
 from tests.support.waiting import eventually

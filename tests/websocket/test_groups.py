@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from daebus import RoomLimitError
-from daebus.websocket.connection import Connection
+from daebus.websocket.connection.connection import Connection
 from daebus.websocket.groups import Groups
 from daebus.websocket.registry import Registry
 

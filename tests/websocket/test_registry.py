@@ -13,8 +13,8 @@ from daebus.server.sockets.transport import Transport
 from daebus.server.threads.loop import LoopThread
 from daebus.server.threads.minder import Minder
 from daebus.websocket.component import DaebusWebSocket
-from daebus.websocket.connection import Connection
-from daebus.websocket.limits import Limits
+from daebus.websocket.connection.connection import Connection
+from daebus.websocket.connection.limits import Limits
 from daebus.websocket.protocol.codec import Codec
 from daebus.websocket.registry import Registry
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import DuplicateHandlerError, name_of
+from .connection.lifetime import expiry
 from .parts import Part
 from .rates import Rate
-from .term import expiry
 
 __all__ = ["Access", "Authenticate"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from ..errors import NoClientError
 from .arguments import check_ids, check_name
-from .connection import Connection, current
+from .connection.connection import Connection, current
+from .connection.writer import GONE, TAKEN, offer_to_all
 from .delivered import OUTCOMES, Delivered
 from .parts import Part
 from .protocol import envelope
 from .protocol.codec import TEXT, frame
 from .request import asked
-from .sending import GONE, TAKEN, offer_to_all
 
 __all__ = ["Addressing"]
 

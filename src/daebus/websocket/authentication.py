@@ -23,7 +23,7 @@ from ..errors import Reject
 from ..server.handoff import Refusal, Upgrade
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
-from .term import expiry
+from .connection.lifetime import expiry
 
 __all__ = ["Gate", "Known"]
 

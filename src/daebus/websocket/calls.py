@@ -7,9 +7,9 @@ import threading
 from typing import Any
 
 from ..errors import CallTimeout
-from .connection import Connection
+from .connection.connection import Connection
+from .connection.writer import TAKEN
 from .protocol import envelope
-from .sending import TAKEN
 
 __all__ = ["Call"]
 

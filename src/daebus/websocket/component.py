@@ -12,13 +12,13 @@ from .access import Access
 from .addressing import Addressing
 from .arguments import fraction, positive, positive_or_none
 from .asking import Asking
+from .connection.limits import Limits
+from .connection.outbox import OnFull
 from .decorators import Decorators
 from .directory import Directory
 from .dispatch import Dispatcher
 from .hub import Hub
-from .limits import Limits
 from .membership import Membership
-from .outbox import OnFull
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from ..errors import DuplicateHandlerError
 from .arguments import positive_or_none
-from .connection import Connection
+from .connection.connection import Connection
+from .connection.events import hook_call
 from .handlers import Middleware
-from .info import hook_call
 from .options import Allow, HandlerThread
 from .parts import Part
 from .rates import parse_rate

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import NoClientError
-from .connection import Connection, current
+from .connection.connection import Connection, current
 from .metadata import KEYS, describe
 from .parts import Part
 from .protocol import envelope

@@ -23,9 +23,9 @@ from typing import Any
 from ..errors import Cancelled, ClientError, ClientGone, EncodeError
 from ..server.threads.safelog import get_logger
 from . import aside
-from .connection import Connection, current
+from .connection.connection import Connection, current
+from .connection.events import Times
 from .handlers import ANY, BINARY, Handlers
-from .info import Times
 from .options import Handler
 from .outcome import DEFERRED, PLAIN, outcome
 from .protocol import envelope

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..errors import RoomLimitError
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection.connection import Connection
 
 __all__ = ["Groups"]
 

@@ -11,7 +11,7 @@ from ..server.threads.safelog import get_logger
 from .arguments import MAX_NAME
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection.connection import Connection
 
 __all__ = ["Generator", "Identifiers"]
 

@@ -6,9 +6,9 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
-from .connection import Connection
+from .connection.connection import Connection
+from .connection.writer import TAKEN
 from .protocol import envelope
-from .sending import TAKEN
 from .work import Work
 
 __all__ = ["WebSocketRequest", "asked"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .authentication import Check
-from .connection import Connection
+from .connection.connection import Connection
+from .connection.limits import Limits
 from .dispatch import Dispatcher
 from .identifiers import Generator
-from .limits import Limits
 
 __all__ = ["HookCall", "JoinCheck", "Settings"]
 

@@ -6,8 +6,8 @@ import threading
 from collections import Counter
 from typing import Any
 
-from .connection import Connection
-from .info import BUCKETS, DisconnectInfo, Times
+from .connection.connection import Connection
+from .connection.events import BUCKETS, DisconnectInfo, Times
 
 __all__ = ["Tally"]
 

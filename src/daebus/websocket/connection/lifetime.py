@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..server.threads.minder import Minder
+from ...server.threads.minder import Minder
 from .limits import Limits
 
 if TYPE_CHECKING:

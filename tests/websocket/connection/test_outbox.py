@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from daebus.websocket.outbox import Outbox
+from daebus.websocket.connection.outbox import Outbox
 
 OnFull = Literal["disconnect", "drop_oldest", "drop_newest", "block"]
 

@@ -13,20 +13,20 @@ import asyncio
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..server.sockets.transport import Transport
-from ..server.threads.minder import Minder
-from .aside import Aside
+from ...server.sockets.transport import Transport
+from ...server.threads.minder import Minder
+from ..aside import Aside
+from ..work import cancel_task
 from .limits import Limits
 from .outbox import Outbox
-from .work import cancel_task
 
 if TYPE_CHECKING:
-    from ..server.threads.loop import LoopThread
-    from ..server.threads.pool import WorkerPool
-    from ..server.threads.pump import Pump
+    from ...server.threads.loop import LoopThread
+    from ...server.threads.pool import WorkerPool
+    from ...server.threads.pump import Pump
+    from ..tally import Tally
+    from ..watch import Watch
     from .connection import Connection
-    from .tally import Tally
-    from .watch import Watch
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hub", "Lifecycle"]
 

@@ -9,21 +9,21 @@ from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConnectionClosed, StateError
-from ..server.sockets.transport import Transport
-from .heartbeat import Heartbeat
-from .info import DisconnectInfo, Times
+from ...errors import ConnectionClosed, StateError
+from ...server.sockets.transport import Transport
+from ..protocol.codec import BINARY, PING, TEXT, Codec
+from ..protocol.envelope import MAX_ECHO
+from ..rates import Meter, Rate
+from .events import DisconnectInfo, Times
+from .keepalive import Heartbeat
 from .lifecycle import OPEN, Hub
+from .lifetime import Term
 from .limits import Limits
-from .protocol.codec import BINARY, PING, TEXT, Codec
-from .protocol.envelope import MAX_ECHO
-from .rates import Meter, Rate
-from .reading import ReadingHalf
-from .sending import TAKEN
-from .term import Term
+from .reader import ReadingHalf
+from .writer import TAKEN
 
 if TYPE_CHECKING:
-    from .request import WebSocketRequest
+    from ..request import WebSocketRequest
 
 __all__ = ["Connection", "current"]
 

@@ -17,8 +17,8 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSocketRequest
 from daebus.server.threads.minder import Timer
-from daebus.websocket.limits import Limits
-from daebus.websocket.term import Term, expiry
+from daebus.websocket.connection.lifetime import Term, expiry
+from daebus.websocket.connection.limits import Limits
 from tests.support.peer import PING, Peer, upgrade_request
 from tests.support.waiting import eventually
 

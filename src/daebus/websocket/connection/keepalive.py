@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ..server.threads.minder import Minder
+from ...server.threads.minder import Minder
+from ..protocol.codec import PING
 from .limits import Limits
-from .protocol.codec import PING
 
 if TYPE_CHECKING:
     from .connection import Connection

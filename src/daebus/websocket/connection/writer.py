@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from ..server.sockets.transport import DONTWAIT, Transport
+from ...server.sockets.transport import DONTWAIT, Transport
+from ..protocol.codec import close_frame, frame
 from .lifecycle import CLOSED, CLOSING, OPEN, Hub, Lifecycle
 from .limits import Limits
 from .outbox import Outbox
-from .protocol.codec import close_frame, frame
 
 __all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "SendingHalf", "offer_to_all"]
 

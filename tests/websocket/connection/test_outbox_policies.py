@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DisconnectInfo, SlowConsumerInfo, WebSocketRequest
-from daebus.websocket.outbox import OnFull
+from daebus.websocket.connection.outbox import OnFull
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
 from tests.support.slow import KILOBYTES_16, connections, narrow, records, stuff
 from tests.support.waiting import eventually

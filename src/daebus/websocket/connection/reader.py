@@ -17,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
-from ..server.sockets.transport import RECV_SIZE, Transport
-from .heartbeat import Heartbeat
+from ...server.sockets.transport import RECV_SIZE, Transport
+from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
+from .keepalive import Heartbeat
 from .lifecycle import CLOSED, OPEN, Hub
+from .lifetime import Term
 from .limits import Limits
-from .protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
-from .sending import SendingHalf
-from .term import Term
+from .writer import SendingHalf
 
 __all__ = ["ReadingHalf"]
 
