@@ -24,10 +24,10 @@ from .http.component import DaebusHttp
 from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
 from .task import Running
+from .websocket.clients.broadcast import Delivered
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection
 from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
-from .websocket.delivered import Delivered
 from .websocket.request import WebSocketRequest
 
 __all__ = [

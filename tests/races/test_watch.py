@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 from daebus import Connection, Daebus, WebSocketRequest
-from daebus.websocket.registry import Registry
+from daebus.websocket.clients.registry import Registry
 from tests.support.peer import CLOSE, PING, PONG, Peer, envelope, frame
 from tests.support.slow import connections, reset, waiting_handler
 from tests.support.waiting import eventually

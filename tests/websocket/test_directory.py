@@ -20,7 +20,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, NoClientError, WebSocketRequest
-from daebus.websocket import metadata
+from daebus.websocket.clients import metadata
 from tests.support.peer import PING, PONG, Peer, upgrade_request
 from tests.support.slow import connections, narrow, records, reset, stuff, waiting_handler
 from tests.support.waiting import eventually

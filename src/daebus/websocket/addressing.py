@@ -7,9 +7,9 @@ from typing import Any
 
 from ..errors import NoClientError
 from .arguments import check_ids, check_name
+from .clients.broadcast import OUTCOMES, Delivered
 from .connection.connection import Connection, current
 from .connection.writer import GONE, TAKEN, offer_to_all
-from .delivered import OUTCOMES, Delivered
 from .parts import Part
 from .protocol import envelope
 from .protocol.codec import TEXT, frame

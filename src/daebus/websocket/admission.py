@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from ..server.handoff import Refusal, Upgrade
 from ..server.threads.loop import LoopThread
 from .authentication import Gate, Known
+from .clients.registry import Registry
 from .networks import Networks
 from .protocol.handshake import Accepted, negotiate
-from .registry import Registry
 from .settings import Settings
 
 __all__ = ["RETRY", "Admission", "Admitted"]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import NoClientError
+from .clients.metadata import KEYS, describe
 from .connection.connection import Connection, current
-from .metadata import KEYS, describe
 from .parts import Part
 from .protocol import envelope
 from .protocol.codec import close_frame

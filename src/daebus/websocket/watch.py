@@ -17,9 +17,9 @@ from typing import Any
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from ..server.threads.safelog import get_logger
+from .clients.registry import Registry
 from .connection.connection import Connection
 from .connection.events import SlowHandlerInfo
-from .registry import Registry
 
 __all__ = ["Watch", "stack_of"]
 

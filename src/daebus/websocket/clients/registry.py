@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .groups import Groups
 
 if TYPE_CHECKING:
-    from .connection.connection import Connection
+    from ..connection.connection import Connection
 
 __all__ = ["Registry"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from .connection.connection import Connection
+from ..connection.connection import Connection
 
 __all__ = ["KEYS", "describe"]
 

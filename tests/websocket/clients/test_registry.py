@@ -12,11 +12,11 @@ import pytest
 from daebus.server.sockets.transport import Transport
 from daebus.server.threads.loop import LoopThread
 from daebus.server.threads.minder import Minder
+from daebus.websocket.clients.registry import Registry
 from daebus.websocket.component import DaebusWebSocket
 from daebus.websocket.connection.connection import Connection
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.protocol.codec import Codec
-from daebus.websocket.registry import Registry
 
 Make = Callable[[str], Connection]
 

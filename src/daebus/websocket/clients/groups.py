@@ -6,10 +6,10 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import RoomLimitError
+from ...errors import RoomLimitError
 
 if TYPE_CHECKING:
-    from .connection.connection import Connection
+    from ..connection.connection import Connection
 
 __all__ = ["Groups"]
 

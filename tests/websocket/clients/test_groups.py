@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from daebus import RoomLimitError
+from daebus.websocket.clients.groups import Groups
+from daebus.websocket.clients.registry import Registry
 from daebus.websocket.connection.connection import Connection
-from daebus.websocket.groups import Groups
-from daebus.websocket.registry import Registry
 
 
 @dataclass(eq=False)
