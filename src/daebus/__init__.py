@@ -28,7 +28,7 @@ from .websocket.clients.broadcast import Delivered
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection
 from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
-from .websocket.request import WebSocketRequest
+from .websocket.messages.request import WebSocketRequest
 
 __all__ = [
     "AddressInUseError",

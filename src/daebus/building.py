@@ -16,8 +16,8 @@ from .tasks import Tasks
 from .tasks import ThreadFunction as _Thread
 from .websocket.component import DaebusWebSocket
 from .websocket.decorators import SocketHandler as _SocketHandler
-from .websocket.options import Allow as _Allow
-from .websocket.options import HandlerThread as _HandlerThread
+from .websocket.messages.options import Allow as _Allow
+from .websocket.messages.options import HandlerThread as _HandlerThread
 
 if TYPE_CHECKING:
     from .app import Daebus

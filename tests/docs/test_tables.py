@@ -14,8 +14,8 @@ from websockets.frames import CloseCode
 from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol import heads as wire
 from daebus.http.site import request
-from daebus.websocket import aside
 from daebus.websocket.connection import reader as reading
+from daebus.websocket.messages import pending as aside
 from tests.support.documents import DOCUMENTS, ROOT, anchors, links, table
 
 README = ROOT / "README.rst"

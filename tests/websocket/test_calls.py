@@ -28,8 +28,8 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import AppClient
-from daebus.websocket.aside import MAX_CALLS
 from daebus.websocket.connection.reader import MAX_WAITING
+from daebus.websocket.messages.pending import MAX_CALLS
 from tests.support.peer import TEXT, Peer, envelope, frame
 from tests.support.slow import connections, reset
 from tests.support.waiting import eventually

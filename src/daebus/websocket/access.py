@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from ..errors import DuplicateHandlerError, name_of
 from .connection.lifetime import expiry
+from .messages.ratelimit import Rate
 from .parts import Part
-from .rates import Rate
 
 __all__ = ["Access", "Authenticate"]
 

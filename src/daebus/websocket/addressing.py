@@ -10,10 +10,10 @@ from .arguments import check_ids, check_name
 from .clients.broadcast import OUTCOMES, Delivered
 from .connection.connection import Connection, current
 from .connection.writer import GONE, TAKEN, offer_to_all
+from .messages.request import asked
 from .parts import Part
 from .protocol import envelope
 from .protocol.codec import TEXT, frame
-from .request import asked
 
 __all__ = ["Addressing"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import CallError, CallTimeout, ClientGone, StateError
 from .arguments import check_name, positive
-from .calls import Call
+from .messages.calls import Call
 from .parts import Part
 from .protocol import envelope
 

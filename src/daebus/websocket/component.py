@@ -16,9 +16,9 @@ from .connection.limits import Limits
 from .connection.outbox import OnFull
 from .decorators import Decorators
 from .directory import Directory
-from .dispatch import Dispatcher
 from .hub import Hub
 from .membership import Membership
+from .messages.dispatcher import Dispatcher
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from ..errors import DuplicateHandlerError
 from .arguments import positive_or_none
 from .connection.connection import Connection
 from .connection.events import hook_call
-from .handlers import Middleware
-from .options import Allow, HandlerThread
+from .messages.handlers import Middleware
+from .messages.options import Allow, HandlerThread
+from .messages.ratelimit import parse_rate
+from .messages.request import WebSocketRequest
 from .parts import Part
-from .rates import parse_rate
-from .request import WebSocketRequest
 
 __all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
 

@@ -9,8 +9,8 @@ from typing import Any
 from .authentication import Check
 from .connection.connection import Connection
 from .connection.limits import Limits
-from .dispatch import Dispatcher
 from .identifiers import Generator
+from .messages.dispatcher import Dispatcher
 
 __all__ = ["HookCall", "JoinCheck", "Settings"]
 

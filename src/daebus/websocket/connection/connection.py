@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConnectionClosed, StateError
 from ...server.sockets.transport import Transport
+from ..messages.ratelimit import Meter, Rate
 from ..protocol.codec import BINARY, PING, TEXT, Codec
 from ..protocol.envelope import MAX_ECHO
-from ..rates import Meter, Rate
 from .events import DisconnectInfo, Times
 from .keepalive import Heartbeat
 from .lifecycle import OPEN, Hub
@@ -23,7 +23,7 @@ from .reader import ReadingHalf
 from .writer import TAKEN
 
 if TYPE_CHECKING:
-    from ..request import WebSocketRequest
+    from ..messages.request import WebSocketRequest
 
 __all__ = ["Connection", "current"]
 

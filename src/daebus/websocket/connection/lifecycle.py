@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...server.sockets.transport import Transport
 from ...server.threads.minder import Minder
-from ..aside import Aside
-from ..work import cancel_task
+from ..messages.cancellation import cancel_task
+from ..messages.pending import Aside
 from .limits import Limits
 from .outbox import Outbox
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import DuplicateHandlerError, name_of
-from .aside import KINDS
+from ...errors import DuplicateHandlerError, name_of
 from .options import Handler, Run, bytes_as_message, compile_handler
+from .pending import KINDS
 from .request import WebSocketRequest
 from .signature import is_async, of_request, takes
 

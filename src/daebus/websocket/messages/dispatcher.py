@@ -20,17 +20,17 @@ from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
-from ..errors import Cancelled, ClientError, ClientGone, EncodeError
-from ..server.threads.safelog import get_logger
-from . import aside
-from .connection.connection import Connection, current
-from .connection.events import Times
+from ...errors import Cancelled, ClientError, ClientGone, EncodeError
+from ...server.threads.safelog import get_logger
+from ..connection.connection import Connection, current
+from ..connection.events import Times
+from ..protocol import envelope
+from . import pending as aside
 from .handlers import ANY, BINARY, Handlers
 from .options import Handler
-from .outcome import DEFERRED, PLAIN, outcome
-from .protocol import envelope
-from .rates import Rate
+from .ratelimit import Rate
 from .request import WebSocketRequest, asked
+from .results import DEFERRED, PLAIN, outcome
 
 __all__ = ["Dispatcher"]
 

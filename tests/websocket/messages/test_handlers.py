@@ -22,7 +22,7 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import RequestError
-from daebus.websocket.handlers import Handlers
+from daebus.websocket.messages.handlers import Handlers
 from tests.support.peer import BINARY, TEXT, Peer, frame
 from tests.support.waiting import eventually
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Final
 
-from .protocol import envelope
+from ..protocol import envelope
 from .request import WebSocketRequest, asked
 
 __all__ = ["DEFERRED", "PLAIN", "outcome"]

@@ -18,9 +18,9 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..errors import CallError, ClientGone
-from .protocol import envelope
-from .work import Work
+from ...errors import CallError, ClientGone
+from ..protocol import envelope
+from .cancellation import Work
 
 if TYPE_CHECKING:
     from .request import WebSocketRequest

@@ -6,10 +6,10 @@ import asyncio
 import threading
 from typing import Any
 
-from ..errors import CallTimeout
-from .connection.connection import Connection
-from .connection.writer import TAKEN
-from .protocol import envelope
+from ...errors import CallTimeout
+from ..connection.connection import Connection
+from ..connection.writer import TAKEN
+from ..protocol import envelope
 
 __all__ = ["Call"]
 

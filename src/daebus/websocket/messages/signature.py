@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import name_of
+from ...errors import name_of
 from .request import WebSocketRequest
 
 __all__ = ["is_async", "of_request", "takes"]

@@ -13,7 +13,7 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import ClientError, Daebus, DisconnectInfo
 from daebus.testing import AppClient, RequestError
-from daebus.websocket.rates import Bucket, Meter, Rate, parse_rate
+from daebus.websocket.messages.ratelimit import Bucket, Meter, Rate, parse_rate
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 
 MakeApp = Callable[..., Daebus]

@@ -11,11 +11,11 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Literal
 
-from ..errors import ClientError, name_of
-from .outcome import DEFERRED, outcome
-from .protocol.envelope import MAX_ECHO
-from .rates import Rate
+from ...errors import ClientError, name_of
+from ..protocol.envelope import MAX_ECHO
+from .ratelimit import Rate
 from .request import WebSocketRequest
+from .results import DEFERRED, outcome
 from .signature import is_async
 
 __all__ = ["Allow", "Handler", "HandlerThread", "Run", "bytes_as_message", "compile_handler"]

@@ -7,8 +7,8 @@ import contextlib
 import threading
 from typing import Any, Final, Literal
 
-from ..errors import Cancelled
-from ..server.threads.minder import Minder, Timer
+from ...errors import Cancelled
+from ...server.threads.minder import Minder, Timer
 
 __all__ = ["Reason", "Work", "cancel_task"]
 

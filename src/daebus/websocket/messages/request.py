@@ -6,10 +6,10 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
-from .connection.connection import Connection
-from .connection.writer import TAKEN
-from .protocol import envelope
-from .work import Work
+from ..connection.connection import Connection
+from ..connection.writer import TAKEN
+from ..protocol import envelope
+from .cancellation import Work
 
 __all__ = ["WebSocketRequest", "asked"]
 
