@@ -20,11 +20,11 @@ from ..server.threads.minder import Minder
 from ..server.threads.pool import ConnectionThreads, WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import get_logger
-from .admission import RETRY, Admission, Admitted
+from .admission.admission import RETRY, Admission, Admitted
+from .admission.client_ids import Identifiers
 from .clients.registry import Registry
 from .connection.connection import Connection
 from .connection.events import SlowConsumerInfo, SlowHandlerInfo
-from .identifiers import Identifiers
 from .protocol.codec import Codec
 from .settings import HookCall, Settings
 from .tally import Tally

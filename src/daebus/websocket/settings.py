@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .authentication import Check
+from .admission.authentication import Check
+from .admission.client_ids import Generator
 from .connection.connection import Connection
 from .connection.limits import Limits
-from .identifiers import Generator
 from .messages.dispatcher import Dispatcher
 
 __all__ = ["HookCall", "JoinCheck", "Settings"]

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import Reject
-from ..server.handoff import Refusal, Upgrade
-from ..server.threads.loop import LoopThread
-from ..server.threads.safelog import get_logger
-from .connection.lifetime import expiry
+from ...errors import Reject
+from ...server.handoff import Refusal, Upgrade
+from ...server.threads.loop import LoopThread
+from ...server.threads.safelog import get_logger
+from ..connection.lifetime import expiry
 
 __all__ = ["Gate", "Known"]
 

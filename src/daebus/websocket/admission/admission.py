@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..server.handoff import Refusal, Upgrade
-from ..server.threads.loop import LoopThread
+from ...server.handoff import Refusal, Upgrade
+from ...server.threads.loop import LoopThread
+from ..clients.registry import Registry
+from ..protocol.handshake import Accepted, negotiate
+from ..settings import Settings
 from .authentication import Gate, Known
-from .clients.registry import Registry
-from .networks import Networks
-from .protocol.handshake import Accepted, negotiate
-from .settings import Settings
+from .per_address import Networks
 
 __all__ = ["RETRY", "Admission", "Admitted"]
 

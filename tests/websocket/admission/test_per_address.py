@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusWebSocket
-from daebus.websocket.networks import Networks, network_of
+from daebus.websocket.admission.per_address import Networks, network_of
 from tests.support.peer import Peer, upgrade_request
 from tests.support.waiting import eventually
 
