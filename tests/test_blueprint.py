@@ -27,7 +27,7 @@ from daebus import (
 )
 from daebus.building import Building
 from daebus.http.site.decorators import Registering
-from daebus.websocket.decorators import Decorators
+from daebus.websocket.api.decorators import Decorators
 from tests.support.peer import Peer
 
 

@@ -15,11 +15,11 @@ from .errors import DuplicateHandlerError, StateError
 from .http.site.decorators import View as _View
 from .tasks import BackgroundFunction as _Background
 from .tasks import ThreadFunction as _Thread
-from .websocket.decorators import Decorators
-from .websocket.decorators import Hook as _Hook
-from .websocket.decorators import RawHandler as _RawHandler
-from .websocket.decorators import SocketHandler as _SocketHandler
-from .websocket.membership import JoinHook as _JoinHook
+from .websocket.api.decorators import Decorators
+from .websocket.api.decorators import Hook as _Hook
+from .websocket.api.decorators import RawHandler as _RawHandler
+from .websocket.api.decorators import SocketHandler as _SocketHandler
+from .websocket.api.rooms import JoinHook as _JoinHook
 
 if TYPE_CHECKING:
     from .building import Building

@@ -14,8 +14,8 @@ from .http.site.decorators import View as _View
 from .tasks import BackgroundFunction as _Background
 from .tasks import Tasks
 from .tasks import ThreadFunction as _Thread
+from .websocket.api.decorators import SocketHandler as _SocketHandler
 from .websocket.component import DaebusWebSocket
-from .websocket.decorators import SocketHandler as _SocketHandler
 from .websocket.messages.options import Allow as _Allow
 from .websocket.messages.options import HandlerThread as _HandlerThread
 

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
-from .access import Access
-from .addressing import Addressing
+from .api.access import Access
+from .api.calls import Asking
+from .api.clients import Directory
+from .api.decorators import Decorators
+from .api.rooms import Membership
+from .api.sending import Addressing
 from .arguments import fraction, positive, positive_or_none
-from .asking import Asking
 from .connection.limits import Limits
 from .connection.outbox import OnFull
-from .decorators import Decorators
-from .directory import Directory
 from .hub import Hub
-from .membership import Membership
 from .messages.dispatcher import Dispatcher
 from .settings import Settings
 

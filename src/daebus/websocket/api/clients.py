@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import NoClientError
-from .clients.metadata import KEYS, describe
-from .connection.connection import Connection, current
-from .parts import Part
-from .protocol import envelope
-from .protocol.codec import close_frame
+from ...errors import NoClientError
+from ..clients.metadata import KEYS, describe
+from ..connection.connection import Connection, current
+from ..protocol import envelope
+from ..protocol.codec import close_frame
+from .context import Part
 
 __all__ = ["Directory"]
 

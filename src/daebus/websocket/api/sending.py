@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..errors import NoClientError
-from .arguments import check_ids, check_name
-from .clients.broadcast import OUTCOMES, Delivered
-from .connection.connection import Connection, current
-from .connection.writer import GONE, TAKEN, offer_to_all
-from .messages.request import asked
-from .parts import Part
-from .protocol import envelope
-from .protocol.codec import TEXT, frame
+from ...errors import NoClientError
+from ..arguments import check_ids, check_name
+from ..clients.broadcast import OUTCOMES, Delivered
+from ..connection.connection import Connection, current
+from ..connection.writer import GONE, TAKEN, offer_to_all
+from ..messages.request import asked
+from ..protocol import envelope
+from ..protocol.codec import TEXT, frame
+from .context import Part
 
 __all__ = ["Addressing"]
 

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..errors import name_of
-from .arguments import check_name
-from .hub import Hub
-from .parts import Part
+from ...errors import name_of
+from ..arguments import check_name
+from ..hub import Hub
+from .context import Part
 
 __all__ = ["JoinHook", "Membership"]
 

@@ -334,7 +334,7 @@ def test_a_room_costs_a_broadcast_what_all_clients_do(
         return offer(connections, *rest)
 
     monkeypatch.setattr(envelope, "encode", counting_encode)
-    monkeypatch.setattr("daebus.websocket.addressing.offer_to_all", counting_offer)
+    monkeypatch.setattr("daebus.websocket.api.sending.offer_to_all", counting_offer)
     for _ in range(3):
         assert app.websocket.broadcast_to_room("hall", "x") == 5
     assert encodings == ["broadcast"] * 3

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ..errors import CallError, CallTimeout, ClientGone, StateError
-from .arguments import check_name, positive
-from .messages.calls import Call
-from .parts import Part
-from .protocol import envelope
+from ...errors import CallError, CallTimeout, ClientGone, StateError
+from ..arguments import check_name, positive
+from ..messages.calls import Call
+from ..protocol import envelope
+from .context import Part
 
 __all__ = ["Asking"]
 

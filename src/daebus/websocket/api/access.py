@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..errors import DuplicateHandlerError, name_of
-from .connection.lifetime import expiry
-from .messages.ratelimit import Rate
-from .parts import Part
+from ...errors import DuplicateHandlerError, name_of
+from ..connection.lifetime import expiry
+from ..messages.ratelimit import Rate
+from .context import Part
 
 __all__ = ["Access", "Authenticate"]
 

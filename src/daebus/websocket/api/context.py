@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ForkedError
-from .hub import Hub
-from .settings import Settings
+from ...errors import ForkedError
+from ..hub import Hub
+from ..settings import Settings
 
 if TYPE_CHECKING:
-    from ..app import Daebus
+    from ...app import Daebus
 
 __all__ = ["Part"]
 

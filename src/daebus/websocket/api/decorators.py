@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..errors import DuplicateHandlerError
-from .arguments import positive_or_none
-from .connection.connection import Connection
-from .connection.events import hook_call
-from .messages.handlers import Middleware
-from .messages.options import Allow, HandlerThread
-from .messages.ratelimit import parse_rate
-from .messages.request import WebSocketRequest
-from .parts import Part
+from ...errors import DuplicateHandlerError
+from ..arguments import positive_or_none
+from ..connection.connection import Connection
+from ..connection.events import hook_call
+from ..messages.handlers import Middleware
+from ..messages.options import Allow, HandlerThread
+from ..messages.ratelimit import parse_rate
+from ..messages.request import WebSocketRequest
+from .context import Part
 
 __all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
 
