@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .websocket.hub import Hub
-from .websocket.watch import stack_of
+from .websocket.watchdog import stack_of
 
 __all__ = ["describe", "threads_by_role"]
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
+from ..arguments import fraction, positive, positive_or_none
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from .api.access import Access
@@ -14,7 +15,6 @@ from .api.clients import Directory
 from .api.decorators import Decorators
 from .api.rooms import Membership
 from .api.sending import Addressing
-from .arguments import fraction, positive, positive_or_none
 from .connection.limits import Limits
 from .connection.outbox import OnFull
 from .hub import Hub

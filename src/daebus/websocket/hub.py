@@ -27,8 +27,8 @@ from .connection.connection import Connection
 from .connection.events import SlowConsumerInfo, SlowHandlerInfo
 from .protocol.codec import Codec
 from .settings import HookCall, Settings
-from .tally import Tally
-from .watch import Watch
+from .stats import Tally
+from .watchdog import Watch
 
 __all__ = ["Hub"]
 

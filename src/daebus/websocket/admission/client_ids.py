@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ...arguments import MAX_NAME
 from ...server.threads.safelog import get_logger
-from ..arguments import MAX_NAME
 
 if TYPE_CHECKING:
     from ..connection.connection import Connection

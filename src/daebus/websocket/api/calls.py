@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from ...arguments import check_name, positive
 from ...errors import CallError, CallTimeout, ClientGone, StateError
-from ..arguments import check_name, positive
 from ..messages.calls import Call
 from ..protocol import envelope
 from .context import Part

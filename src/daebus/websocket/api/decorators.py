@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ...arguments import positive_or_none
 from ...errors import DuplicateHandlerError
-from ..arguments import positive_or_none
 from ..connection.connection import Connection
 from ..connection.events import hook_call
 from ..messages.handlers import Middleware

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ...arguments import check_name
 from ...errors import name_of
-from ..arguments import check_name
 from ..hub import Hub
 from .context import Part
 

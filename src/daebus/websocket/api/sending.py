@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...arguments import check_ids, check_name
 from ...errors import NoClientError
-from ..arguments import check_ids, check_name
 from ..clients.broadcast import OUTCOMES, Delivered
 from ..connection.connection import Connection, current
 from ..connection.writer import GONE, TAKEN, offer_to_all

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ...server.threads.loop import LoopThread
     from ...server.threads.pool import WorkerPool
     from ...server.threads.pump import Pump
-    from ..tally import Tally
-    from ..watch import Watch
+    from ..stats import Tally
+    from ..watchdog import Watch
     from .connection import Connection
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hub", "Lifecycle"]
