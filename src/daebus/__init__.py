@@ -23,7 +23,7 @@ from .errors import (
 from .http.component import DaebusHttp
 from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
-from .task import Running
+from .tasks.task import Running
 from .websocket.clients.broadcast import Delivered
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import DuplicateHandlerError, StateError
 from .http.site.decorators import View as _View
-from .tasks import BackgroundFunction as _Background
-from .tasks import ThreadFunction as _Thread
+from .tasks.registry import BackgroundFunction as _Background
+from .tasks.registry import ThreadFunction as _Thread
 from .websocket.api.decorators import Decorators
 from .websocket.api.decorators import Hook as _Hook
 from .websocket.api.decorators import RawHandler as _RawHandler

@@ -11,9 +11,9 @@ from .blueprint import COMPONENTS, Blueprint, Step
 from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp
 from .http.site.decorators import View as _View
-from .tasks import BackgroundFunction as _Background
-from .tasks import Tasks
-from .tasks import ThreadFunction as _Thread
+from .tasks.registry import BackgroundFunction as _Background
+from .tasks.registry import Tasks
+from .tasks.registry import ThreadFunction as _Thread
 from .websocket.api.decorators import SocketHandler as _SocketHandler
 from .websocket.component import DaebusWebSocket
 from .websocket.messages.options import Allow as _Allow

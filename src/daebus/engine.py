@@ -11,7 +11,7 @@ import time
 from .http.component import DaebusHttp
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
-from .tasks import Tasks
+from .tasks.registry import Tasks
 from .websocket.component import DaebusWebSocket
 from .wsgi import Guest
 

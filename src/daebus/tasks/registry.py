@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .errors import DuplicateHandlerError, StateError, name_of
-from .server.threads.loop import LoopThread
-from .server.threads.pool import join_all
+from ..errors import DuplicateHandlerError, StateError, name_of
+from ..server.threads.loop import LoopThread
+from ..server.threads.pool import join_all
 from .task import Kind, Life, Running, Task
 
 __all__ = ["BackgroundFunction", "Tasks", "ThreadFunction"]

@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from .errors import StateError
-from .server.threads.loop import LoopThread
-from .server.threads.safelog import get_logger
+from ..errors import StateError
+from ..server.threads.loop import LoopThread
+from ..server.threads.safelog import get_logger
 
 __all__ = ["Kind", "Life", "Running", "Task"]
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from daebus import Daebus, DuplicateHandlerError, NoClientError, Running, StateError, task
+from daebus import Daebus, DuplicateHandlerError, NoClientError, Running, StateError
+from daebus.tasks import task
 from tests.support.waiting import eventually
 
 
