@@ -26,7 +26,7 @@ from .building import Building
 from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
-from .report import describe, threads_by_role
+from .monitoring.dump import describe, threads_by_role
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
 from .wsgi import Guest

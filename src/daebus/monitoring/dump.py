@@ -9,8 +9,8 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable
 
-from .websocket.hub import Hub
-from .websocket.watchdog import stack_of
+from ..websocket.hub import Hub
+from ..websocket.watchdog import stack_of
 
 __all__ = ["describe", "threads_by_role"]
 
