@@ -25,8 +25,8 @@ from daebus import (
     StateError,
     WebSocketRequest,
 )
-from daebus.building import Building
 from daebus.http.site.decorators import Registering
+from daebus.scaffold import Building
 from daebus.websocket.api.decorators import Decorators
 from tests.support.peer import Peer
 

@@ -22,11 +22,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from . import fork, signals
-from .building import Building
 from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
 from .monitoring.dump import describe, threads_by_role
+from .scaffold import Building
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
 from .wsgi import Guest

@@ -22,7 +22,7 @@ from .websocket.api.decorators import SocketHandler as _SocketHandler
 from .websocket.api.rooms import JoinHook as _JoinHook
 
 if TYPE_CHECKING:
-    from .building import Building
+    from .scaffold import Building
 
 __all__ = ["Blueprint", "Step"]
 
