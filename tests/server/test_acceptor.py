@@ -22,7 +22,7 @@ import daebus
 from daebus import Daebus
 from daebus.server import acceptor as module
 from daebus.server.acceptor import Acceptor
-from daebus.server.conn import Client
+from daebus.server.conn import Conn
 from daebus.server.sockets.listener import listen
 from daebus.server.sockets.poller import Poller, SelectorPoller, make_poller
 from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
@@ -50,8 +50,8 @@ class Lines:
     def __init__(self, timeout: float) -> None:
         self.acceptor: Acceptor
         self.timeout = timeout
-        self.clients: queue.Queue[Client] = queue.Queue()
-        self.done: queue.Queue[Client] = queue.Queue()
+        self.clients: queue.Queue[Conn] = queue.Queue()
+        self.done: queue.Queue[Conn] = queue.Queue()
         self.fails: set[str] = set()
         self.threads: set[str] = set()
 
@@ -61,15 +61,15 @@ class Lines:
             self.fails.remove(name)
             raise RuntimeError("on purpose")
 
-    def opened(self, client: Client) -> bool:
+    def opened(self, client: Conn) -> bool:
         client.state = Talk()
         self._called("opened")
         return True
 
-    def handshake(self, client: Client, deadline: float) -> None:
+    def handshake(self, client: Conn, deadline: float) -> None:
         raise AssertionError("nobody speaks TLS")
 
-    def received(self, client: Client, data: bytes) -> None:
+    def received(self, client: Conn, data: bytes) -> None:
         client.state.data += data
         client.state.sizes.append(len(data))
         self._called("received")
@@ -78,11 +78,11 @@ class Lines:
         else:
             self.acceptor.park(client, time.monotonic() + self.timeout)
 
-    def flushed(self, client: Client) -> None:
+    def flushed(self, client: Conn) -> None:
         self._called("flushed")
         self.done.put(client)
 
-    def late(self, client: Client) -> None:
+    def late(self, client: Conn) -> None:
         self._called("late")
         client.sock.send(LATE)
         self.acceptor.linger(client)
@@ -102,16 +102,16 @@ class Served:
             [listener], self.lines, max_connections=max_connections, linger_timeout=linger_timeout
         )
         self.acceptor.start()
-        self._mine: list[Client] = []
+        self._mine: list[Conn] = []
 
-    def take(self) -> Client:
+    def take(self) -> Conn:
         """Take over a client that has sent a line."""
         client = self.lines.clients.get(timeout=5)
         self._mine.append(client)
         client.state.data = client.state.data.partition(b"\n")[2]
         return client
 
-    def park(self, client: Client, seconds: float = 30.0) -> None:
+    def park(self, client: Conn, seconds: float = 30.0) -> None:
         self.acceptor.park(client, time.monotonic() + seconds)
 
     def stop(self) -> None:
@@ -156,7 +156,7 @@ def ended(sock: socket.socket) -> bytes:
     return data
 
 
-def closed(client: Client) -> bool:
+def closed(client: Conn) -> bool:
     """Wait until a client's socket is closed."""
     return bool(eventually(lambda: client.sock.fileno() == -1))
 
@@ -361,7 +361,7 @@ def test_a_deadline_in_the_past(serve: Serve, connect: Connect) -> None:
 class Rest:
     """The rest of an answer."""
 
-    def __init__(self, client: Client, size: int, seconds: float = 30.0) -> None:
+    def __init__(self, client: Conn, size: int, seconds: float = 30.0) -> None:
         self.deadline = time.monotonic() + seconds
         self.closed = 0
         self.calls = 0
@@ -602,7 +602,7 @@ logging.getLogger("daebus.server").addHandler(Printing())
 listener = Failing(listen("127.0.0.1", 0).sock)
 acceptor = Acceptor([listener], Lines(), max_connections=1000, linger_timeout=60)
 if sys.argv[1] == "no spare":
-    acceptor._entrance._spare.close()
+    acceptor._listeners._spare.close()
 acceptor.start()
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (30, hard))

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..server.handoff import Upgrades
+from ..server.handoff import UpgradeHandler
 from ..server.sockets.addresses import Addresses
 from ..server.sockets.listener import Listener
 from ..server.threads.loop import LoopThread
@@ -235,7 +235,7 @@ class DaebusHttp(Registering):
         loop: LoopThread,
         *,
         port: int | None = None,
-        upgrades: Upgrades | None = None,
+        upgrades: UpgradeHandler | None = None,
         upgrade_port: int | None = None,
     ) -> int:
         """Bind, and make everything ready; nothing is accepted before ``accept``.

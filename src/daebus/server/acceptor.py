@@ -18,9 +18,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from .conn import FLUSHING, HANDSHAKING, LINGERING, READING, WORKING, Client, Flush, Intake
-from .deadlines import Alarms
-from .listeners import Entrance
+from .conn import FLUSHING, HANDSHAKING, LINGERING, READING, WORKING, Conn, Flush, Intake
+from .deadlines import Deadlines
+from .listeners import Listeners
 from .sockets.listener import Listener
 from .sockets.poller import make_poller
 from .sockets.transport import RECV_SIZE
@@ -58,15 +58,15 @@ class Acceptor:
         self._max_connections = max_connections
         self._linger_timeout = linger_timeout
         self._lock = threading.Lock()
-        self._clients: dict[int, Client] = {}  # guarded by: _lock; open ones, by descriptor
-        self._turned_away: set[Client] = set()  # guarded by: _lock; refused, still open
-        self._alarms = Alarms()  # guarded by: _lock
+        self._clients: dict[int, Conn] = {}  # guarded by: _lock; open ones, by descriptor
+        self._turned_away: set[Conn] = set()  # guarded by: _lock; refused, still open
+        self._deadlines = Deadlines()  # guarded by: _lock
         self._sleeps_until = 0.0  # guarded by: _lock
         self._stopping = False  # guarded by: _lock; no new connection
         self._ending = False  # guarded by: _lock; ends once no answer is being flushed
         self._closed = False  # guarded by: _lock
         self._poller = make_poller()
-        self._entrance = Entrance(
+        self._listeners = Listeners(
             listeners,
             self._poller,
             admit=self._admit,
@@ -82,12 +82,12 @@ class Acceptor:
 
     def start(self) -> None:
         """Start accepting."""
-        self._entrance.open()
+        self._listeners.open()
         self._thread.start()
 
     # --- any thread; the ownership of the socket passes -------------------------
 
-    def park(self, client: Client, deadline: float) -> None:
+    def park(self, client: Conn, deadline: float) -> None:
         """Hold a connection until more comes from it.
 
         Args:
@@ -96,7 +96,7 @@ class Acceptor:
         """
         self._wait(client, READING, deadline)
 
-    def await_handshake(self, client: Client, deadline: float, *, write: bool = False) -> None:
+    def await_handshake(self, client: Conn, deadline: float, *, write: bool = False) -> None:
         """Hold a connection until its TLS handshake can go on.
 
         Args:
@@ -106,12 +106,12 @@ class Acceptor:
         """
         self._wait(client, HANDSHAKING, deadline, write=write)
 
-    def flush(self, client: Client, flush: Flush) -> None:
+    def flush(self, client: Conn, flush: Flush) -> None:
         """Have the rest of an answer written as the client takes it."""
         client.flush = flush
         self._wait(client, FLUSHING, flush.deadline, write=True)
 
-    def linger(self, client: Client) -> None:
+    def linger(self, client: Conn) -> None:
         """Close a connection without destroying the answer that is on its way.
 
         A close with unread input would send a reset; so the write side is shut and the
@@ -131,7 +131,7 @@ class Acceptor:
         else:
             self._wait(client, LINGERING, time.monotonic() + self._linger_timeout)
 
-    def release(self, client: Client) -> None:
+    def release(self, client: Conn) -> None:
         """Let go of an open socket, so that it can be given away."""
         if client.known:
             self._poller.forget(client.fd)
@@ -139,7 +139,7 @@ class Acceptor:
         with self._lock:
             self._clients.pop(client.fd, None)
 
-    def close(self, client: Client) -> None:
+    def close(self, client: Conn) -> None:
         """Close a connection now."""
         with self._lock:
             self._clients.pop(client.fd, None)
@@ -150,16 +150,16 @@ class Acceptor:
             client.flush.close()
         if client.state is not None:
             client.state.close()
-        self._entrance.left(client)
+        self._listeners.left(client)
 
-    def _wait(self, client: Client, doing: str, deadline: float, *, write: bool = False) -> None:
+    def _wait(self, client: Conn, doing: str, deadline: float, *, write: bool = False) -> None:
         with self._lock:
             closed = self._closed
             if not closed:
                 self._clients[client.fd] = client
                 client.doing = doing
                 client.deadline = deadline
-                self._alarms.note(client)
+                self._deadlines.note(client)
                 early = deadline < self._sleeps_until
         if closed:
             self.close(client)
@@ -200,7 +200,7 @@ class Acceptor:
     def forget(self) -> None:
         """Close a forked child's copies of everything; TLS must not say goodbye for it."""
         self._lock = threading.Lock()  # whoever held it does not exist here
-        self._entrance.abandon()
+        self._listeners.abandon()
         for client in self._clients.values():
             client.raw.close()
         self._poller.abandon()
@@ -208,14 +208,14 @@ class Acceptor:
     # --- the thread -------------------------------------------------------------
 
     def _run(self) -> None:
-        entrance = self._entrance
+        listeners = self._listeners
         try:
             while True:
                 timeout = self._expire()
                 with self._lock:
                     stopping, ending = self._stopping, self._ending
                     flushing = ending and any(c.flush for c in self._clients.values())
-                if stopping and entrance.listeners:
+                if stopping and listeners.open_ones:
                     self._close_listeners()
                 if ending and not flushing:
                     return
@@ -223,11 +223,11 @@ class Acceptor:
                 with self._lock:
                     self._sleeps_until = -math.inf  # awake: nobody needs to wake it
                 for fd in ready:
-                    listener = entrance.listeners.get(fd)
+                    listener = listeners.open_ones.get(fd)
                     if listener is None:
                         self._attend(fd)
                     else:
-                        entrance.accept(listener)
+                        listeners.accept(listener)
         finally:
             self._close()
 
@@ -249,7 +249,7 @@ class Acceptor:
             logger.exception("the acceptor failed on a connection")
             self.close(client)
 
-    def _read(self, client: Client, doing: str, deadline: float) -> None:
+    def _read(self, client: Conn, doing: str, deadline: float) -> None:
         try:
             data = client.sock.recv(client.appetite)
         except (BlockingIOError, InterruptedError):  # a false alarm, or a part of a TLS record
@@ -266,7 +266,7 @@ class Acceptor:
         else:
             self._intake.received(client, data)
 
-    def _flush(self, client: Client) -> None:
+    def _flush(self, client: Conn) -> None:
         flush = client.flush
         assert flush is not None
         try:
@@ -283,7 +283,7 @@ class Acceptor:
 
     # --- accepting --------------------------------------------------------------
 
-    def _admit(self, client: Client) -> None:
+    def _admit(self, client: Conn) -> None:
         """Start to wait for a client; often its request is there already."""
         with self._lock:
             refused = len(self._turned_away)
@@ -303,7 +303,7 @@ class Acceptor:
             logger.exception("the acceptor failed on a new connection")
             self.close(client)
 
-    def _read_first(self, client: Client) -> None:
+    def _read_first(self, client: Conn) -> None:
         try:
             data = client.sock.recv(client.appetite)
         except (BlockingIOError, InterruptedError):
@@ -316,7 +316,7 @@ class Acceptor:
         else:
             self.close(client)
 
-    def _refuse(self, client: Client, text: str) -> None:
+    def _refuse(self, client: Conn, text: str) -> None:
         with contextlib.suppress(OSError):
             client.sock.send(self._intake.refused(text))
         self.linger(client)
@@ -326,10 +326,10 @@ class Acceptor:
     def _expire(self) -> float | None:
         """Act on deadlines that have passed; return how long the poller may wait."""
         now = time.monotonic()
-        if self._entrance.resume <= now:
-            self._entrance.go_on()
+        if self._listeners.resume <= now:
+            self._listeners.go_on()
         with self._lock:
-            late = self._alarms.due(now)
+            late = self._deadlines.due(now)
         for client in late:
             self._poller.forget(client.fd)
             client.known = False
@@ -343,14 +343,14 @@ class Acceptor:
                 logger.exception("the acceptor failed on a late client")
                 self.close(client)
         with self._lock:
-            self._sleeps_until = min(self._alarms.next(), self._entrance.resume)
+            self._sleeps_until = min(self._deadlines.next(), self._listeners.resume)
             until = self._sleeps_until
         return None if until == math.inf else max(0.0, until - time.monotonic())
 
     # --- the end ----------------------------------------------------------------
 
     def _close_listeners(self) -> None:
-        self._entrance.close()
+        self._listeners.close()
 
     def _close_parked(self) -> None:
         with self._lock:

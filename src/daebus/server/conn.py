@@ -15,7 +15,7 @@ __all__ = [
     "LINGERING",
     "READING",
     "WORKING",
-    "Client",
+    "Conn",
     "Flush",
     "Intake",
 ]
@@ -41,7 +41,7 @@ class Flush(Protocol):
         """Release what the rest was made of."""
 
 
-class Client:
+class Conn:
     """A connection that speaks no WebSocket (yet).
 
     Attributes:
@@ -112,23 +112,23 @@ class Intake(Protocol):
     All are called on the acceptor's thread and must not wait.
     """
 
-    def opened(self, client: Client) -> bool:
+    def opened(self, client: Conn) -> bool:
         """Note a new connection.
 
         Returns:
             True to have it read; False if it was taken over, for a TLS handshake.
         """
 
-    def handshake(self, client: Client, deadline: float) -> None:
+    def handshake(self, client: Conn, deadline: float) -> None:
         """Take over a client whose TLS handshake can go on, until that moment."""
 
-    def received(self, client: Client, data: bytes) -> None:
+    def received(self, client: Conn, data: bytes) -> None:
         """Take over the client with what it sent; park it again if that is not enough."""
 
-    def flushed(self, client: Client) -> None:
+    def flushed(self, client: Conn) -> None:
         """Take over a client that has taken its whole answer."""
 
-    def late(self, client: Client) -> None:
+    def late(self, client: Conn) -> None:
         """Take over a client whose request did not come in time."""
 
     def refused(self, text: str) -> bytes:

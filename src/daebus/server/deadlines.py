@@ -6,12 +6,12 @@ import heapq
 import itertools
 import math
 
-from .conn import Client
+from .conn import Conn
 
-__all__ = ["Alarms"]
+__all__ = ["Deadlines"]
 
 
-class Alarms:
+class Deadlines:
     """A heap with one entry a client (two at times), however many requests it makes.
 
     A deadline that moves away costs nothing: its entry comes up too early and is put
@@ -19,16 +19,16 @@ class Alarms:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Client]] = []
+        self._heap: list[tuple[float, int, Conn]] = []
         self._number = itertools.count()
 
-    def note(self, client: Client) -> None:
+    def note(self, client: Conn) -> None:
         """Remember the client's deadline."""
         if client.deadline < client.alarm:
             client.alarm = client.deadline
             heapq.heappush(self._heap, (client.alarm, next(self._number), client))
 
-    def due(self, now: float) -> list[Client]:
+    def due(self, now: float) -> list[Conn]:
         """Return the clients whose deadline has passed; they have none any more."""
         late = []
         while self._heap and self._heap[0][0] <= now:

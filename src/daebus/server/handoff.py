@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .sockets.transport import Stream
 
-__all__ = ["Refusal", "Upgrade", "Upgrades"]
+__all__ = ["Refusal", "Upgrade", "UpgradeHandler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Upgrades(Protocol):
+class UpgradeHandler(Protocol):
     """What the HTTP side asks of the one that takes upgraded connections."""
 
     def start(self, job: Callable[[], Callable[[], None] | None]) -> Refusal | None:

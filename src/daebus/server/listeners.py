@@ -12,13 +12,13 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from .conn import Client
+from .conn import Conn
 from .sockets.listener import AF_UNIX, Listener
 from .sockets.poller import Poller
 from .spare import SpareDescriptor
 from .threads.safelog import get_logger
 
-__all__ = ["Entrance"]
+__all__ = ["Listeners"]
 
 logger = get_logger("daebus.server")
 
@@ -32,7 +32,7 @@ _BURST = 64
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
-class Entrance:
+class Listeners:
     """Accepts connections.
 
     Args:
@@ -55,23 +55,23 @@ class Entrance:
         listeners: Sequence[Listener],
         poller: Poller,
         *,
-        admit: Callable[[Client], None],
-        refuse: Callable[[Client, str], None],
-        close: Callable[[Client], None],
+        admit: Callable[[Conn], None],
+        refuse: Callable[[Conn, str], None],
+        close: Callable[[Conn], None],
     ) -> None:
-        self.listeners = {listener.fileno(): listener for listener in listeners}
+        self.open_ones = {listener.fileno(): listener for listener in listeners}
         self.resume = math.inf
         self._poller = poller
         self._admit = admit
         self._refuse = refuse
         self._close = close
         self._warned = -math.inf
-        self._last_refused: Client | None = None  # it holds the spare descriptor
+        self._last_refused: Conn | None = None  # it holds the spare descriptor
         self._spare = SpareDescriptor()
 
     def open(self) -> None:
         """Have the listeners reported."""
-        for fd in self.listeners:
+        for fd in self.open_ones:
             self._poller.listen(fd)
 
     def accept(self, listener: Listener) -> None:
@@ -93,7 +93,7 @@ class Entrance:
             except OSError:  # gone already
                 sock.close()
                 continue
-            self._admit(Client(sock, address, listener))
+            self._admit(Conn(sock, address, listener))
 
     def _accept_without_room(self, listener: Listener, exc: OSError) -> None:
         """Answer one client with the spare descriptor, or else pause."""
@@ -113,14 +113,14 @@ class Entrance:
             except OSError:
                 self._spare.regain()
             else:
-                self._last_refused = Client(sock, address, listener)
+                self._last_refused = Conn(sock, address, listener)
                 self._refuse(self._last_refused, "the server is out of descriptors")
                 return
-        for fd in self.listeners:
+        for fd in self.open_ones:
             self._poller.forget(fd)
         self.resume = now + _PAUSE
 
-    def left(self, client: Client) -> None:
+    def left(self, client: Conn) -> None:
         """Note that a client is closed: its descriptor may have been the spare one."""
         if client is self._last_refused:
             self._last_refused = None
@@ -134,7 +134,7 @@ class Entrance:
 
     def close(self) -> None:
         """Close the listeners."""
-        listeners, self.listeners = self.listeners, {}
+        listeners, self.open_ones = self.open_ones, {}
         for fd, listener in listeners.items():
             self._poller.forget(fd)
             listener.close()
@@ -144,6 +144,6 @@ class Entrance:
 
     def abandon(self) -> None:
         """Close a forked child's copies."""
-        for listener in self.listeners.values():
+        for listener in self.open_ones.values():
             listener.abandon()
         self._spare.close()

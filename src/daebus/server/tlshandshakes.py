@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 
 from .acceptor import Acceptor
-from .conn import Client
+from .conn import Conn
 from .sockets.tlssocket import PlainTextError, TlsSocket
 from .threads.pool import WorkerPool
 from .threads.safelog import get_logger
 
-__all__ = ["TLS_REFUSAL", "Handshakes"]
+__all__ = ["TLS_REFUSAL", "TlsHandshakes"]
 
 logger = get_logger("daebus.server")
 
@@ -33,7 +33,7 @@ THREADS = 2
 TLS_REFUSAL = b"\x15\x03\x03\x00\x02\x02\x50"
 
 
-class Handshakes:
+class TlsHandshakes:
     """Leads new connections to the end of their handshake.
 
     Args:
@@ -56,7 +56,7 @@ class Handshakes:
         *,
         timeout: float,
         most: int,
-        done: Callable[[Client, bytes], None],
+        done: Callable[[Conn, bytes], None],
         plain: Callable[[], bytes],
     ) -> None:
         self._context = context
@@ -66,12 +66,12 @@ class Handshakes:
         self._plain = plain
         self._pool = WorkerPool("daebus-tls", THREADS, most)
 
-    def begin(self, client: Client) -> None:
+    def begin(self, client: Conn) -> None:
         """Put TLS around a new connection, and wait for its first byte."""
         client.sock = TlsSocket(client.raw, self._context)
         self._acceptor.await_handshake(client, time.monotonic() + self._timeout)
 
-    def proceed(self, client: Client, deadline: float) -> None:
+    def proceed(self, client: Conn, deadline: float) -> None:
         """Have a thread go on with a handshake; never waits."""
         if not self._pool.submit(functools.partial(self._step, client, deadline)):
             with contextlib.suppress(OSError):
@@ -83,7 +83,7 @@ class Handshakes:
         """Take no more clients; return the threads, to be joined."""
         return self._pool.stop()
 
-    def _step(self, client: Client, deadline: float) -> None:
+    def _step(self, client: Conn, deadline: float) -> None:
         tls = client.sock
         assert isinstance(tls, TlsSocket)
         try:
@@ -97,7 +97,7 @@ class Handshakes:
             logger.exception("a TLS handshake failed")
             self._acceptor.close(client)
 
-    def _try(self, client: Client, tls: TlsSocket) -> str:
+    def _try(self, client: Conn, tls: TlsSocket) -> str:
         try:
             return tls.handshake()
         except PlainTextError:
@@ -107,7 +107,7 @@ class Handshakes:
             self._acceptor.linger(client)
         return "failed"
 
-    def _answer_plainly(self, client: Client) -> None:
+    def _answer_plainly(self, client: Conn) -> None:
         logger.debug("%s speaks no TLS", client.host)
         client.sock = client.raw
         try:

@@ -14,7 +14,7 @@ import pytest
 
 from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol.heads import Head
-from daebus.server.conn import Client
+from daebus.server.conn import Conn
 from daebus.server.handoff import Upgrade
 from tests.support.peer import (
     PING,
@@ -392,7 +392,7 @@ def test_nothing_of_the_handshake_is_kept_while_the_connection_lives(
 ) -> None:
     def parts() -> list[object]:
         gc.collect()
-        return [part for part in gc.get_objects() if isinstance(part, Client | Head | Upgrade)]
+        return [part for part in gc.get_objects() if isinstance(part, Conn | Head | Upgrade)]
 
     before = parts()  # of other tests, which may be kept for a report
     known = {id(part) for part in before}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import WSGIRequestHandler
 
-from ...server.conn import Client
+from ...server.conn import Conn
 from ...server.threads.safelog import get_logger
 from ..protocol.parser import Request
 from .environ import add_forwarded, add_request
@@ -48,7 +48,7 @@ class RequestHandler(WSGIRequestHandler):
     server: HttpServer
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, client: Client, request: Request, server: HttpServer) -> None:
+    def __init__(self, client: Conn, request: Request, server: HttpServer) -> None:
         self.client = client
         self.connection = client.sock
         self.head = request.head

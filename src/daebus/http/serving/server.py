@@ -23,13 +23,13 @@ from typing import Any
 from werkzeug.serving import BaseWSGIServer
 
 from ...server.acceptor import Acceptor
-from ...server.conn import Client
-from ...server.handoff import Refusal, Upgrades
+from ...server.conn import Conn
+from ...server.handoff import Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import RECV_SIZE
 from ...server.threads.pool import WorkerPool, join_all
 from ...server.threads.safelog import get_logger
-from ...server.tlshandshakes import TLS_REFUSAL, Handshakes
+from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
 from ..protocol.forwarded import Seen, TrustedProxies
 from ..protocol.heads import BadRequest, Head, status_code_name
 from ..protocol.limits import Limits
@@ -79,7 +79,7 @@ class HttpServer(BaseWSGIServer):
         others: Sequence[Listener],
         app: WSGI,
         *,
-        upgrades: Upgrades | None,
+        upgrades: UpgradeHandler | None,
         workers: int,
         backlog: int,
         max_connections: int,
@@ -114,7 +114,7 @@ class HttpServer(BaseWSGIServer):
         )
         self._handshakes = None
         if tls is not None:
-            self._handshakes = Handshakes(
+            self._handshakes = TlsHandshakes(
                 tls,
                 self._acceptor,
                 timeout=limits.head_timeout,
@@ -136,7 +136,7 @@ class HttpServer(BaseWSGIServer):
             self._date = (now, text)
         return text
 
-    def environ_of(self, client: Client) -> dict[str, Any]:
+    def environ_of(self, client: Conn) -> dict[str, Any]:
         """Return a new WSGI environment with what is known of the connection."""
         environ = self._environs[client.listener].copy()
         environ["REMOTE_ADDR"] = client.host
@@ -144,19 +144,19 @@ class HttpServer(BaseWSGIServer):
             environ["REMOTE_PORT"] = str(client.address[1])
         return environ
 
-    def seen(self, client: Client, head: Head) -> Seen | None:
+    def seen(self, client: Conn, head: Head) -> Seen | None:
         """Return the client behind a trusted proxy; None if the request is as it looks."""
         if self._proxies is None:
             return None
         return self._proxies.look(client.host, head.headers, head.authority)
 
-    def only_upgrades(self, client: Client) -> bool:
+    def only_upgrades(self, client: Conn) -> bool:
         """Tell whether the client came to a port that speaks WebSocket alone."""
         return client.listener in self._only_upgrades
 
     # --- what the acceptor asks; a worker between two requests too --------------
 
-    def opened(self, client: Client) -> bool:
+    def opened(self, client: Conn) -> bool:
         """Note a new connection."""
         client.state = Conversation(self.limits)
         if self._handshakes is None:
@@ -164,18 +164,18 @@ class HttpServer(BaseWSGIServer):
         self._handshakes.begin(client)
         return False
 
-    def handshake(self, client: Client, deadline: float) -> None:
+    def handshake(self, client: Conn, deadline: float) -> None:
         """Have the TLS handshake go on."""
         assert self._handshakes is not None
         self._handshakes.proceed(client, deadline)
 
-    def received(self, client: Client, data: bytes) -> None:
+    def received(self, client: Conn, data: bytes) -> None:
         """Give the client to a worker, answer it, or wait for more."""
         request = self._read(client, data)
         if request is not None:
             self._dispatch(client, request)
 
-    def flushed(self, client: Client) -> None:
+    def flushed(self, client: Conn) -> None:
         """Go on with a client that has taken its whole answer."""
         if client.state.phase == "keep":
             client.state.phase = ""
@@ -183,7 +183,7 @@ class HttpServer(BaseWSGIServer):
         else:
             self._acceptor.linger(client)
 
-    def late(self, client: Client) -> None:
+    def late(self, client: Conn) -> None:
         """Send a client away that did not send a whole request in time."""
         if client.state.phase == IDLE:
             self._acceptor.close(client)
@@ -196,7 +196,7 @@ class HttpServer(BaseWSGIServer):
             return TLS_REFUSAL
         return error_response(503, "overloaded", text, [("Retry-After", "1")])
 
-    def _read(self, client: Client, data: bytes) -> Request | None:
+    def _read(self, client: Conn, data: bytes) -> Request | None:
         """Return the next request; if there is none, the client is parked or refused."""
         conversation: Conversation = client.state
         reader = conversation.reader
@@ -218,7 +218,7 @@ class HttpServer(BaseWSGIServer):
         self._acceptor.park(client, conversation.deadline(self.limits))
         return None
 
-    def _say_continue(self, client: Client) -> bool:
+    def _say_continue(self, client: Conn) -> bool:
         """Ask for the body; False if the client cannot be told."""
         try:
             return client.sock.send(_CONTINUE) == len(_CONTINUE)
@@ -227,7 +227,7 @@ class HttpServer(BaseWSGIServer):
         except OSError:
             return False
 
-    def _dispatch(self, client: Client, request: Request) -> None:
+    def _dispatch(self, client: Conn, request: Request) -> None:
         refusal: Refusal | None
         if self.draining:
             refusal = Refusal(503, "stopping", "the app is stopping")
@@ -245,7 +245,7 @@ class HttpServer(BaseWSGIServer):
 
     def _refuse(
         self,
-        client: Client,
+        client: Conn,
         status: int,
         code: str,
         text: str,
@@ -259,7 +259,7 @@ class HttpServer(BaseWSGIServer):
 
     # --- upgrades ---------------------------------------------------------------
 
-    def _start_upgrade(self, client: Client, request: Request) -> Refusal | None:
+    def _start_upgrade(self, client: Conn, request: Request) -> Refusal | None:
         if self._upgrades is None:
             return Refusal(501, "not_implemented", "there are no WebSockets on this server")
         if client.listener not in self._takes_upgrades:
@@ -267,7 +267,7 @@ class HttpServer(BaseWSGIServer):
             return Refusal(404, "not_found", f"WebSockets are on port {port} of this server")
         return self._upgrades.start(functools.partial(self._upgrade, client, request))
 
-    def _upgrade(self, client: Client, request: Request) -> Callable[[], None] | None:
+    def _upgrade(self, client: Conn, request: Request) -> Callable[[], None] | None:
         """Judge an upgrade; in a thread of the WebSocket side, which runs its connection next."""
         assert self._upgrades is not None
         try:
@@ -288,7 +288,7 @@ class HttpServer(BaseWSGIServer):
 
     # --- in a worker ------------------------------------------------------------
 
-    def _work(self, client: Client, request: Request | None) -> None:
+    def _work(self, client: Conn, request: Request | None) -> None:
         """Answer requests of one client until it has no further one or others wait."""
         try:
             while request is not None:
@@ -302,7 +302,7 @@ class HttpServer(BaseWSGIServer):
             logger.exception("a worker failed on a connection")
             self._acceptor.close(client)
 
-    def _answer(self, client: Client, request: Request) -> Request | None:
+    def _answer(self, client: Conn, request: Request) -> Request | None:
         """Answer a request and pass the socket on, or return the next one."""
         handler = RequestHandler(client, request, self)
         if handler.rest is not None:
@@ -314,7 +314,7 @@ class HttpServer(BaseWSGIServer):
         self._acceptor.linger(client)
         return None
 
-    def _next(self, client: Client) -> Request | None:
+    def _next(self, client: Conn) -> Request | None:
         """Return the client's next request if it is there, or comes at once."""
         reader: Reader = client.state.reader
         if (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
-from ...server.conn import Client
+from ...server.conn import Conn
 from ...server.handoff import Upgrade
 from ..protocol.forwarded import Seen
 from ..protocol.parser import Request as RawRequest
@@ -32,10 +32,10 @@ class UpgradeRequest(Request):
 
 
 def note_upgrade(
-    client: Client,
+    client: Conn,
     request: RawRequest,
     seen: Seen | None,
-    environ_of: Callable[[Client], dict[str, Any]],
+    environ_of: Callable[[Conn], dict[str, Any]],
 ) -> Upgrade:
     """Note what the client asks for, and take the bytes that came behind its request.
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import FileWrapper
 
-from ...server.conn import Client
+from ...server.conn import Conn
 from ...server.sockets.transport import Stream
 from ..protocol.limits import Limits
 
@@ -98,7 +98,7 @@ class FileRest(Rest):
     """
 
     def __init__(
-        self, client: Client, limits: Limits, head: memoryview, body: FileBody, left: int
+        self, client: Conn, limits: Limits, head: memoryview, body: FileBody, left: int
     ) -> None:
         super().__init__(client.sock, limits)
         self._secure = client.secure
