@@ -25,7 +25,7 @@ from daebus import (
     StateError,
     WebSocketRequest,
 )
-from daebus.http.site.decorators import Registering
+from daebus.http.site.decorators import HttpDecorators
 from daebus.scaffold import Building
 from daebus.websocket.api.decorators import Decorators
 from tests.support.peer import Peer
@@ -251,7 +251,7 @@ def test_wrong_arguments_are_told_where_they_are_written() -> None:
 
 def test_every_decorator_is_there() -> None:
     decorators = {name for name in vars(Decorators) if not name.startswith("_")}
-    decorators |= {name for name in vars(Registering) if not name.startswith("_")}
+    decorators |= {name for name in vars(HttpDecorators) if not name.startswith("_")}
     decorators |= {"background", "thread"}
     assert {name for name in decorators if not hasattr(Blueprint, name)} == set()
     for name in ("route", "background", "thread"):

@@ -21,7 +21,7 @@ from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
 from .serving.certificates import choose_context
 from .serving.server import HttpServer
-from .site.decorators import Registering
+from .site.decorators import HttpDecorators
 from .site.router import Router
 
 if sys.platform != "win32":
@@ -52,7 +52,7 @@ def _possible(wanted: int | None) -> int:
     return min(MAX_CONNECTIONS, max(soft // 2, soft - RESERVED_DESCRIPTORS))
 
 
-class DaebusHttp(Registering):
+class DaebusHttp(HttpDecorators):
     """The HTTP side of an app, and where both sides listen.
 
     ``port``, ``unix``, ``sock`` and ``fd`` may be combined.

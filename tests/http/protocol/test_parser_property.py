@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daebus.http.protocol.heads import BadRequest
 from daebus.http.protocol.limits import Limits
-from daebus.http.protocol.parser import Reader
+from daebus.http.protocol.parser import Parser
 from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
 from tests.http.protocol.test_smuggling import CASES, Case
 
@@ -26,7 +26,7 @@ Seen = list[tuple[str, str, list[tuple[str, str]], bytes]]
 
 def ours(stream: bytes, cuts: list[int]) -> tuple[Seen, int | None]:
     """Return the requests that we find, and the status of the refusal, if any."""
-    reader = Reader(LIMITS)
+    reader = Parser(LIMITS)
     seen: Seen = []
     places = sorted({min(cut, len(stream)) for cut in cuts} | {0, len(stream)})
     try:
@@ -81,7 +81,7 @@ def test_thousands_of_small_chunks(piece: int, extension: bytes) -> None:
     stream = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     for start in range(0, len(body), 2):
         stream += b"2%b\r\n%b\r\n" % (extension, body[start : start + 2])
-    reader = Reader(Limits(max_memory_body=1000))
+    reader = Parser(Limits(max_memory_body=1000))
     stream += b"0\r\n\r\n"
     found = [reader.feed(stream[at : at + piece]) for at in range(0, len(stream), piece)]
     assert found[:-1] == [None] * (len(found) - 1)
@@ -100,13 +100,13 @@ def test_small_chunks_that_are_refused(stream: bytes, status: int) -> None:
 
 
 def test_many_empty_lines_are_ignored() -> None:
-    request = Reader(LIMITS).feed(b"\r\n" * 10_000 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    request = Parser(LIMITS).feed(b"\r\n" * 10_000 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert request is not None
     assert request.head.method == "GET"
 
 
 def test_only_a_body_of_known_length_is_read_in_large_pieces() -> None:
-    reader = Reader(LIMITS)
+    reader = Parser(LIMITS)
     post = b"POST / HTTP/1.1\r\nHost: x\r\n"
     for data, size in [
         (b"", SMALL_READ),

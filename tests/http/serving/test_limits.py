@@ -13,7 +13,7 @@ import pytest
 
 from daebus import Daebus, Request
 from daebus.http import component
-from daebus.http.protocol.parser import Reader
+from daebus.http.protocol.parser import Parser
 from daebus.server.sockets.transport import SMALL_READ
 from tests.support.raw import Raw
 from tests.support.waiting import eventually
@@ -96,16 +96,16 @@ def test_a_body_of_known_length_is_read_in_large_pieces(
 ) -> None:
     sizes: list[int] = []
     begun, go_on = threading.Event(), threading.Event()
-    feed = Reader.feed
+    feed = Parser.feed
 
-    def watched(self: Reader, data: bytes) -> Any:
+    def watched(self: Parser, data: bytes) -> Any:
         sizes.append(len(data))
         found = feed(self, data)
         begun.set()
         assert go_on.wait(5)
         return found
 
-    monkeypatch.setattr(Reader, "feed", watched)
+    monkeypatch.setattr(Parser, "feed", watched)
     app = serve()
     app.route("/", methods=["POST"])(lambda req: {"size": len(req.get_data())})
     app.start()

@@ -16,9 +16,9 @@ from ...server.sockets.transport import RECV_SIZE, SMALL_READ
 from .heads import BadRequest, Head, find_broken, parse_head, parse_trailers
 from .limits import Limits
 
-__all__ = ["BODY", "HEAD", "IDLE", "Reader", "Request"]
+__all__ = ["BODY", "HEAD", "IDLE", "Parser", "Request"]
 
-# What the reader waits for: a first byte, the rest of a head, the rest of a body.
+# What the parser waits for: a first byte, the rest of a head, the rest of a body.
 IDLE, HEAD, BODY = "idle", "head", "body"
 
 # A chunk's size line with its extensions, and all trailers together, in bytes.
@@ -45,7 +45,7 @@ class Request:
     size: int
 
 
-class Reader:
+class Parser:
     """Cuts the byte stream of one connection into requests.
 
     Args:

@@ -2,7 +2,7 @@
 
 Werkzeug's own ``run_wsgi`` closes every connection after a pause of 10 ms in which it
 drains the input, so it would eat WebSocket frames and lose keep-alive; its parsing is
-lenient and slow. So the request comes parsed (``reader``), and writing is here.
+lenient and slow. So the request comes parsed (``parser``), and writing is here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ...server.conn import Conn
 from ...server.threads.safelog import get_logger
 from ..protocol.parser import Request
 from .environ import add_forwarded, add_request
-from .hangup import Presence
+from .hangup import Hangup
 from .writes import BytesRest, FileBody, FileRest, Rest, error_response, wait_for
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class RequestHandler(WSGIRequestHandler):
         self._sent = False
         self._chunked = False
         self._bodiless = False
-        self._presence: Presence | None = None
+        self._hangup: Hangup | None = None
         self._left: int | None = None  # bytes that Content-Length still promises
         super().__init__(client.raw, client.address, server)
 
@@ -172,8 +172,8 @@ class RequestHandler(WSGIRequestHandler):
         if start or data:
             self._send(start + data if start else data, final=final)
             if not final and not self._bodiless:
-                self._presence = self._presence or Presence(self.client.raw)
-                if self._presence.has_left():
+                self._hangup = self._hangup or Hangup(self.client.raw)
+                if self._hangup.has_left():
                     raise _ClientGone("the client left")
 
     def _send_file(self, body: FileBody) -> bool:

@@ -7,7 +7,7 @@ import select
 import socket
 import time
 
-__all__ = ["Presence"]
+__all__ = ["Hangup"]
 
 # Seconds between two parts after which the client is looked for: one that left is noticed
 # at the next part, not only when a second one is refused. Parts that come faster meet the
@@ -22,7 +22,7 @@ _RESET = 100
 _ENDED = getattr(select, "POLLRDHUP", 0)
 
 
-class Presence:
+class Hangup:
     """Watches the client of one stream between its parts.
 
     Args:

@@ -5,32 +5,32 @@ from __future__ import annotations
 import time
 
 from ..protocol.limits import Limits
-from ..protocol.parser import BODY, HEAD, IDLE, Reader
+from ..protocol.parser import BODY, HEAD, IDLE, Parser
 
-__all__ = ["Conversation"]
+__all__ = ["KeepAlive"]
 
 
-class Conversation:
+class KeepAlive:
     """What the server knows of a connection between two reads.
 
     Attributes:
-        reader: cuts what comes into requests.
+        parser: cuts what comes into requests.
         phase: what the client is waited for; empty if it is not.
         since: when that phase began.
         served: it has sent a whole request already.
     """
 
-    __slots__ = ("phase", "reader", "served", "since")
+    __slots__ = ("parser", "phase", "served", "since")
 
     def __init__(self, limits: Limits) -> None:
-        self.reader = Reader(limits)
+        self.parser = Parser(limits)
         self.phase = HEAD
         self.since = time.monotonic()
         self.served = False
 
     def deadline(self, limits: Limits) -> float:
         """Return the moment until which the client is waited for."""
-        phase = self.reader.phase
+        phase = self.parser.phase
         if phase == IDLE and not self.served:
             phase = HEAD
         if phase != self.phase:
@@ -38,10 +38,10 @@ class Conversation:
         if phase == IDLE:
             return self.since + limits.idle_timeout
         if phase == BODY:
-            earned = limits.head_timeout + self.reader.received / limits.min_rate
+            earned = limits.head_timeout + self.parser.received / limits.min_rate
             return self.since + min(limits.body_timeout, earned)
         return self.since + limits.head_timeout
 
     def close(self) -> None:
         """Drop what has been read."""
-        self.reader.close()
+        self.parser.close()

@@ -33,10 +33,10 @@ from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
 from ..protocol.forwarded import Seen, TrustedProxies
 from ..protocol.heads import BadRequest, Head, status_code_name
 from ..protocol.limits import Limits
-from ..protocol.parser import IDLE, Reader, Request
+from ..protocol.parser import IDLE, Parser, Request
 from .environ import common_environ
 from .handler import RequestHandler
-from .keepalive import Conversation
+from .keepalive import KeepAlive
 from .upgrade import note_upgrade
 from .writes import error_response, wait_for
 
@@ -158,7 +158,7 @@ class HttpServer(BaseWSGIServer):
 
     def opened(self, client: Conn) -> bool:
         """Note a new connection."""
-        client.state = Conversation(self.limits)
+        client.state = KeepAlive(self.limits)
         if self._handshakes is None:
             return True
         self._handshakes.begin(client)
@@ -198,24 +198,24 @@ class HttpServer(BaseWSGIServer):
 
     def _read(self, client: Conn, data: bytes) -> Request | None:
         """Return the next request; if there is none, the client is parked or refused."""
-        conversation: Conversation = client.state
-        reader = conversation.reader
+        kept: KeepAlive = client.state
+        parser = kept.parser
         try:
-            request = reader.feed(data)
+            request = parser.feed(data)
         except BadRequest as exc:
             self._refuse(client, exc.status, status_code_name(exc.status), exc.text)
             return None
         if request is not None:
-            conversation.phase = ""
-            conversation.served = True
+            kept.phase = ""
+            kept.served = True
             return request
-        if reader.wants_continue:
-            reader.wants_continue = False
+        if parser.wants_continue:
+            parser.wants_continue = False
             if not self._say_continue(client):
                 self._acceptor.close(client)
                 return None
-        client.appetite = reader.appetite
-        self._acceptor.park(client, conversation.deadline(self.limits))
+        client.appetite = parser.appetite
+        self._acceptor.park(client, kept.deadline(self.limits))
         return None
 
     def _say_continue(self, client: Conn) -> bool:
@@ -316,9 +316,9 @@ class HttpServer(BaseWSGIServer):
 
     def _next(self, client: Conn) -> Request | None:
         """Return the client's next request if it is there, or comes at once."""
-        reader: Reader = client.state.reader
+        parser: Parser = client.state.parser
         if (
-            reader.phase != IDLE
+            parser.phase != IDLE
             or self._pool.busy
             or not wait_for(client.sock, NEXT_REQUEST, write=False)
         ):

@@ -63,7 +63,7 @@ def note_upgrade(
         target=head.target,
         http_version=head.version,
         headers=tuple(head.headers),
-        early=client.state.reader.take_rest(),
+        early=client.state.parser.take_rest(),
         remote_address=seen.remote_address,
         port=client.listener.port,
         request=make,

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from .router import Router
 
-__all__ = ["Registering", "View"]
+__all__ = ["HttpDecorators", "View"]
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-class Registering:
+class HttpDecorators:
     """The decorators of ``DaebusHttp``; ``app`` has the same ones.
 
     Args:
