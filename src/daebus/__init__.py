@@ -24,7 +24,7 @@ from .http.component import DaebusHttp
 from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
 from .tasks.task import Running
-from .websocket.clients.broadcast import Delivered
+from .websocket.clients.broadcast import SendResult
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection
 from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
@@ -45,7 +45,7 @@ __all__ = [
     "DaebusError",
     "DaebusHttp",
     "DaebusWebSocket",
-    "Delivered",
+    "SendResult",
     "DisconnectInfo",
     "DuplicateHandlerError",
     "EncodeError",

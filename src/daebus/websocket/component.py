@@ -10,11 +10,11 @@ from ..arguments import fraction, positive, positive_or_none
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from .api.access import Access
-from .api.calls import Asking
-from .api.clients import Directory
+from .api.calls import Calls
+from .api.clients import Clients
 from .api.decorators import Decorators
-from .api.rooms import Membership
-from .api.sending import Addressing
+from .api.rooms import Rooms
+from .api.sending import Sending
 from .connection.limits import Limits
 from .connection.outbox import OnFull
 from .hub import Hub
@@ -32,7 +32,7 @@ _DEFAULTS = Limits()
 MIN_STACK = 32768
 
 
-class DaebusWebSocket(Decorators, Access, Addressing, Asking, Membership, Directory):
+class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
     """The WebSocket side of an app.
 
     Args:

@@ -21,14 +21,14 @@ from ..server.threads.pool import ConnectionThreads, WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import get_logger
 from .admission.admission import RETRY, Admission, Admitted
-from .admission.client_ids import Identifiers
+from .admission.client_ids import ClientIds
 from .clients.registry import Registry
 from .connection.connection import Connection
 from .connection.events import SlowConsumerInfo, SlowHandlerInfo
 from .protocol.codec import Codec
 from .settings import HookCall, Settings
-from .stats import Tally
-from .watchdog import Watch
+from .stats import Stats
+from .watchdog import Watchdog
 
 __all__ = ["Hub"]
 
@@ -58,13 +58,13 @@ class Hub:
         self.registry = Registry(settings.max_clients, settings.max_rooms)
         self._admission = Admission(settings, self.registry, loop)
         self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
-        self.tally = Tally()
-        self._identifiers = Identifiers()
+        self.tally = Stats()
+        self._identifiers = ClientIds()
         self._settings = settings
         self.loop = loop
         self.jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
         self.pump = Pump(settings.main_timeout)
-        self.watch = Watch(
+        self.watch = Watchdog(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
         )
         # Log lines and hooks that must not wait for the connection they are about, and

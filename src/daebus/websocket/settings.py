@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .admission.authentication import Check
-from .admission.client_ids import Generator
+from .admission.client_ids import IdGenerator
 from .connection.connection import Connection
 from .connection.limits import Limits
 from .messages.dispatcher import Dispatcher
@@ -36,7 +36,7 @@ class Settings:
     background_workers: int
     background_queue: int
     main_timeout: float
-    client_id: Generator | None = None
+    client_id: IdGenerator | None = None
     authenticate: Check | None = None
     raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
     on_join: list[JoinCheck] = field(default_factory=list)  # what rooms, and who is asked

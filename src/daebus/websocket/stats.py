@@ -9,12 +9,12 @@ from typing import Any
 from .connection.connection import Connection
 from .connection.events import BUCKETS, DisconnectInfo, Times
 
-__all__ = ["Tally"]
+__all__ = ["Stats"]
 
 _SUMMED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped")
 
 
-class Tally:
+class Stats:
     """Totals of the connections that have ended, and who has not.
 
     A running connection counts for itself, without any lock of others, so that counting

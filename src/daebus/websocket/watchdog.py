@@ -21,7 +21,7 @@ from .clients.registry import Registry
 from .connection.connection import Connection
 from .connection.events import SlowHandlerInfo
 
-__all__ = ["Watch", "stack_of"]
+__all__ = ["Watchdog", "stack_of"]
 
 logger = get_logger("daebus.websocket")
 
@@ -60,7 +60,7 @@ class _Seen:
         self.reported = False
 
 
-class Watch:
+class Watchdog:
     """Ticks while connections are busy, sleeps while none is.
 
     Args:

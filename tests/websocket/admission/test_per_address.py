@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusWebSocket
-from daebus.websocket.admission.per_address import Networks, network_of
+from daebus.websocket.admission.per_address import PerAddressLimit, network_of
 from tests.support.peer import Peer, upgrade_request
 from tests.support.waiting import eventually
 
@@ -37,7 +37,7 @@ def test_what_counts_as_one(address: str, network: str) -> None:
 
 
 def test_a_place_that_is_left_can_be_taken_again() -> None:
-    networks = Networks(2)
+    networks = PerAddressLimit(2)
     assert [networks.enter("192.0.2.7") for _ in range(3)] == [True, True, False]
     assert networks.enter("192.0.2.8")
     networks.leave("192.0.2.7")
@@ -48,7 +48,7 @@ def test_a_place_that_is_left_can_be_taken_again() -> None:
 
 
 def test_a_unix_socket_has_no_address_to_count() -> None:
-    networks = Networks(1)
+    networks = PerAddressLimit(1)
     assert all(networks.enter("") for _ in range(5))
     networks.leave("")
 

@@ -19,9 +19,9 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import (
     Daebus,
-    Delivered,
     EncodeError,
     RoomLimitError,
+    SendResult,
     WebSocketRequest,
 )
 from daebus.testing import AppClient
@@ -397,12 +397,12 @@ def test_names_of_users(app: Daebus) -> None:
 
 
 def test_a_number_that_tells_more() -> None:
-    result = Delivered(5, 2, 1)
+    result = SendResult(5, 2, 1)
     assert (result, result.queued, result.dropped) == (5, 2, 1)
     assert repr(result) == "Delivered(5, queued=2, dropped=1)"
     assert (str(result), f"{result}", f"{result:03}", "%d" % result) == ("5", "5", "005", "5")  # noqa: UP031
     assert result
-    assert not Delivered(0, 0, 3)
+    assert not SendResult(0, 0, 3)
     assert {result: "five"}[5] == "five"  # type: ignore[index]
     twin = copy.copy(result)
     assert (twin, twin.queued, twin.dropped) == (5, 2, 1)

@@ -17,7 +17,7 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSocketRequest
 from daebus.server.threads.minder import Timer
-from daebus.websocket.connection.lifetime import Term, expiry
+from daebus.websocket.connection.lifetime import Lifetime, expiry
 from daebus.websocket.connection.limits import Limits
 from tests.support.peer import PING, Peer, upgrade_request
 from tests.support.waiting import eventually
@@ -239,9 +239,9 @@ class FakeMinder:
 
 def make_term(
     limits: Limits, expires: float | None = None
-) -> tuple[Term, FakeConnection, FakeMinder]:
+) -> tuple[Lifetime, FakeConnection, FakeMinder]:
     connection, minder = FakeConnection(), FakeMinder()
-    term = Term(connection, minder, limits, expires)  # type: ignore[arg-type]  # fakes
+    term = Lifetime(connection, minder, limits, expires)  # type: ignore[arg-type]  # fakes
     return term, connection, minder
 
 
@@ -254,7 +254,7 @@ def test_renewals_and_the_expiry_at_once_agree() -> None:
             ((_, look),) = minder.due()
             together = threading.Barrier(3)
 
-            def renew(name: str, term: Term = term, wait: Any = together.wait) -> bool:
+            def renew(name: str, term: Lifetime = term, wait: Any = together.wait) -> bool:
                 wait(5)
                 return term.renew(name, time.time() + 60)
 

@@ -22,7 +22,7 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import RequestError
-from daebus.websocket.messages.handlers import Handlers
+from daebus.websocket.messages.handlers import HandlerTable
 from tests.support.peer import BINARY, TEXT, Peer, frame
 from tests.support.waiting import eventually
 
@@ -247,7 +247,7 @@ def test_middleware_that_could_not_be_called_is_refused(app: Daebus) -> None:
 
 
 def test_without_middleware_the_handler_is_the_users_function() -> None:
-    handlers = Handlers(run=lambda req, handler: None)
+    handlers = HandlerTable(run=lambda req, handler: None)
     function = lambda req: None  # noqa: E731
     handlers.add("x", function)
     assert handlers._handlers["x"] is function

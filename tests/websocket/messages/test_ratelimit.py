@@ -13,7 +13,7 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import ClientError, Daebus, DisconnectInfo
 from daebus.testing import AppClient, RequestError
-from daebus.websocket.messages.ratelimit import Bucket, Meter, Rate, parse_rate
+from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse_rate
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 
 MakeApp = Callable[..., Daebus]
@@ -52,7 +52,7 @@ def test_a_bucket_gives_no_more_than_its_rate(
 @example(Rate(3, 1.0), 0.0, [0.0] * 4)  # a third of a second, rounded up
 def test_who_waits_as_told_is_let_through(rate: Rate, start: float, pauses: list[float]) -> None:
     now = start
-    meter = Meter(None, now)
+    meter = RateLimiter(None, now)
     for pause in pauses:
         now += pause
         wait = meter.wait(rate, rate, now)
@@ -86,7 +86,7 @@ def test_a_bucket_at_its_edge() -> None:
 
 def test_keys_have_buckets_of_their_own_and_a_new_rate_a_new_one() -> None:
     one, other = Rate(1, 10), Rate(1, 10)
-    meter = Meter(None, 0.0)
+    meter = RateLimiter(None, 0.0)
     assert [meter.wait(one, one, 0.0), meter.wait(other, other, 0.0)] == [0, 0]
     assert meter.wait(None, one, 0.0) == 0
     assert meter.wait(one, one, 1.0) == meter.wait(None, one, 1.0) == 9.0
@@ -95,7 +95,7 @@ def test_keys_have_buckets_of_their_own_and_a_new_rate_a_new_one() -> None:
 
 def test_strikes_add_up_within_a_minute_and_are_forgotten() -> None:
     rate = Rate(1, 1e6)
-    meter = Meter(2, 0.0)
+    meter = RateLimiter(2, 0.0)
     for now in (0.0, 0.0, 40.0, 80.0, 120.0):  # one message, then a strike every 40 s
         meter.wait(rate, rate, now)
         assert not meter.beyond

@@ -9,8 +9,8 @@ from ...server.threads.loop import LoopThread
 from ..clients.registry import Registry
 from ..protocol.handshake import Accepted, negotiate
 from ..settings import Settings
-from .authentication import Gate, Known
-from .per_address import Networks
+from .authentication import Authenticator, Known
+from .per_address import PerAddressLimit
 
 __all__ = ["RETRY", "Admission", "Admitted"]
 
@@ -37,8 +37,8 @@ class Admission:
     def __init__(self, settings: Settings, registry: Registry, loop: LoopThread) -> None:
         self._settings = settings
         self._registry = registry
-        self._networks = Networks(settings.max_clients_per_ip)
-        self._gate = Gate(
+        self._networks = PerAddressLimit(settings.max_clients_per_ip)
+        self._gate = Authenticator(
             loop, settings.limits.authenticate_timeout, debug=settings.dispatcher.debug
         )
 

@@ -25,7 +25,7 @@ from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..connection.lifetime import expiry
 
-__all__ = ["Gate", "Known"]
+__all__ = ["Authenticator", "Known"]
 
 logger = get_logger("daebus.websocket")
 
@@ -55,7 +55,7 @@ class Known:
 _ANYBODY = Known()
 
 
-class Gate:
+class Authenticator:
     """Runs the ``authenticate`` function.
 
     Args:

@@ -13,14 +13,14 @@ from ...server.threads.safelog import get_logger
 if TYPE_CHECKING:
     from ..connection.connection import Connection
 
-__all__ = ["Generator", "Identifiers"]
+__all__ = ["IdGenerator", "ClientIds"]
 
 logger = get_logger("daebus.websocket")
 
-Generator = Callable[["Connection", str], object]
+IdGenerator = Callable[["Connection", str], object]
 
 
-class Identifiers:
+class ClientIds:
     """The ids in use: from before the handshake is answered until the last hook has run.
 
     So a client that comes again with the same id is never announced before the one that
@@ -34,7 +34,7 @@ class Identifiers:
         self._lock = threading.Lock()
         self._used: set[str] = set()  # guarded by: _lock
 
-    def give(self, connection: Connection, generator: Generator | None) -> None:
+    def give(self, connection: Connection, generator: IdGenerator | None) -> None:
         """Set the id of a new connection.
 
         What the app's generator returns counts if it is fit and free. Otherwise the client
@@ -63,7 +63,7 @@ class Identifiers:
             self._used.add(client_id)
             return True
 
-    def _ask(self, generator: Generator, connection: Connection) -> str | None:
+    def _ask(self, generator: IdGenerator, connection: Connection) -> str | None:
         try:
             client_id = generator(connection, connection.path)
         except BaseException:  # it must not cost the client its connection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import threading
 
-__all__ = ["Networks", "network_of"]
+__all__ = ["PerAddressLimit", "network_of"]
 
 # Who has one IPv6 address has at least this network of them (RFC 6177).
 _IPV6_PREFIX = 64
@@ -29,7 +29,7 @@ def network_of(address: str) -> str:
     return str(ipaddress.ip_network((int(found), _IPV6_PREFIX), strict=False))
 
 
-class Networks:
+class PerAddressLimit:
     """Counts clients by network; what is not there is counted by nobody.
 
     Args:

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 from ...errors import DuplicateHandlerError, name_of
 from ..connection.lifetime import expiry
 from ..messages.ratelimit import Rate
-from .context import Part
+from .context import Context
 
 __all__ = ["Access", "Authenticate"]
 
 Authenticate = TypeVar("Authenticate", bound=Callable[[Any], Any])
 
 
-class Access(Part):
+class Access(Context):
     """Identities and rates."""
 
     def authenticate(self, check: Authenticate) -> Authenticate:

@@ -9,17 +9,17 @@ from typing import Any
 
 from ...arguments import check_name, positive
 from ...errors import CallError, CallTimeout, ClientGone, StateError
-from ..messages.calls import Call
+from ..messages.calls import PendingCall
 from ..protocol import envelope
-from .context import Part
+from .context import Context
 
-__all__ = ["Asking"]
+__all__ = ["Calls"]
 
 # How a call fails; in a ``broadcast_call`` it stands in the place of the answer.
 FAILURES = (ClientGone, CallError, CallTimeout)
 
 
-class Asking(Part):
+class Calls(Context):
     """Questions, from any thread."""
 
     def call(
@@ -97,7 +97,9 @@ class Asking(Part):
             for client_id, call in asked.items():
                 try:
                     rest = max(0.0, deadline - time.monotonic())
-                    answers[client_id] = call.result(rest) if isinstance(call, Call) else call
+                    answers[client_id] = (
+                        call.result(rest) if isinstance(call, PendingCall) else call
+                    )
                 except FAILURES as exc:
                     answers[client_id] = exc
         finally:  # Ctrl-C may end the wait
@@ -116,9 +118,9 @@ class Asking(Part):
         positive("timeout", timeout)
         asked = self._ask_all(to, message_type, data)
 
-        async def answer(call: Call | Exception) -> Any:
+        async def answer(call: PendingCall | Exception) -> Any:
             try:
-                return await call.result_async(timeout) if isinstance(call, Call) else call
+                return await call.result_async(timeout) if isinstance(call, PendingCall) else call
             except FAILURES as exc:
                 return exc
 
@@ -128,15 +130,15 @@ class Asking(Part):
             _forget(asked.values())
         return dict(zip(asked, answers, strict=True))
 
-    def _ask(self, client_id: str, message_type: str, data: Any) -> Call:
+    def _ask(self, client_id: str, message_type: str, data: Any) -> PendingCall:
         return self._send_question(client_id, message_type, envelope.encode(message_type, data))
 
     def _ask_all(
         self, to: str | Iterable[str], message_type: str, data: Any
-    ) -> dict[str, Call | Exception]:
+    ) -> dict[str, PendingCall | Exception]:
         message = envelope.encode(message_type, data)
         client_ids: Iterable[str] = to if not isinstance(to, str) else self._members(to)
-        asked: dict[str, Call | Exception] = {}
+        asked: dict[str, PendingCall | Exception] = {}
         for client_id in dict.fromkeys(client_ids):
             try:
                 asked[client_id] = self._send_question(client_id, message_type, message)
@@ -149,7 +151,7 @@ class Asking(Part):
         hub = self._hub
         return [] if hub is None else hub.registry.rooms.members(room)
 
-    def _send_question(self, client_id: str, message_type: str, message: bytes) -> Call:
+    def _send_question(self, client_id: str, message_type: str, message: bytes) -> PendingCall:
         self._check_fork()
         hub = self._hub
         connection = None if hub is None else hub.registry.get(client_id)
@@ -161,7 +163,7 @@ class Asking(Part):
                 f"for answers; ask with connection.send() and recv()",
                 "raw_path",
             )
-        return Call(connection, message_type, message)
+        return PendingCall(connection, message_type, message)
 
     def _check_blocking(self, name: str) -> None:
         hub = self._hub
@@ -172,7 +174,7 @@ class Asking(Part):
             )
 
 
-def _forget(asked: Iterable[Call | Exception]) -> None:
+def _forget(asked: Iterable[PendingCall | Exception]) -> None:
     for call in asked:
-        if isinstance(call, Call):
+        if isinstance(call, PendingCall):
             call.forget()

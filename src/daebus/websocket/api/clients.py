@@ -10,12 +10,12 @@ from ..clients.metadata import KEYS, describe
 from ..connection.connection import Connection, current
 from ..protocol import envelope
 from ..protocol.codec import close_frame
-from .context import Part
+from .context import Context
 
-__all__ = ["Directory"]
+__all__ = ["Clients"]
 
 
-class Directory(Part):
+class Clients(Context):
     """Asking, from any thread."""
 
     def get_clients(self) -> list[str]:

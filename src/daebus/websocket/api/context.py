@@ -11,11 +11,11 @@ from ..settings import Settings
 if TYPE_CHECKING:
     from ...app import Daebus
 
-__all__ = ["Part"]
+__all__ = ["Context"]
 
 
-class Part:
-    """Base of ``Decorators``, ``Addressing``, ``Asking`` and ``Directory``: the component."""
+class Context:
+    """Base of ``Decorators``, ``Sending``, ``Calls`` and ``Clients``: the component."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -13,7 +13,7 @@ from ..messages.handlers import Middleware
 from ..messages.options import Allow, HandlerThread
 from ..messages.ratelimit import parse_rate
 from ..messages.request import WebSocketRequest
-from .context import Part
+from .context import Context
 
 __all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
 
@@ -27,7 +27,7 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 
 
-class Decorators(Part):
+class Decorators(Context):
     """Registering, before the start or while the app runs."""
 
     def socket(

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 from ...arguments import check_name
 from ...errors import name_of
 from ..hub import Hub
-from .context import Part
+from .context import Context
 
-__all__ = ["JoinHook", "Membership"]
+__all__ = ["JoinHook", "Rooms"]
 
 JoinHook = TypeVar("JoinHook", bound=Callable[[str, str], Any])
 
 
-class Membership(Part):
+class Rooms(Context):
     """Rooms and users, from any thread. A client that leaves is in none any more."""
 
     def join(self, client_id: str, room: str) -> bool:

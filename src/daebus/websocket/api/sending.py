@@ -7,18 +7,18 @@ from typing import Any
 
 from ...arguments import check_ids, check_name
 from ...errors import NoClientError
-from ..clients.broadcast import OUTCOMES, Delivered
+from ..clients.broadcast import OUTCOMES, SendResult
 from ..connection.connection import Connection, current
 from ..connection.writer import GONE, TAKEN, offer_to_all
 from ..messages.request import asked
 from ..protocol import envelope
 from ..protocol.codec import TEXT, frame
-from .context import Part
+from .context import Context
 
-__all__ = ["Addressing"]
+__all__ = ["Sending"]
 
 
-class Addressing(Part):
+class Sending(Context):
     """Sending, from any thread."""
 
     def send(
@@ -81,7 +81,7 @@ class Addressing(Part):
         *,
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> Delivered:
+    ) -> SendResult:
         """Send to one client.
 
         Args:
@@ -117,7 +117,7 @@ class Addressing(Part):
         *,
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> dict[str, Delivered]:
+    ) -> dict[str, SendResult]:
         """Send to several clients, and tell for each what became of it.
 
         Args:
@@ -140,7 +140,7 @@ class Addressing(Part):
         payload = self._encode(message_type, data)
         hub = self._hub
         frames: dict[object, bytes] = {}
-        results: dict[str, Delivered] = {}
+        results: dict[str, SendResult] = {}
         for client_id in check_ids(client_ids, "broadcast_to_clients({}, data)"):
             if client_id in results:
                 continue
@@ -162,7 +162,7 @@ class Addressing(Part):
         *,
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> Delivered:
+    ) -> SendResult:
         """Send to every connected client, the one being handled included.
 
         The message is encoded once. A client that does not read costs the others
@@ -199,7 +199,7 @@ class Addressing(Part):
         *,
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> Delivered:
+    ) -> SendResult:
         """Send to every client in a room, the one being handled included.
 
         Args:
@@ -235,7 +235,7 @@ class Addressing(Part):
         *,
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> Delivered:
+    ) -> SendResult:
         """Send to every client that was identified as that user: all of its tabs.
 
         Args:
@@ -273,13 +273,13 @@ class Addressing(Part):
         exclude: Iterable[str],
         droppable: bool,
         conflate: str | None,
-    ) -> Delivered:
+    ) -> SendResult:
         """Offer one message to many: one frame for each kind of compression."""
         excluded = frozenset(check_ids(exclude, "exclude={}"))
         if excluded:
             connections = [c for c in connections if c.client_id not in excluded]
         if not self._settings.deflate:
-            return Delivered(*offer_to_all(connections, frame(TEXT, payload), droppable, conflate))
+            return SendResult(*offer_to_all(connections, frame(TEXT, payload), droppable, conflate))
         groups: dict[object, list[Connection]] = {}
         for connection in connections:
             groups.setdefault(connection.compression, []).append(connection)
@@ -287,4 +287,4 @@ class Addressing(Part):
             offer_to_all(group, group[0].text_frame(payload), droppable, conflate)
             for group in groups.values()
         ]
-        return Delivered(*map(sum, zip(*counts, strict=True)))
+        return SendResult(*map(sum, zip(*counts, strict=True)))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["OUTCOMES", "Delivered"]
+__all__ = ["OUTCOMES", "SendResult"]
 
 
-class Delivered(int):
+class SendResult(int):
     """How many clients a message was sent to or queued for, and what happened to the rest.
 
     It is that number, so it counts, compares and is true like any ``int``; in JSON it is a
@@ -22,7 +22,7 @@ class Delivered(int):
     _queued: int
     _dropped: int
 
-    def __new__(cls, reached: int = 0, queued: int = 0, dropped: int = 0) -> Delivered:
+    def __new__(cls, reached: int = 0, queued: int = 0, dropped: int = 0) -> SendResult:
         """Make one; see the class."""
         self = super().__new__(cls, reached)
         self._queued = queued
@@ -47,4 +47,4 @@ class Delivered(int):
 
 # By what ``SendingHalf.offer`` returns: GONE, SENT, QUEUED, DROPPED. Made once: they are the
 # answers to every message for a single client.
-OUTCOMES: Final = (Delivered(), Delivered(1), Delivered(1, 1), Delivered(0, 0, 1))
+OUTCOMES: Final = (SendResult(), SendResult(1), SendResult(1, 1), SendResult(0, 0, 1))

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConnectionClosed, StateError
 from ...server.sockets.transport import Transport
-from ..messages.ratelimit import Meter, Rate
+from ..messages.ratelimit import Rate, RateLimiter
 from ..protocol.codec import BINARY, PING, TEXT, Codec
 from ..protocol.envelope import MAX_ECHO
 from .events import DisconnectInfo, Times
-from .keepalive import Heartbeat
+from .keepalive import Keepalive
 from .lifecycle import OPEN, Hub
-from .lifetime import Term
+from .lifetime import Lifetime
 from .limits import Limits
 from .reader import ReadingHalf
 from .writer import TAKEN
@@ -101,7 +101,7 @@ class Connection(ReadingHalf):
         self.request: WebSocketRequest | None = None  # that is being handled
         self.hook: str | None = None  # a hook or raw handler that runs in place of one
         self.user: Any = None
-        self.meter: Meter | None = None  # only the owner; made when a rate applies
+        self.meter: RateLimiter | None = None  # only the owner; made when a rate applies
         self.task: asyncio.Task[Any] | None = None  # of an async handler that runs
         self.errors: dict[str, int] = {}  # how many were sent, by code
         self.times: dict[str, Times] = {}  # how long handlers took, by message type
@@ -263,9 +263,9 @@ class Connection(ReadingHalf):
         if early:
             self._take(early)
         if self._limits.ping_interval is not None:
-            self._heartbeat = Heartbeat(self, self._hub.minder, self._limits)
+            self._heartbeat = Keepalive(self, self._hub.minder, self._limits)
         if expires is not None or self._limits.ends:
-            self._term = Term(self, self._hub.minder, self._limits, expires)
+            self._term = Lifetime(self, self._hub.minder, self._limits, expires)
         return True
 
     def charge(self, key: Rate | None, rate: Rate) -> float:
@@ -283,7 +283,7 @@ class Connection(ReadingHalf):
         """
         now = time.monotonic()
         if self.meter is None:
-            self.meter = Meter(self._limits.max_strikes, now)
+            self.meter = RateLimiter(self._limits.max_strikes, now)
         wait = self.meter.wait(key, rate, now)
         if self.meter.beyond:
             self.shut(1008, "too many messages", "rate_limited")
@@ -303,7 +303,7 @@ class Connection(ReadingHalf):
                 return False
             term = self._term
             if term is None:  # what ended it so far was nothing that needs a timer
-                term = self._term = Term(self, self._hub.minder, self._limits, expires)
+                term = self._term = Lifetime(self, self._hub.minder, self._limits, expires)
         return term.renew(identity, expires)
 
     def account(self) -> DisconnectInfo:

@@ -12,10 +12,10 @@ from .limits import Limits
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Heartbeat"]
+__all__ = ["Keepalive"]
 
 
-class Heartbeat:
+class Keepalive:
     """Pings one connection when it is silent, and gives it up when it stays so.
 
     Every received byte counts as life, so a talking client is never pinged. A vanished

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ...server.sockets.transport import Transport
 from ...server.threads.minder import Minder
 from ..messages.cancellation import cancel_task
-from ..messages.pending import Aside
+from ..messages.pending import Pending
 from .limits import Limits
 from .outbox import Outbox
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ...server.threads.loop import LoopThread
     from ...server.threads.pool import WorkerPool
     from ...server.threads.pump import Pump
-    from ..stats import Tally
-    from ..watchdog import Watch
+    from ..stats import Stats
+    from ..watchdog import Watchdog
     from .connection import Connection
 
 __all__ = ["CLOSED", "CLOSING", "CONNECTING", "OPEN", "Hub", "Lifecycle"]
@@ -37,11 +37,11 @@ class Hub(Protocol):
     """What a connection needs of the one that admitted it."""
 
     minder: Minder
-    watch: Watch
+    watch: Watchdog
     loop: LoopThread
     jobs: WorkerPool
     pump: Pump
-    tally: Tally
+    tally: Stats
 
     def left(self, connection: Connection) -> None:
         """Take the connection out of the registry; any number of calls."""
@@ -92,7 +92,7 @@ class Lifecycle:
         self._code = 1006
         self._text = ""
         self._cancelled: threading.Event | None = None  # guarded by: _lock
-        self._aside: Aside | None = None  # guarded by: _lock; made when needed
+        self._aside: Pending | None = None  # guarded by: _lock; made when needed
         # Of an async handler that nothing but our end can cancel; the others have a Work.
         self.lone_task: asyncio.Task[Any] | None = None
 
@@ -132,11 +132,11 @@ class Lifecycle:
             return self._cancelled
 
     @property
-    def aside(self) -> Aside:
+    def aside(self) -> Pending:
         """Its open calls and stoppable requests."""
         with self._lock:
             if self._aside is None:
-                self._aside = Aside(self._lock, self.client_id, over=self._state > OPEN)
+                self._aside = Pending(self._lock, self.client_id, over=self._state > OPEN)
             return self._aside
 
     def take_aside(self, kind: str, payload: dict[str, Any]) -> bool:

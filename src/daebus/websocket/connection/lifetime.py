@@ -16,7 +16,7 @@ from .limits import Limits
 if TYPE_CHECKING:
     from .connection import Connection
 
-__all__ = ["Term", "expiry"]
+__all__ = ["Lifetime", "expiry"]
 
 # An identity expires by the wall clock, which may be set meanwhile, as on a machine that
 # starts without the time: it is looked at this often.
@@ -57,7 +57,7 @@ def expiry(identity: Any) -> float | None:
     return float(value)
 
 
-class Term:
+class Lifetime:
     """The end that is set to one connection, with one timer for all reasons.
 
     Args:

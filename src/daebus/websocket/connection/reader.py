@@ -19,9 +19,9 @@ from collections.abc import Iterator
 
 from ...server.sockets.transport import RECV_SIZE, Transport
 from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
-from .keepalive import Heartbeat
+from .keepalive import Keepalive
 from .lifecycle import CLOSED, OPEN, Hub
-from .lifetime import Term
+from .lifetime import Lifetime
 from .limits import Limits
 from .writer import SendingHalf
 
@@ -73,8 +73,8 @@ class ReadingHalf(SendingHalf):
         self._recv = transport.recv
         self._watch = hub.watch
         self._codec = codec
-        self._heartbeat: Heartbeat | None = None
-        self._term: Term | None = None
+        self._heartbeat: Keepalive | None = None
+        self._term: Lifetime | None = None
         self._reading = True  # guarded by: _lock; the owner reads, and has the codec
         self._lent = False  # guarded by: _lock; the minder reads, and has the codec
         self._ahead = 0  # guarded by: _lock; bytes that the minder has read for us

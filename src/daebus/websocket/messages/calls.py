@@ -11,10 +11,10 @@ from ..connection.connection import Connection
 from ..connection.writer import TAKEN
 from ..protocol import envelope
 
-__all__ = ["Call"]
+__all__ = ["PendingCall"]
 
 
-class Call:
+class PendingCall:
     """A question that has been sent.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from ...errors import Cancelled
 from ...server.threads.minder import Minder, Timer
 
-__all__ = ["Reason", "Work", "cancel_task"]
+__all__ = ["Reason", "CancelToken", "cancel_task"]
 
 Reason = Literal["cancelled", "timeout", "gone"]
 
@@ -21,7 +21,7 @@ _TEXTS: Final = {
 }
 
 
-class Work(threading.Event):
+class CancelToken(threading.Event):
     """``req.cancelled``: set when the request should end, and why.
 
     It is the event itself that the connection keeps, weakly: whoever holds it hears of

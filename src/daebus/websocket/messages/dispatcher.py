@@ -26,11 +26,11 @@ from ..connection.connection import Connection, current
 from ..connection.events import Times
 from ..protocol import envelope
 from . import pending as aside
-from .handlers import ANY, BINARY, Handlers
+from .handlers import ANY, BINARY, HandlerTable
 from .options import Handler
 from .ratelimit import Rate
 from .request import WebSocketRequest, asked
-from .results import DEFERRED, PLAIN, outcome
+from .results import ANSWERED_LATER, PLAIN, resolve
 
 __all__ = ["Dispatcher"]
 
@@ -46,7 +46,7 @@ _QUIET = (*_ASYNC_CANCELLED, Cancelled, ClientGone, EncodeError)
 _MAX_SUGGEST = 64
 
 
-class Dispatcher(Handlers):
+class Dispatcher(HandlerTable):
     """Has the handler of each message called, and answers.
 
     Args:
@@ -106,8 +106,8 @@ class Dispatcher(Handlers):
             result = handler(req)
             if result is not None:
                 if result.__class__ not in PLAIN:
-                    result = outcome(req, result)
-                    if result is DEFERRED:  # answered, and counted, where it ends
+                    result = resolve(req, result)
+                    if result is ANSWERED_LATER:  # answered, and counted, where it ends
                         connection.request = None
                         return
                 if result is not None:
@@ -134,7 +134,7 @@ class Dispatcher(Handlers):
     def run(self, req: WebSocketRequest, handler: Handler) -> BaseException | None:
         """Handle a request elsewhere than in its connection's thread; never raises.
 
-        For handlers whose message was left ``DEFERRED``: it answers, counts, and makes
+        For handlers whose message was left ``ANSWERED_LATER``: it answers, counts, and makes
         ``send()`` reach the request's client.
 
         Returns:
@@ -149,8 +149,8 @@ class Dispatcher(Handlers):
         try:
             result = handler(req)
             if result is not None and result.__class__ not in PLAIN:
-                result = outcome(req, result)
-            if result is not None and result is not DEFERRED:
+                result = resolve(req, result)
+            if result is not None and result is not ANSWERED_LATER:
                 req.reply(envelope.encode("response", result))
         except BaseException as exc:  # nor may it end that thread
             self._failed(req, exc)

@@ -18,7 +18,7 @@ from .pending import KINDS
 from .request import WebSocketRequest
 from .signature import is_async, of_request, takes
 
-__all__ = ["ANY", "BINARY", "Handlers", "Middleware"]
+__all__ = ["ANY", "BINARY", "HandlerTable", "Middleware"]
 
 # The type under which a handler gets all messages that no other one takes.
 ANY: Final = "*"
@@ -40,7 +40,7 @@ class _Registered:
     options: dict[str, Any]
 
 
-class Handlers:
+class HandlerTable:
     """Base of ``Dispatcher``: the handlers by message type.
 
     Args:

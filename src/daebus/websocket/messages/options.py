@@ -15,7 +15,7 @@ from ...errors import ClientError, name_of
 from ..protocol.envelope import MAX_ECHO
 from .ratelimit import Rate
 from .request import WebSocketRequest
-from .results import DEFERRED, outcome
+from .results import ANSWERED_LATER, resolve
 from .signature import is_async
 
 __all__ = ["Allow", "Handler", "HandlerThread", "Run", "bytes_as_message", "compile_handler"]
@@ -146,7 +146,7 @@ def _in_main(handler: Handler, run: Run) -> Handler:
 
         if not connection.hub.pump.call(call, lambda: connection.open):
             raise ClientError("the program is busy; try again later", "busy")
-        return DEFERRED
+        return ANSWERED_LATER
 
     return hand_over
 
@@ -161,7 +161,7 @@ def _in_background(handler: Handler, run: Run) -> Handler:
         req.begin()  # here, in the order of the messages: a cancel may be next
         if not req.websocket.hub.jobs.submit(lambda: run(req, begin)):
             raise ClientError("too many jobs are waiting; try again later", "busy")
-        return DEFERRED
+        return ANSWERED_LATER
 
     return submit
 
@@ -169,7 +169,7 @@ def _in_background(handler: Handler, run: Run) -> Handler:
 def _if_allowed(handler: Handler, allow: Allow) -> Handler:
     @functools.wraps(handler)
     def guarded(req: WebSocketRequest) -> Any:
-        if not outcome(req, allow(req)):
+        if not resolve(req, allow(req)):
             raise ClientError(f"you may not send {_short(req)!r}", "forbidden")
         return handler(req)
 

@@ -20,12 +20,12 @@ from weakref import ref
 
 from ...errors import CallError, ClientGone
 from ..protocol import envelope
-from .cancellation import Work
+from .cancellation import CancelToken
 
 if TYPE_CHECKING:
     from .request import WebSocketRequest
 
-__all__ = ["KINDS", "Aside"]
+__all__ = ["KINDS", "Pending"]
 
 # Message types of the protocol itself.
 KINDS = frozenset(("cancel", "error", "response"))
@@ -40,7 +40,7 @@ _MAX_CANCEL = 1024
 _SWEEP = 16
 
 
-class Aside:
+class Pending:
     """The open calls and the stoppable requests of one connection.
 
     Args:
@@ -58,7 +58,7 @@ class Aside:
         self._calls: dict[str, Future[Any]] = {}
         # Weak: a request may outlive its handler, in a thread that the handler started.
         # No WeakSet: it is changed by whichever thread drops the last reference.
-        self._works: list[ref[Work]] = []
+        self._works: list[ref[CancelToken]] = []
         self._sweep_at = _SWEEP
 
     @property
@@ -100,11 +100,11 @@ class Aside:
         with self._lock:
             return self._calls.pop(ident, None) is not None
 
-    def enlist(self, req: WebSocketRequest) -> Work:
+    def enlist(self, req: WebSocketRequest) -> CancelToken:
         """Return the request's work, which is stopped when its client says so, or leaves."""
         with self._lock:
             if req.work is None:
-                work = Work(self._lock, req.id)
+                work = CancelToken(self._lock, req.id)
                 if self._over:
                     work.stop_locked("gone")
                 else:
@@ -156,10 +156,10 @@ class Aside:
         for work in self._alive_locked():
             work.stop_locked("gone")
 
-    def _alive_locked(self) -> list[Work]:
+    def _alive_locked(self) -> list[CancelToken]:
         return [work for work in (kept() for kept in self._works) if work is not None]
 
-    def _keep_locked(self, work: Work) -> None:
+    def _keep_locked(self, work: CancelToken) -> None:
         if len(self._works) >= self._sweep_at:
             self._works = [kept for kept in self._works if kept() is not None]
             self._sweep_at = max(_SWEEP, 2 * len(self._works))

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-__all__ = ["Bucket", "Meter", "Rate", "parse_rate"]
+__all__ = ["Bucket", "RateLimiter", "Rate", "parse_rate"]
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -75,7 +75,7 @@ class Bucket:
         return (1 - tokens) * rate.seconds / rate.count
 
 
-class Meter:
+class RateLimiter:
     """What one client has used of its rates, and how often it went beyond.
 
     Args:

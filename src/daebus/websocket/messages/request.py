@@ -9,7 +9,7 @@ from typing import Any
 from ..connection.connection import Connection
 from ..connection.writer import TAKEN
 from ..protocol import envelope
-from .cancellation import Work
+from .cancellation import CancelToken
 
 __all__ = ["WebSocketRequest", "asked"]
 
@@ -39,7 +39,7 @@ class WebSocketRequest:
         self.payload = payload
         # Not get(), for which the empty dict would be made with every message.
         self.data: Any = payload["data"] if "data" in payload else {}  # noqa: SIM401
-        self.work: Work | None = None  # made when something may stop it
+        self.work: CancelToken | None = None  # made when something may stop it
 
     @property
     def id(self) -> str | int | float | None:
@@ -104,7 +104,7 @@ class WebSocketRequest:
 
     # --- for the library --------------------------------------------------------
 
-    def begin(self) -> Work:
+    def begin(self) -> CancelToken:
         """Have what stops this request noticed from now on."""
         work = self.work
         if work is None:

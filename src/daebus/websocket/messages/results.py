@@ -12,14 +12,14 @@ from typing import Any, Final
 from ..protocol import envelope
 from .request import WebSocketRequest, asked
 
-__all__ = ["DEFERRED", "PLAIN", "outcome"]
+__all__ = ["ANSWERED_LATER", "PLAIN", "resolve"]
 
 
 class _Deferred:
     """Returned in a handler's place: the answer is given later, from elsewhere."""
 
 
-DEFERRED: Final = _Deferred()
+ANSWERED_LATER: Final = _Deferred()
 
 # One look into this set is all that a plain value costs. Others are looked at closely.
 PLAIN: Final = frozenset((dict, list, str, int, float, bool, tuple))
@@ -28,23 +28,23 @@ PLAIN: Final = frozenset((dict, list, str, int, float, bool, tuple))
 _Step = tuple[Any, "Future[None]"] | None
 
 
-def outcome(req: WebSocketRequest, result: Any) -> Any:
+def resolve(req: WebSocketRequest, result: Any) -> Any:
     """Wait for an async handler, send what a generator yields; give anything else back.
 
     Returns:
-        What is to be sent; None if nothing is, ``DEFERRED`` if it comes from elsewhere.
+        What is to be sent; None if nothing is, ``ANSWERED_LATER`` if it comes from elsewhere.
 
     Threads:
         The one that called the handler, which waits.
     """
-    if result is DEFERRED:
+    if result is ANSWERED_LATER:
         return result
     if hasattr(result, "__await__"):
         if req.id is not None:  # it may be cancelled by that
             req.begin()
         result = req.websocket.hub.loop.submit(_await(result, req)).result()
         # What an async middleware was given by its handler may be looked at closely too.
-        return result if result.__class__ in PLAIN else outcome(req, result)
+        return result if result.__class__ in PLAIN else resolve(req, result)
     if isinstance(result, Generator):
         return _send_each(result, req)
     if isinstance(result, AsyncGenerator):
