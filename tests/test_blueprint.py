@@ -21,12 +21,12 @@ from daebus import (
     DaebusWebSocket,
     DuplicateHandlerError,
     Request,
-    Running,
     StateError,
+    StopToken,
     WebSocketRequest,
 )
 from daebus.http.site.decorators import HttpDecorators
-from daebus.scaffold import Building
+from daebus.scaffold import Scaffold
 from daebus.websocket.api.decorators import Decorators
 from tests.support.peer import Peer
 
@@ -88,7 +88,7 @@ def test_everything_of_a_blueprint_works(when: str) -> None:
         app.websocket.broadcast_to_all("tick", message_type="tick")
 
     @chat.thread("reader")
-    def reader(running: Running) -> None:
+    def reader(running: StopToken) -> None:
         events.put("reading")
         running.wait(3600)
 
@@ -255,7 +255,7 @@ def test_every_decorator_is_there() -> None:
     decorators |= {"background", "thread"}
     assert {name for name in decorators if not hasattr(Blueprint, name)} == set()
     for name in ("route", "background", "thread"):
-        assert hasattr(Building, name)
+        assert hasattr(Scaffold, name)
     for name in vars(Decorators):
         if name.startswith("on_"):
             assert getattr(Blueprint, name).__name__ == name

@@ -23,7 +23,7 @@ from .errors import (
 from .http.component import DaebusHttp
 from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
-from .tasks.task import Running
+from .tasks.task import StopToken
 from .websocket.clients.broadcast import SendResult
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection
@@ -54,7 +54,7 @@ __all__ = [
     "Reject",
     "Request",
     "RoomLimitError",
-    "Running",
+    "StopToken",
     "SlowConsumerInfo",
     "SlowHandlerInfo",
     "StateError",

@@ -26,10 +26,10 @@ from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
 from .monitoring.dump import describe, threads_by_role
-from .scaffold import Building
+from .scaffold import Scaffold
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
-from .wsgi import Guest
+from .wsgi import WsgiAdapter
 
 if TYPE_CHECKING:
     from .testing import AppClient
@@ -44,7 +44,7 @@ NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopp
 _START_TIMEOUT = 10.0
 
 
-class Daebus(Building):
+class Daebus(Scaffold):
     """An HTTP and WebSocket server inside a synchronous program.
 
     Args:
@@ -65,7 +65,7 @@ class Daebus(Building):
         self._engine: Engine | None = None  # of the last start
         self._notifier = Notifier()
         self._notify = False  # this app speaks for the whole service
-        self._guest = Guest(self)
+        self._wsgi = WsgiAdapter(self)
         self._is_guest = False  # guarded by: _lock; it has no port but another server's
         self.forked = False
 
@@ -126,7 +126,7 @@ class Daebus(Building):
         Threads:
             Those of a threaded server, any number at once.
         """
-        return self._guest(environ, start_response)
+        return self._wsgi(environ, start_response)
 
     def start_as_guest(self) -> bool:
         """Be up, without a port; False if the app has been stopped since it was.
@@ -173,7 +173,7 @@ class Daebus(Building):
         engine: Engine | None = None
         try:
             engine = self._engine = Engine(
-                http, self._websocket, self._tasks, self._guest, is_guest=self._is_guest
+                http, self._websocket, self._tasks, self._wsgi, is_guest=self._is_guest
             )
             engine.bind(port)
             self._started = time.monotonic()
@@ -403,7 +403,7 @@ class Daebus(Building):
         self._lock = threading.Lock()  # whoever held it does not exist here
         self._changed = threading.Condition(self._lock)
         self._state = STOPPED
-        self._guest = Guest(self)
+        self._wsgi = WsgiAdapter(self)
         self.forked = True
         self._stopped = threading.Event()
         self._stopped.set()

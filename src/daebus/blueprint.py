@@ -22,7 +22,7 @@ from .websocket.api.decorators import SocketHandler as _SocketHandler
 from .websocket.api.rooms import JoinHook as _JoinHook
 
 if TYPE_CHECKING:
-    from .scaffold import Building
+    from .scaffold import Scaffold
 
 __all__ = ["Blueprint", "Step"]
 
@@ -45,9 +45,9 @@ class Step:
     blueprint: str
     function: Callable[..., Any]
     needs: Needs | None
-    register: Callable[[Building], object]
+    register: Callable[[Scaffold], object]
 
-    def take(self, app: Building) -> None:
+    def take(self, app: Scaffold) -> None:
         """Register it.
 
         Raises:
@@ -226,7 +226,7 @@ class Blueprint:
         self,
         function: Callable[..., Any],
         needs: Needs | None,
-        register: Callable[[Building], object],
+        register: Callable[[Scaffold], object],
     ) -> None:
         if self._taken:
             raise StateError(

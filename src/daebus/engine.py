@@ -13,7 +13,7 @@ from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
 from .tasks.registry import Tasks
 from .websocket.component import DaebusWebSocket
-from .wsgi import Guest
+from .wsgi import WsgiAdapter
 
 __all__ = ["Engine"]
 
@@ -25,7 +25,7 @@ class Engine:
         http: has the port.
         websocket: None if there is none.
         tasks: start last and are told first.
-        guest: answers the requests of another server.
+        wsgi: answers the requests of another server.
         is_guest: there is no port, but that server.
 
     Raises:
@@ -37,7 +37,7 @@ class Engine:
         http: DaebusHttp,
         websocket: DaebusWebSocket | None,
         tasks: Tasks,
-        guest: Guest,
+        wsgi: WsgiAdapter,
         *,
         is_guest: bool,
     ) -> None:
@@ -46,7 +46,7 @@ class Engine:
         self._http = http
         self._websocket = websocket
         self._tasks = tasks
-        self._guest = guest
+        self._wsgi = wsgi
         self._is_guest = is_guest
 
     def bind(self, port: int | None) -> None:
@@ -62,7 +62,7 @@ class Engine:
         if self._is_guest:
             http.be_guest(self.loop)
             started = None if websocket is None else websocket.start(self._minder, self.loop)
-            self._guest.begin(started, self._minder)
+            self._wsgi.begin(started, self._minder)
             return
         if websocket is None:
             http.start(self.loop, port=port)
@@ -95,7 +95,7 @@ class Engine:
         """Release what a start that failed had taken."""
         now = time.monotonic()
         self._tasks.begin_stop()
-        self._guest.begin_stop()
+        self._wsgi.begin_stop()
         for component in (self._http, self._websocket):
             if component is not None:
                 component.begin_stop()
@@ -116,7 +116,7 @@ class Engine:
         left: list[threading.Thread] = []
         self._tasks.begin_stop()
         http.begin_stop()
-        self._guest.begin_stop()
+        self._wsgi.begin_stop()
         if websocket is not None:
             websocket.begin_stop()
         # A handler that would not end must not leave the others without any time.
@@ -125,7 +125,7 @@ class Engine:
             left += websocket.finish_stop(deadline - 4 * slack)
         left += self._tasks.finish_stop(deadline - 3 * slack)
         left += http.finish_stop(deadline - 2 * slack)
-        left += self._guest.finish_stop(deadline - 2 * slack)
+        left += self._wsgi.finish_stop(deadline - 2 * slack)
         left += self.loop.stop(deadline - slack)
         minder.stop()
         if threading.current_thread() is not minder.thread:

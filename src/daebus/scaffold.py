@@ -22,10 +22,10 @@ from .websocket.messages.options import HandlerThread as _HandlerThread
 if TYPE_CHECKING:
     from .app import Daebus
 
-__all__ = ["Building"]
+__all__ = ["Scaffold"]
 
 
-class Building(ABC):
+class Scaffold(ABC):
     """Base of ``Daebus``: what it is made of, and what is registered with it.
 
     Args:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .server.threads.minder import Minder
     from .websocket.hub import Hub
 
-__all__ = ["Guest"]
+__all__ = ["WsgiAdapter"]
 
 logger = logging.getLogger("daebus")
 
@@ -42,7 +42,7 @@ _EXIT_TIMEOUT = 5.0
 _STOPPING = Refusal(503, "stopping", "the server is stopping", (("Retry-After", "5"),))
 
 
-class Guest:
+class WsgiAdapter:
     """Answers the requests of another server with an app.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daebus import Daebus, DuplicateHandlerError, NoClientError, Running, StateError
+from daebus import Daebus, DuplicateHandlerError, NoClientError, StateError, StopToken
 from daebus.tasks import task
 from tests.support.waiting import eventually
 
@@ -147,7 +147,7 @@ def test_thread_runs_from_start_to_stop_and_again(app: Daebus) -> None:
     seen = queue.Queue[str]()
 
     @app.thread("reader")
-    def reader(running: Running) -> None:
+    def reader(running: StopToken) -> None:
         assert app.running
         assert running()
         seen.put(threading.current_thread().name)
@@ -169,7 +169,7 @@ def test_stop_ends_a_long_wait_at_once(app: Daebus) -> None:
     outcome = queue.Queue[bool]()
 
     @app.thread("sleeper")
-    def sleeper(running: Running) -> None:
+    def sleeper(running: StopToken) -> None:
         waiting.set()
         outcome.put(running.wait(3600))
 
@@ -186,7 +186,7 @@ def test_a_thread_that_raises_is_called_again(
     lives = queue.Queue[int]()
 
     @app.thread("serial")
-    def serial(running: Running) -> None:
+    def serial(running: StopToken) -> None:
         lives.put(lives.qsize() + 1)
         if lives.qsize() < 3:
             raise OSError("the cable is out")
@@ -202,7 +202,7 @@ def test_the_pause_after_a_failure_ends_with_the_app(app: Daebus) -> None:
     failed = threading.Event()
 
     @app.thread("serial")
-    def serial(running: Running) -> None:
+    def serial(running: StopToken) -> None:
         failed.set()
         raise OSError("the cable is out")
 
@@ -228,7 +228,7 @@ def test_threads_can_be_started_and_stopped_one_by_one(app: Daebus) -> None:
     began, ended = threading.Event(), threading.Event()
 
     @app.thread("later", auto_start=False)
-    def later(running: Running) -> None:
+    def later(running: StopToken) -> None:
         began.set()
         while running.wait(3600):
             pass
@@ -253,7 +253,7 @@ def test_a_thread_may_stop_itself_and_the_app(app: Daebus) -> None:
     outcome = queue.Queue[Any]()
 
     @app.thread("last")
-    def last(running: Running) -> None:
+    def last(running: StopToken) -> None:
         outcome.put(app.stop_thread("last"))
         outcome.put(running())
         outcome.put(app.stop(5))
@@ -268,7 +268,7 @@ def test_two_threads_start_and_stop_one_at_once(app: Daebus) -> None:
     most: list[int] = []
 
     @app.thread("busy", auto_start=False)
-    def busy(running: Running) -> None:
+    def busy(running: StopToken) -> None:
         lives.append(1)
         most.append(len(lives))
         running.wait(3600)
@@ -296,7 +296,7 @@ def test_async_thread_is_cancelled_and_its_end_is_waited_for(app: Daebus) -> Non
     events = queue.Queue[str]()
 
     @app.thread("async")
-    async def run(running: Running) -> None:
+    async def run(running: StopToken) -> None:
         with pytest.raises(StateError, match=r"write await asyncio\.sleep\(seconds\)"):
             running.wait(1)
         began.set()
@@ -337,7 +337,7 @@ def test_names_are_unique_for_each_kind(app: Daebus) -> None:
 
     def second() -> None: ...
 
-    def third(running: Running) -> None: ...
+    def third(running: StopToken) -> None: ...
 
     app.background("tick", 1)(first)
     app.thread("tick")(third)
@@ -423,7 +423,7 @@ def test_dump_and_stats_show_them(app: Daebus) -> None:
     entered = threading.Event()
 
     @app.thread("reader")
-    def reader(running: Running) -> None:
+    def reader(running: StopToken) -> None:
         entered.set()
         running.wait(3600)
 
@@ -458,7 +458,7 @@ def test_clients_leave_and_the_app_stops_while_tasks_broadcast(
     sent = queue.Queue[int]()
 
     @app.thread("flood")
-    def flood(running: Running) -> None:
+    def flood(running: StopToken) -> None:
         while running():
             sent.put(app.websocket.broadcast_to_all("x"))
 

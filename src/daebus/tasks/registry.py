@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 from ..errors import DuplicateHandlerError, StateError, name_of
 from ..server.threads.loop import LoopThread
 from ..server.threads.pool import join_all
-from .task import Kind, Life, Running, Task
+from .task import Kind, StopToken, Task, TaskRun
 
 __all__ = ["BackgroundFunction", "Tasks", "ThreadFunction"]
 
 BackgroundFunction = TypeVar("BackgroundFunction", bound=Callable[[], Any])
-ThreadFunction = TypeVar("ThreadFunction", bound=Callable[[Running], Any])
+ThreadFunction = TypeVar("ThreadFunction", bound=Callable[[StopToken], Any])
 
 # What the functions are called with.
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"background": (), "thread": ("running",)}
@@ -84,15 +84,15 @@ class Tasks:
         with self._lock:
             self._loop = None
             for task in self._tasks.values():
-                if task.life is not None:
-                    task.life.stop()
+                if task.run is not None:
+                    task.run.stop()
             self._gate.set()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the threads; return those that would not end."""
         with self._lock:
-            lives = [task.life for task in self._tasks.values() if task.life is not None]
-        return join_all([thread for life in lives for thread in life.threads()], deadline)
+            runs = [task.run for task in self._tasks.values() if task.run is not None]
+        return join_all([thread for run in runs for thread in run.threads()], deadline)
 
     def start_one(self, name: str) -> bool:
         """Start the thread of that name; False if it runs.
@@ -119,13 +119,13 @@ class Tasks:
         """
         with self._lock:
             task = self._thread_locked(name)
-            life = task.life
-            if life is None or not life.thread.is_alive():
+            run = task.run
+            if run is None or not run.thread.is_alive():
                 return False
-            life.stop()
-        if life.thread is not threading.current_thread():
-            life.thread.join(timeout)
-        return not life.thread.is_alive()
+            run.stop()
+        if run.thread is not threading.current_thread():
+            run.thread.join(timeout)
+        return not run.thread.is_alive()
 
     def _thread_locked(self, name: str) -> Task:
         task = self._tasks.get(("thread", name))
@@ -135,16 +135,16 @@ class Tasks:
         return task
 
     def _start_locked(self, task: Task, loop: LoopThread) -> None:
-        life = Life(task, loop, self._gate)
-        life.thread.start()
-        task.life = life
+        run = TaskRun(task, loop, self._gate)
+        run.thread.start()
+        task.run = run
 
     def forget(self) -> None:
         """Drop the threads in a forked child: they do not exist here."""
         self._lock = threading.Lock()  # whoever held it does not exist here
         self._loop = None
         for task in self._tasks.values():
-            task.life = None
+            task.run = None
 
     def stats(self) -> dict[str, dict[str, Any]]:
         """Return the counts by kind and name."""

@@ -24,7 +24,7 @@ from ..errors import StateError
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
 
-__all__ = ["Kind", "Life", "Running", "Task"]
+__all__ = ["Kind", "TaskRun", "StopToken", "Task"]
 
 logger = get_logger("daebus")
 
@@ -42,7 +42,7 @@ MAX_PAUSE = 30.0
 PREDECESSOR_POLL = 0.1
 
 
-class Running:
+class StopToken:
     """What the function of ``@app.thread`` is given: tells whether to go on.
 
     ::
@@ -98,7 +98,7 @@ def steps_to_next(late: float, interval: float) -> int:
     return max(1, math.ceil(late / interval))
 
 
-class Life:
+class TaskRun:
     """One thread of a task, from a start to a stop.
 
     Args:
@@ -115,7 +115,7 @@ class Life:
         self._loop = loop
         self._gate = gate
         # Of earlier starts, in calls that would not end.
-        self._previous = [] if task.life is None else task.life.threads()
+        self._previous = [] if task.run is None else task.run.threads()
         self._stop = threading.Event()
         self._async: asyncio.Task[Any] | None = None  # of an async function that runs
 
@@ -158,7 +158,7 @@ class Life:
             due += steps * interval
 
     def _run_again_and_again(self) -> None:
-        running = Running(self._stop, self._loop)
+        running = StopToken(self._stop, self._loop)
         pause = FIRST_PAUSE
         while True:
             began = time.monotonic()
@@ -170,7 +170,7 @@ class Life:
                 return
             pause = min(2 * pause, MAX_PAUSE)
 
-    def _call(self, *arguments: Running) -> bool:
+    def _call(self, *arguments: StopToken) -> bool:
         """Call the function once; False if it raised."""
         task = self._task
         task.calls += 1
@@ -224,7 +224,7 @@ class Task:
         self.function = function
         self.interval = interval
         self.auto_start = auto_start
-        self.life: Life | None = None  # set under Tasks._lock
+        self.run: TaskRun | None = None  # set under Tasks._lock
         # Only its thread counts.
         self.calls = 0
         self.errors = 0
@@ -237,5 +237,5 @@ class Task:
     @property
     def alive(self) -> bool:
         """Tell whether it has a thread."""
-        life = self.life
-        return life is not None and life.thread.is_alive()
+        run = self.run
+        return run is not None and run.thread.is_alive()
