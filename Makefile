@@ -6,9 +6,10 @@ SAMPLE ?= dashboard
 PORT ?= 8080
 BENCH_VENV := .venv-bench
 BENCH ?=
+T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run-sample test test-slow lint format bench clean
+.PHONY: help run-sample test test-one test-slow coverage lint types format bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,12 +29,25 @@ run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, longjo
 test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)
 	$(PY) -m pytest -q -n 2
 
+test-one: $(VENV)/dev.stamp  ## run one test, a file or a folder: T=tests/test_lifecycle.py::test_name
+	@test -n "$(T)" || { echo "say which: make test-one T=tests/FILE.py::test_name"; exit 2; }
+	$(PY) -m pytest -q -m "" $(T)
+
 test-slow: $(VENV)/dev.stamp  ## run the slow tests: Autobahn, soak, benchmark smoke
 	$(PY) -m pytest -q -m slow
+
+coverage: $(VENV)/dev.stamp  ## run the quick tests and list the lines and branches they miss
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -q -n 2
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
 
 lint: $(VENV)/dev.stamp  ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+types: $(VENV)/dev.stamp  ## mypy --strict alone
 	$(PY) -m mypy
 
 format: $(VENV)/dev.stamp  ## let ruff format the code
@@ -53,4 +67,4 @@ bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--qu
 	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-bench build dist src/*.egg-info .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-bench build dist src/*.egg-info .mypy_cache .ruff_cache .coverage*
