@@ -9,7 +9,7 @@ BENCH ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run-sample test test-one test-slow coverage lint types format bench clean
+.PHONY: help run-sample test test-one test-slow coverage lint types format pictures bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ types: $(VENV)/dev.stamp  ## mypy --strict alone
 format: $(VENV)/dev.stamp  ## let ruff format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+pictures:  ## draw docs/house.svg and docs/threads.svg again
+	$(PYTHON) docs/draw_house.py
 
 $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
