@@ -11,7 +11,7 @@ from typing import Any
 
 from websockets.frames import CloseCode
 
-from daebus import ClientError, Connection, DaebusHttp, DaebusWebSocket
+from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol import heads as wire
 from daebus.http.site import request
 from daebus.websocket.connection import reader as reading
@@ -145,6 +145,48 @@ def test_threads() -> None:
     same(documented, real)
 
 
+def test_the_guide_counts_threads_as_the_design_does() -> None:
+    guide, design = ({row[0]: row[1] for row in table(path, "Threads")} for path in (GUIDE, DESIGN))
+    del design["daebus-stop"], design["another server's"]
+    assert {name: normal(count) for name, count in guide.items()} == {
+        name: normal(count) for name, count in design.items()
+    }
+
+
+def normal(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_stats_are_the_documented_ones(app: Daebus) -> None:
+    @app.background("beat", 60)
+    def beat() -> None: ...
+
+    @app.thread("watch")
+    def watch(stop: object) -> None: ...
+
+    with app:
+        real = app.stats()
+    assert keys(definition("stats", "Daebus")) == {
+        *real,
+        *real["tasks"]["background"]["beat"],
+        "background",
+        "thread",
+    }
+    assert keys(definition("stats", "DaebusWebSocket")) == set(real["websocket"])
+
+
+def definition(name: str, section: str) -> str:
+    """Return what the reference says of a method, in the section of its class."""
+    _, _, text = API.read_text().partition(f"\n{section}\n{'-' * len(section)}\n")
+    match = re.search(rf"^``{name}``\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert match is not None
+    return match[1]
+
+
+def keys(text: str) -> set[str]:
+    return set(re.findall(r"``([a-z_]+)``", text))
+
+
 def test_links_lead_somewhere() -> None:
     def leads(path: Path, link: str) -> bool:
         name, _, anchor = link.partition("#")
@@ -169,6 +211,12 @@ def test_locks_are_in_the_design() -> None:
             if isinstance(node, ast.ClassDef) and "self._lock = threading.Lock()" in text:
                 owners.add(node.name)
     same(re.findall(r"``(\w+)\._lock``", DESIGN.read_text()), owners)
+
+
+def test_the_design_names_files_that_exist() -> None:
+    paths = re.findall(r"(?<![\w/.])((?:[a-z_]+/)+[a-z_]+\.py)", DESIGN.read_text())
+    assert len(paths) > 100
+    assert not [path for path in paths if not ((SOURCE / path).exists() or (ROOT / path).exists())]
 
 
 def test_house_names_every_module() -> None:
