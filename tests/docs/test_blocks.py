@@ -34,7 +34,7 @@ import simple_websocket
 
 from daebus import Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
-from tests.support.documents import DOCUMENTS, ROOT, Block, blocks
+from tests.support.documents import DOCUMENTS, ROOT, Block, blocks, is_test
 from tests.support.manager import Manager
 from tests.support.tls import authority
 
@@ -47,6 +47,7 @@ TESTS = [name for name in FILES if name.startswith("test_")]
 # Runs a program and has daebus say on standard error which port it took.
 LAUNCHER = (
     "import logging, runpy, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
+    "logging.getLogger('trace').setLevel(logging.DEBUG); "
     "sys.argv = sys.argv[1:]; sys.path.insert(0, '.'); "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
@@ -345,7 +346,48 @@ def drive_members(program: Program) -> None:
     assert program.end(signal.SIGTERM) == 0
 
 
+def drive_stuck(program: Program) -> None:
+    with program.client() as client:
+        client.send(json.dumps({"type": "open"}))
+        ident = program.wait_for(r"^handler for 'open' of client (\w+) has run for 0\.\d s; it")[1]
+        program.wait_for("in open_valve")
+        program.wait_for("with valve:")
+        program.process.send_signal(signal.SIGUSR1)
+        program.wait_for("^<Daebus 'stuck' running>$")
+        program.wait_for("^1 connections:$")
+        program.wait_for(
+            rf"^  {ident} from 127\.0\.0\.1 / \d+\.\d s, running open, 1 in, 0 out, outbox 0 bytes "
+            r"in 0 messages, 0 dropped, silent for \d+\.\d s$"
+        )
+        program.wait_for(rf"^thread daebus-ws-{ident} \(daemon\):$")
+        program.wait_for("in open_valve")
+        program.process.send_signal(signal.SIGTERM)
+        held = f"stuck stopped, but user code holds these threads: daebus-ws-{ident}"
+        program.wait_for(f"^{held}$")
+        assert program.finish() == 0
+
+
+def drive_asked(program: Program) -> None:
+    assert program.port
+    program.process.send_signal(signal.SIGUSR1)
+    program.wait_for("^<Daebus 'asked' running>$")
+    program.wait_for("^thread MainThread:$")
+    assert program.end(signal.SIGINT) == -signal.SIGINT
+
+
+def drive_traced(program: Program) -> None:
+    with program.client() as client:
+        client.send(json.dumps({"type": "add", "data": [1, 2], "id": "a1"}))
+        assert receive(client) == {"type": "response", "id": "a1", "data": 3}
+        program.wait_for("^add 'a1' from [0-9a-f]{32}$")
+        program.wait_for("^add 'a1' gives 3$")
+        assert program.end(signal.SIGTERM) == 0
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
+    "asked.py": drive_asked,
+    "stuck.py": drive_stuck,
+    "traced.py": drive_traced,
     "desk.py": drive_desk,
     "hello.py": drive_hello,
     "meter_before.py": drive_meter_before,
@@ -699,6 +741,7 @@ def test_commands_exist(block: Block, tmp_path: Path) -> None:
                 name, equals, value = argument.partition("=")
                 assert name in (variables if equals else targets), line
                 assert name != "SAMPLE" or (ROOT / "samples" / f"{value}.py").exists(), line
+                assert name != "T" or is_test(value), line
         elif command in ("pip", ".venv/bin/pip"):
             # On PyPI the name belongs to another project.
             assert arguments[0] == "install"
@@ -709,6 +752,8 @@ def test_commands_exist(block: Block, tmp_path: Path) -> None:
             assert arguments[-1].replace(":application", ".py") in FILES, line
         elif command == "python3":
             assert arguments[:2] == ["-m", "venv"], line
+        elif command == "kill":
+            assert arguments == ["-USR1", "PID"], line
         elif command == "openssl":
             make_certificate(line[2:], tmp_path)
         else:

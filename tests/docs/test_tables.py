@@ -22,6 +22,7 @@ README = ROOT / "README.rst"
 API = ROOT / "docs" / "api.rst"
 GUIDE = ROOT / "docs" / "guide.rst"
 DESIGN = ROOT / "docs" / "design.rst"
+DEBUGGING = ROOT / "docs" / "debugging.rst"
 SOURCE = ROOT / "src" / "daebus"
 UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "KiB/s": 1 << 10, "MiB": 1 << 20}
 
@@ -201,6 +202,23 @@ def test_links_lead_somewhere() -> None:
 def test_nobody_is_sent_to_the_other_project() -> None:
     files = [*DOCUMENTS, *SOURCE.rglob("*.py"), ROOT / "Makefile"]
     assert not [f for f in files if re.search(r"pip3? install \W?daebus", f.read_text())]
+
+
+def test_loggers_and_levels_are_documented() -> None:
+    real = set()
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        for name in re.findall(r"et_?[lL]ogger\(\"(daebus[a-z.]*)\"\)", text):
+            for level in re.findall(r"\blogger\.(\w+)\(", text):
+                real.add((name, "ERROR" if level == "exception" else level.upper()))
+    rows = table(DEBUGGING, "Tracing a message")
+    assert len(real) > 5
+    same([(row[0], row[1]) for row in rows], real)
+
+
+def test_a_stop_that_does_not_end_names_threads_that_exist() -> None:
+    names = column("A stop that does not end", DEBUGGING)
+    assert set(names) <= set(column("Threads", GUIDE))
 
 
 def test_locks_are_in_the_design() -> None:

@@ -96,3 +96,12 @@ def links(path: Path) -> list[str]:
     found = [str(node.get("refuri", "")) for node in document.findall(nodes.reference)]
     found += [str(node["uri"]) for node in document.findall(nodes.image)]
     return [target for target in found if target and "://" not in target]
+
+
+def is_test(name: str) -> bool:
+    """Tell whether there is such a folder of tests, a file, or a test as ``path::test_name``."""
+    path, _, function = name.partition("::")
+    file = ROOT / path
+    if not path.startswith("tests/") or not file.exists():
+        return False
+    return not function or f"\ndef {function}(" in file.read_text()
