@@ -16,13 +16,14 @@ from daebus.http.protocol import heads as wire
 from daebus.http.site import request
 from daebus.websocket.connection import reader as reading
 from daebus.websocket.messages import pending as aside
-from tests.support.documents import DOCUMENTS, ROOT, anchors, links, table
+from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, table
 
 README = ROOT / "README.rst"
 API = ROOT / "docs" / "api.rst"
 GUIDE = ROOT / "docs" / "guide.rst"
 DESIGN = ROOT / "docs" / "design.rst"
 DEBUGGING = ROOT / "docs" / "debugging.rst"
+SECURITY = ROOT / "SECURITY.rst"
 SOURCE = ROOT / "src" / "daebus"
 UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "KiB/s": 1 << 10, "MiB": 1 << 20}
 
@@ -202,6 +203,21 @@ def test_links_lead_somewhere() -> None:
 def test_nobody_is_sent_to_the_other_project() -> None:
     files = [*DOCUMENTS, *SOURCE.rglob("*.py"), ROOT / "Makefile"]
     assert not [f for f in files if re.search(r"pip3? install \W?daebus", f.read_text())]
+
+
+def test_promises_of_security_have_their_tests() -> None:
+    lines = re.split(r"^\* ", section_of(SECURITY, "What is promised"), flags=re.MULTILINE)[1:]
+    assert len(lines) > 20
+    for promise in lines:
+        named = re.findall(r"``(tests/[^`]+)``", promise)
+        assert named, promise
+        assert not [name for name in named if "::test_" not in name or not is_test(name)], promise
+
+
+def section_of(path: Path, title: str) -> str:
+    """Return the text of a section, those inside of it included."""
+    _, _, text = path.read_text().partition(f"\n{title}\n{'-' * len(title)}\n")
+    return re.split(r"\n[^\n]+\n-{4,}\n", text)[0]
 
 
 def test_loggers_and_levels_are_documented() -> None:
