@@ -220,6 +220,16 @@ def section_of(path: Path, title: str) -> str:
     return re.split(r"\n[^\n]+\n-{4,}\n", text)[0]
 
 
+def test_targets_of_make_are_documented_and_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    named = {
+        name for path in DOCUMENTS for name in re.findall(r"``make ([a-z-]+)", path.read_text())
+    }
+    assert named <= targets
+    assert targets - named == {"run-sample", "clean"}
+
+
 def test_loggers_and_levels_are_documented() -> None:
     real = set()
     for path in SOURCE.rglob("*.py"):
