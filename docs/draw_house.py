@@ -63,12 +63,17 @@ SANS = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Verdana, sans-serif
 
 @dataclass
 class Room:
-    """A folder of the source: what it is for, what is in it, and what that imports."""
+    """A folder of the source: what it is for, what is in it, and what that imports.
+
+    Attributes:
+        above: modules that it imports out of the folder which it lies in.
+    """
 
     name: str
     purpose: str = ""
     modules: list[str] = field(default_factory=list)
     rooms: set[str] = field(default_factory=set)
+    above: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
 
 
@@ -89,8 +94,11 @@ def read_rooms() -> dict[str, Room]:
                 if ours == target:
                     room.packages.add(target)
                 elif ours not in GROUND:
-                    room.rooms.add(room_of(ours))
-        room.rooms.discard(name)
+                    other = room_of(ours)
+                    if other and name.startswith(f"{other}/"):
+                        room.above.add(ours.rpartition(".")[2])
+                    elif other != name:
+                        room.rooms.add(other)
     unknown = rooms.keys() - {name for floor in FLOORS for column in floor for name in column}
     if unknown:
         raise SystemExit(f"no place for {sorted(unknown)}; add it to FLOORS of {__file__}")
@@ -130,7 +138,7 @@ def room_of(module: str) -> str:
 def told(room: Room) -> str:
     """Return what a room imports, as short as its neighbours know it."""
     side = room.name.partition("/")[0]
-    names: list[str] = []
+    names = sorted(room.above)
     for other in (name for floor in FLOORS for column in floor for name in column):
         if other not in room.rooms:
             continue
