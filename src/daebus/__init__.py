@@ -1,4 +1,8 @@
-"""A threaded HTTP and WebSocket server to start inside the program you already have."""
+"""A threaded HTTP and WebSocket server to start inside the program you already have.
+
+The public names, imported from where they live; docs/api.rst describes each. Everything is below
+this module, which nothing of the package imports. ``daebus.testing`` is public as well.
+"""
 
 from .app import Daebus
 from .blueprint import Blueprint
