@@ -706,7 +706,7 @@ def test_snippets_run(path: Path, warnings: Warnings, tmp_path: Path) -> None:
             exec(calls.compile(snippet), names)
         if path.name in EXERCISES:
             EXERCISES[path.name](names, warnings, tmp_path)
-    if path.name != "api.rst":  # stubs; test_api.py compares them with the code
+    if path.name != "api.rst":  # stubs; test_public_names.py compares them with the code
         assert not calls.missed(), "defined in a document and never called"
 
 
