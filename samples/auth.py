@@ -177,7 +177,7 @@ def authenticate(req: UpgradeRequest) -> Identity | None:
 
 
 def is_operator(req: WebSocketRequest) -> bool:
-    return bool(req.user.role == "operator")
+    return bool(req.identity.role == "operator")
 
 
 @websocket.on_connect
@@ -196,7 +196,7 @@ def move(req: WebSocketRequest) -> dict[str, object]:
     wanted = req.data.get("open") if isinstance(req.data, dict) else None
     if not isinstance(wanted, bool):
         raise ClientError("say open: true or false", code="bad_position")
-    valve.update(open=wanted, by=req.user.name)
+    valve.update(open=wanted, by=req.identity.name)
     websocket.broadcast_to_all(valve, message_type="valve")
     return {"open": wanted}
 
@@ -205,7 +205,7 @@ def move(req: WebSocketRequest) -> dict[str, object]:
 def renew(req: WebSocketRequest) -> dict[str, float]:
     """Take a newer token; the connection goes on without a gap."""
     identity = verify(req.data.get("token") if isinstance(req.data, dict) else None)
-    if identity is None or identity.name != req.user.name:
+    if identity is None or identity.name != req.identity.name:
         raise ClientError("that token is not good for this connection", code="bad_token")
     if not websocket.renew(req.client_id, identity):
         raise ClientError("too late", code="expired")

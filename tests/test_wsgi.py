@@ -389,7 +389,7 @@ def test_the_limit_of_clients_holds(connect: Connect) -> None:
 def test_clients_are_asked_who_they_are(connect: Connect) -> None:
     app = make_app()
     app.websocket.authenticate(lambda req: req.args.get("name") and [req.path, req.cookies["c"]])
-    app.socket("who")(lambda req: req.user)
+    app.socket("who")(lambda req: req.identity)
     with werkzeug(app) as port:
         assert refused(connect, port, upgrade_request()) == (401, "unauthorized")
         peer = Peer(connect(port))

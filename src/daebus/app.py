@@ -29,6 +29,7 @@ from .monitoring.dump import describe, threads_by_role
 from .scaffold import Scaffold
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
+from .websocket.api.context import Context, context_of
 from .wsgi import WsgiAdapter
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Daebus(Scaffold):
         engine: Engine | None = None
         try:
             engine = self._engine = Engine(
-                http, self._websocket, self._tasks, self._wsgi, is_guest=self._is_guest
+                http, self._context(), self._tasks, self._wsgi, is_guest=self._is_guest
             )
             engine.bind(port)
             self._started = time.monotonic()
@@ -322,9 +323,9 @@ class Daebus(Scaffold):
             raise StateError("app.pump() belongs to a thread of the host, its main loop")
         if self.forked:
             raise ForkedError("this process was forked after the app was started; pump the parent")
-        hub = self.websocket.hub
+        hub = context_of(self.websocket).hub
         if hub is not None:
-            return hub.pump.run(timeout)
+            return hub.runtime.pump.run(timeout)
         if self._state == NEW:
             raise StateError("the app was not started; call app.start() before app.pump()")
         time.sleep(min(timeout, AFTER_STOP))
@@ -384,7 +385,8 @@ class Daebus(Scaffold):
         Args:
             file: where to; None is standard error.
         """
-        hub = None if self._websocket is None else self._websocket.hub
+        context = self._context()
+        hub = None if context is None else context.hub
         target = sys.stderr if file is None else file
         if target is not None:  # a program without a console has no standard error
             print(describe(repr(self), self._tasks.describe(), hub), file=target, flush=True)
@@ -408,6 +410,9 @@ class Daebus(Scaffold):
         self._stopped = threading.Event()
         self._stopped.set()
         self._tasks.forget()
-        for component in (self._http, self._websocket):
-            if component is not None:
-                component.forget()
+        for side in (self._http, self._context()):
+            if side is not None:
+                side.forget()
+
+    def _context(self) -> Context | None:
+        return None if self._websocket is None else context_of(self._websocket)

@@ -12,7 +12,7 @@ from .http.component import DaebusHttp
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
 from .tasks.registry import Tasks
-from .websocket.component import DaebusWebSocket
+from .websocket.api.context import Context
 from .wsgi import WsgiAdapter
 
 __all__ = ["Engine"]
@@ -35,7 +35,7 @@ class Engine:
     def __init__(
         self,
         http: DaebusHttp,
-        websocket: DaebusWebSocket | None,
+        websocket: Context | None,
         tasks: Tasks,
         wsgi: WsgiAdapter,
         *,
@@ -67,7 +67,7 @@ class Engine:
         if websocket is None:
             http.start(self.loop, port=port)
             return
-        own = websocket.own_port
+        own = websocket.configured_port
         if own is not None and own == http.configured_port and own != 0:
             own = None
         hub = websocket.start(self._minder, self.loop)

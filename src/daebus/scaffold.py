@@ -14,6 +14,7 @@ from .http.site.decorators import View as _View
 from .tasks.registry import BackgroundFunction as _Background
 from .tasks.registry import Tasks
 from .tasks.registry import ThreadFunction as _Thread
+from .websocket.api.context import context_of
 from .websocket.api.decorators import SocketHandler as _SocketHandler
 from .websocket.component import DaebusWebSocket
 from .websocket.messages.options import Allow as _Allow
@@ -78,7 +79,12 @@ class Scaffold(ABC):
             raise TypeError(
                 f"{component!r} is no component; attach DaebusHttp() or DaebusWebSocket()"
             )
-        component.attached(cast("Daebus", self), debug=self.debug)
+        if isinstance(component, DaebusWebSocket):
+            context_of(component).attached(
+                debug=self.debug, forked=lambda: cast("Daebus", self).forked
+            )
+        else:
+            component.attached(cast("Daebus", self), debug=self.debug)
         self._take_steps(self._waiting)
         return component
 

@@ -122,7 +122,7 @@ def test_a_page_sends_a_token_as_a_subprotocol(browser: Any, caplog: Any) -> Non
         offered.put(req.subprotocols)
         return "Ole" if "token.s3-cret_~" in req.subprotocols else None
 
-    app.socket("who")(lambda req: req.user)
+    app.socket("who")(lambda req: req.identity)
     with app:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{app.http.port}/")

@@ -19,6 +19,7 @@ from websockets.typing import Origin, Subprotocol
 
 from daebus import Daebus
 from tests.interop.conftest import LIMIT, Server
+from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 Join = Callable[..., ClientConnection]
@@ -246,11 +247,11 @@ def test_pings_of_the_server_are_answered(make_app: Callable[..., Daebus]) -> No
     with connect(server.url("/echo"), proxy=None, ping_interval=None) as client:
         client.send("x")
         assert received(client) == "x"
-        hub = server.app.websocket.hub
+        hub = hub_of(server.app)
         assert hub is not None
         (connection,) = hub.registry.snapshot()
-        before = connection.bytes_in
-        assert eventually(lambda: connection.bytes_in >= before + 3 * 6)  # three pongs
+        before = connection.reader.bytes_in
+        assert eventually(lambda: connection.reader.bytes_in >= before + 3 * 6)  # three pongs
         assert connection.open
     assert server.ended() == ("client", 1000)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from daebus import Daebus, DisconnectInfo, WebSocketRequest
+from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
 from tests.support.peer import CLOSE, TEXT, Peer, upgrade_request
 from tests.support.slow import connections, narrow, reset
 from tests.support.waiting import eventually
@@ -77,7 +77,7 @@ def test_both_sides_close_at_once(app: Daebus, connect: Connect) -> None:
         (connection,) = eventually(lambda: connections(app))
         at_once(
             lambda: peer.send(CLOSE, (4000).to_bytes(2, "big")),  # noqa: B023  # run in this turn
-            lambda: connection.close(4001, "enough"),  # noqa: B023
+            lambda: connection.shut(4001, "enough", "server"),  # noqa: B023
         )
         code, _ = peer.close_frame()
         info = hooks.infos.get(timeout=5)
@@ -103,9 +103,9 @@ def test_everybody_ends_a_connection_at_once(make_app: MakeApp, connect: Connect
                     pass
 
             at_once(
-                lambda: connection.close(4001),  # noqa: B023
+                lambda: connection.shut(4001, "", "server"),  # noqa: B023
                 lambda: connection.lose("ping_timeout", "silent"),  # noqa: B023
-                connection.abort,
+                connection.writer.abort,
                 overflow,
                 lambda: reset(peer),
             )
@@ -251,7 +251,7 @@ def test_a_client_that_leaves_while_it_is_welcomed_gets_both_hooks_once(
     def welcome(client_id: str) -> None:
         begun.set()
         assert release.wait(5)
-        assert app.websocket.send("welcome") in (True, False)
+        assert app.websocket.send("welcome") in (1, 0)
 
     hooks = Hooks(app)
     app.start()
@@ -265,7 +265,7 @@ def test_a_client_that_leaves_while_it_is_welcomed_gets_both_hooks_once(
 
 
 def test_a_connection_closed_by_its_own_connect_hook(app: Daebus, connect: Connect) -> None:
-    app.websocket.on_connect(lambda client_id: connections(app)[0].close(4003, "not you"))
+    app.websocket.on_connect(lambda client_id: connections(app)[0].shut(4003, "not you", "server"))
     hooks = Hooks(app)
     app.start()
     peer = Peer.joined(connect(app.http.port))
@@ -279,12 +279,13 @@ def test_eight_threads_send_to_one_client(app: Daebus, connect: Connect) -> None
     app.start()
     peer = Peer.joined(connect(app.http.port))
     (connection,) = eventually(lambda: connections(app))
+    view = Connection(connection)
     each = 400
 
     def sender(number: int) -> Callable[[], None]:
         def send() -> None:
             for turn in range(each):
-                assert connection.send(json.dumps([number, turn, "x" * (turn % 50 * 7)]))
+                assert view.send(json.dumps([number, turn, "x" * (turn % 50 * 7)]))
 
         return send
 
@@ -336,10 +337,10 @@ def test_a_release_and_the_last_bytes_at_the_same_time_close_one_descriptor_once
     for _ in range(60):
         with narrow(app) as peer:
             (connection,) = connections(app)
-            while not connection.queued()[1]:
+            while not connection.writer.queued()[1]:
                 app.websocket.broadcast_to_all("x" * 16384)
             at_once(
-                lambda: connection.close(4000),  # noqa: B023
+                lambda: connection.shut(4000, "", "server"),  # noqa: B023
                 lambda: reset(peer),
                 # New descriptors, which take the numbers that come free.
                 lambda: bystanders.append(socket.socketpair()),

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from daebus import ClientError, Connection, Daebus, WebSocketRequest
+from daebus import ClientError, Daebus, WebSocketRequest
+from daebus.websocket.connection.link import Link
 from tests.support.slow import connections, narrow, stuff
 from tests.support.waiting import eventually
 
@@ -73,7 +74,7 @@ def busy_app(make_app: Callable[..., Daebus]) -> Daebus:
     return app
 
 
-def reference(app: Daebus) -> weakref.ref[Connection]:
+def reference(app: Daebus) -> weakref.ref[Link]:
     (connection,) = connections(app)
     return weakref.ref(connection)
 
@@ -101,6 +102,6 @@ def test_a_connection_that_the_minder_wrote_for_is_freed(app: Daebus, no_collect
             stuff(app)
             ended = reference(app)
             peer.sock.settimeout(5)
-            while connections(app)[0].queued()[1]:
+            while connections(app)[0].writer.queued()[1]:
                 peer.message()
         assert eventually(lambda: ended() is None)

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from daebus import Connection, Daebus, WebSocketRequest
 from daebus.websocket.clients.registry import Registry
+from daebus.websocket.connection.link import Link
 from tests.support.peer import CLOSE, PING, PONG, Peer, envelope, frame
-from tests.support.slow import connections, reset, waiting_handler
+from tests.support.slow import connections, hub_of, reset, waiting_handler
 from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
@@ -23,7 +24,7 @@ class SlowLook:
         self._registry = registry
         self._after = after
 
-    def snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Iterator[Link]:
         yield from self._registry.snapshot()
         self._after()
 
@@ -36,7 +37,7 @@ def test_a_message_that_comes_as_the_watch_dozes_off_is_watched(
     peer = Peer.joined(connect(app.http.port))
     peer.say("echo", 1)
     peer.message()
-    hub = app.websocket.hub
+    hub = hub_of(app)
     assert hub is not None
     once = threading.Event()
 
@@ -46,7 +47,7 @@ def test_a_message_that_comes_as_the_watch_dozes_off_is_watched(
             peer.say("wait")
             assert begun.wait(5)
 
-    hub.watch._registry = cast(Registry, SlowLook(hub.registry, a_message_comes))
+    hub._watchdog._registry = cast(Registry, SlowLook(hub.registry, a_message_comes))
     assert once.wait(5)
     peer.send(PING, b"there?")
     assert peer.frame() == (PONG, b"there?")
@@ -160,7 +161,7 @@ def test_reading_goes_on_when_a_long_read_ahead_has_been_worked_off(
     (connection,) = connections(app)
     # More than is read ahead, so the minder stops; then less than that remains.
     peer.sock.sendall(b"".join(envelope("echo", n) for n in range(200)) + envelope("last"))
-    assert eventually(lambda: len(connection._inbox) >= 64)
+    assert eventually(lambda: len(connection.reader.inbox) >= 64)
     release.set()
     assert last.wait(5)
     peer.send(PING, b"there?")
@@ -195,7 +196,7 @@ def test_a_handler_that_ends_as_the_minder_begins_to_read_loses_no_message(
             except threading.BrokenBarrierError:
                 done.set()
                 return
-            connection.lend(connection.turn)
+            connection.reader.lend(connection.reader.turn)
 
     thread = threading.Thread(target=lender)
     thread.start()

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daebus import Connection, Daebus
+from daebus import Daebus
+from daebus.websocket.api.context import context_of
+from daebus.websocket.connection.link import Link
+from daebus.websocket.hub import Hub
 from tests.support.peer import Peer
 from tests.support.waiting import eventually
 
@@ -34,17 +37,24 @@ def narrow(app: Daebus, path: str = "/", behind: bytes = b"") -> Iterator[Peer]:
         yield peer
 
 
-def connections(app: Daebus) -> tuple[Connection, ...]:
+def hub_of(app: Daebus) -> Hub:
+    """Return the running side of the WebSockets of an app."""
+    hub = context_of(app.websocket).hub
+    assert hub is not None
+    return hub
+
+
+def connections(app: Daebus) -> tuple[Link, ...]:
     """Return the server's side of the open connections, in order of arrival."""
-    hub = app.websocket.hub
+    hub = context_of(app.websocket).hub
     return () if hub is None else hub.registry.snapshot()
 
 
-def stuff(app: Daebus, send: Callable[[], object] | None = None) -> Connection:
+def stuff(app: Daebus, send: Callable[[], object] | None = None) -> Link:
     """Send until something waits in the outbox of the app's first client; return that."""
     (connection, *_) = connections(app)
     for _ in range(2000):
-        if connection.queued()[1]:
+        if connection.writer.queued()[1]:
             return connection
         if send is None:
             app.websocket.broadcast_to_all(KILOBYTES_16, "stuffing")

@@ -15,7 +15,7 @@ import websockets.sync.client
 
 from daebus import ClientError, Connection, Daebus
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope, frame, upgrade_request
-from tests.support.slow import connections, waiting_handler
+from tests.support.slow import connections, hub_of, waiting_handler
 from tests.support.storm import LEAST, storm
 from tests.support.tls import VERSIONS, Sealer, client_context, dial, secure
 from tests.support.waiting import eventually
@@ -173,7 +173,7 @@ def test_the_end_is_bounded_though_a_record_has_begun(make: Make, connect: Conne
     assert peer.ask(upgrade_request("/raw")).status == 101
     assert peer.close_frame()[0] == 1000
     sealer.sock.sendall(sealer.seal(frame(CLOSE, b"\x03\xe8"))[:10])
-    assert eventually(lambda: not app.websocket.hub or not app.websocket.hub._alive)
+    assert eventually(lambda: not hub_of(app) or not hub_of(app)._alive)
 
 
 def test_a_vanished_client(app: Daebus, join: Join) -> None:
@@ -209,7 +209,7 @@ def test_a_client_that_does_not_read_is_cut(make: Make, join: Join) -> None:
     while app.websocket.get_client_count() == 2:
         app.websocket.broadcast_to_all([sent, "x" * 20_000])
         assert good.message()["data"][0] == sent
-        assert connection.queued()[0] <= 200_000
+        assert connection.writer.queued()[0] <= 200_000
         sent += 1
         assert sent < 2000
     assert eventually(lambda: app.websocket.stats()["slow_consumers"] == 1)
@@ -241,7 +241,7 @@ def test_dropped_messages_tear_no_record(make: Make, join: Join, on_full: str) -
                 conflate="key" if number % 5 == 0 else None,
                 droppable=number % 3 == 0,
             )
-        assert eventually(lambda: connections(app)[0].queued() == (0, 0))
+        assert eventually(lambda: connections(app)[0].writer.queued() == (0, 0))
         app.websocket.broadcast_to_all(None, "end")
 
     thread = threading.Thread(target=flood)
@@ -332,7 +332,7 @@ def test_stop_under_load(make: Make) -> None:
     readers = [threading.Thread(target=read, args=(peer,)) for peer in peers]
     for reader in readers:
         reader.start()
-    assert eventually(lambda: connections(app)[0].messages_in > 5)
+    assert eventually(lambda: connections(app)[0].reader.messages_in > 5)
     left = app.stop(timeout=5)
     stopped.set()
     for thread in [*threads, *readers]:

@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable
 
+from ..websocket.connection.link import Link
 from ..websocket.hub import Hub
 from ..websocket.watchdog import stack_of
 
@@ -31,21 +32,10 @@ def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:
     """Return threads with their stacks, tasks, and connections with their queues, as text."""
     lines = [title, "", *tasks, ""]
     if hub is not None:
-        connections = hub.registry.snapshot()
-        lines.append(f"{len(connections)} connections:")
-        now = time.monotonic()
-        for connection in connections:
-            size, count = connection.queued()
-            lines.append(
-                f"  {connection.client_id} from {connection.remote_address or 'a Unix socket'} "
-                f"{connection.path} {now - connection.connected_at:.1f} s, "
-                f"running {connection.running or '-'}, "
-                f"{connection.messages_in} in, {connection.messages_out} out, "
-                f"outbox {size} bytes in {count} messages, {connection.dropped} dropped, "
-                f"silent for {now - connection.last_in:.1f} s"
-            )
-            if connection.task is not None:
-                lines += ["    coroutine:", *_indented(stack_of(connection))]
+        links = hub.registry.snapshot()
+        lines.append(f"{len(links)} connections:")
+        for link in links:
+            lines += _connection(link)
         lines.append("")
     frames = sys._current_frames()
     for thread in threading.enumerate():
@@ -55,6 +45,22 @@ def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:
             lines += _indented("".join(traceback.format_stack(frame)))
         lines.append("")
     return "\n".join(lines)
+
+
+def _connection(link: Link) -> list[str]:
+    now, activity, counts = time.monotonic(), link.activity, link.account()
+    size, count = link.writer.queued()
+    lines = [
+        f"  {link.client_id} from {link.peer.remote_address or 'a Unix socket'} "
+        f"{link.peer.path} {counts.seconds:.1f} s, "
+        f"running {(activity and activity.running) or '-'}, "
+        f"{counts.messages_in} in, {counts.messages_out} out, "
+        f"outbox {size} bytes in {count} messages, {counts.dropped} dropped, "
+        f"silent for {now - link.last_in:.1f} s"
+    ]
+    if activity is not None and activity.task is not None:
+        lines += ["    coroutine:", *_indented(stack_of(link))]
+    return lines
 
 
 def _indented(text: str) -> list[str]:

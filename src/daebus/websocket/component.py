@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 from ..arguments import fraction, positive, positive_or_none
-from ..server.threads.loop import LoopThread
-from ..server.threads.minder import Minder
 from .api.access import Access
 from .api.calls import Calls
 from .api.clients import Clients
+from .api.context import Context
 from .api.decorators import Decorators
 from .api.rooms import Rooms
 from .api.sending import Sending
 from .connection.limits import Limits
 from .connection.outbox import OnFull
-from .hub import Hub
-from .messages.dispatcher import Dispatcher
 from .settings import Settings
-
-if TYPE_CHECKING:
-    from ..app import Daebus
 
 __all__ = ["DaebusWebSocket"]
 
@@ -157,7 +150,6 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         )
         settings = Settings(
             limits=limits,
-            dispatcher=Dispatcher(),
             max_clients=positive("max_clients", max_clients),
             max_clients_per_ip=positive_or_none("max_clients_per_ip", max_clients_per_ip),
             max_rooms=positive("max_rooms", max_rooms),
@@ -171,54 +163,10 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             background_queue=positive("background_queue", background_queue),
             main_timeout=positive("main_timeout", main_timeout),
         )
-        super().__init__(settings)
-        self._configured_port = port
-        self._port: int | None = None  # the real one, while the app runs
+        super().__init__(Context(settings, port))
 
     @property
     def port(self) -> int | None:
         """The port that clients connect to; the real one once the app runs, 0 for none."""
-        return self._port if self._port is not None else self._configured_port
-
-    # --- for the app ------------------------------------------------------------
-
-    @property
-    def hub(self) -> Hub | None:
-        """The running side, None while the app does not run."""
-        return self._hub
-
-    @property
-    def own_port(self) -> int | None:
-        """The port that was asked for, None for that of HTTP."""
-        return self._configured_port
-
-    def attached(self, app: Daebus, *, debug: bool) -> None:
-        """Remember the app."""
-        self._app = app
-        self._settings.dispatcher.debug = debug
-
-    def start(self, minder: Minder, loop: LoopThread) -> Hub:
-        """Make the hub that admits clients."""
-        self._hub = Hub(self._settings, minder, loop)
-        return self._hub
-
-    def listening(self, port: int) -> None:
-        """Note the port that clients connect to."""
-        self._port = port
-
-    def begin_stop(self) -> None:
-        """Say goodbye to all clients."""
-        if self._hub is not None:
-            self._hub.begin_stop()
-
-    def finish_stop(self, deadline: float) -> list[threading.Thread]:
-        """Wait for the connections; return the threads that would not end."""
-        hub = self._hub
-        left = [] if hub is None else hub.finish_stop(deadline)
-        self._hub = None
-        self._port = None
-        return left
-
-    def forget(self) -> None:
-        """Drop the hub in a forked child: its threads do not exist here."""
-        self._hub = None
+        context = self._context
+        return context.configured_port if context.port is None else context.port

@@ -10,7 +10,7 @@ import functools
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from ..server.handoff import Refusal, Upgrade
@@ -22,10 +22,15 @@ from ..server.threads.pump import Pump
 from ..server.threads.safelog import get_logger
 from .admission.admission import RETRY, Admission, Admitted
 from .admission.client_ids import ClientIds
+from .clients.broadcast import Door
 from .clients.registry import Registry
-from .connection.connection import Connection
 from .connection.events import SlowConsumerInfo, SlowHandlerInfo
+from .connection.link import Link, Peer
+from .messages.activity import Activity
+from .messages.dispatcher import Dispatcher
 from .protocol.codec import Codec
+from .runner import Runner, call_hooks
+from .runtime import Runtime
 from .settings import HookCall, Settings
 from .stats import Stats
 from .watchdog import Watchdog
@@ -49,23 +54,42 @@ class Hub:
 
     Args:
         settings: of the component.
+        dispatcher: of the component.
         minder: shared with the rest of the app.
         loop: for async handlers and hooks.
+
+    Attributes:
+        runtime: the threads that connections share.
+        registry: who is connected.
+        door: through which everything is sent.
+        stats: counts.
+        threads: of the connections.
     """
 
-    def __init__(self, settings: Settings, minder: Minder, loop: LoopThread) -> None:
-        self.minder = minder
+    def __init__(
+        self, settings: Settings, dispatcher: Dispatcher, minder: Minder, loop: LoopThread
+    ) -> None:
+        jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
+        self.runtime = Runtime(minder, loop, jobs, Pump(settings.main_timeout))
         self.registry = Registry(settings.max_clients, settings.max_rooms)
-        self._admission = Admission(settings, self.registry, loop)
+        self.door = Door(self.registry, deflate=settings.deflate)
         self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
-        self.tally = Stats()
-        self._identifiers = ClientIds()
+        self.stats = Stats()
         self._settings = settings
-        self.loop = loop
-        self.jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
-        self.pump = Pump(settings.main_timeout)
-        self.watch = Watchdog(
+        self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
+        self._client_ids = ClientIds()
+        self._watchdog = Watchdog(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
+        )
+        self._runner = Runner(
+            settings,
+            dispatcher,
+            loop,
+            self.registry,
+            self.stats,
+            self._watchdog,
+            left=self._left,
+            stopping=lambda: self._stopping,  # unguarded: set once
         )
         # Log lines and hooks that must not wait for the connection they are about, and
         # that the minder must not wait for. Two, so that a hook that hangs holds up none.
@@ -73,8 +97,8 @@ class Hub:
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock
-        self._warned = -math.inf  # guarded by: _lock; moment of the last warning about threads
-        self._alive: set[Connection] = set()  # guarded by: _lock; until the descriptor is gone
+        self._warned = -math.inf  # guarded by: _lock
+        self._alive: set[Link] = set()  # guarded by: _lock
 
     # --- admission --------------------------------------------------------------
 
@@ -118,168 +142,110 @@ class Hub:
         admitted = self._admission.judge(upgrade)
         if isinstance(admitted, Refusal):
             return self._refused(admitted)
-        connection = self._make(upgrade, admitted)
-        self._identifiers.give(connection, self._settings.client_id)
+        try:
+            link = self._make(upgrade, admitted)
+            activity = Activity(link, self.stats)
+            link.client_id = self._client_ids.take(activity.connection, self._settings.client_id)
+        except BaseException:  # such as a socket that has closed meanwhile
+            self._admission.cancel(upgrade.remote_address)
+            raise
         with self._lock:
-            self._alive.add(connection)
-        expires = admitted.known.expires
-        return functools.partial(
-            self._run, connection, admitted.accepted.response, upgrade.early, expires
-        )
+            self._alive.add(link)
+        response, expires = admitted.accepted.response, admitted.known.expires
+        return functools.partial(self._run, activity, response, upgrade.early, expires)
 
     def _refused(self, refusal: Refusal) -> Refusal:
-        self.tally.refused(refusal.code)
+        self.stats.refused(refusal.code)
         return refusal
 
-    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Connection:
+    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Link:
         accepted, limits = admitted.accepted, self._settings.limits
         codec = Codec(
             max_message_size=limits.max_message_size,
             max_fragments=limits.max_fragments,
             extensions=accepted.extensions,
         )
-        connection = Connection(
-            "",
+        peer = Peer(
+            path=upgrade.path,
+            remote_address=upgrade.remote_address,
+            secure=upgrade.secure,
+            user_agent=(upgrade.header("user-agent") or "")[:MAX_USER_AGENT],
+            subprotocol=accepted.subprotocol,
+            connected_at=time.time(),
+        )
+        link = Link(
             Transport(upgrade.sock),
             codec,
             limits,
-            self,
-            path=upgrade.path,
-            remote_address=upgrade.remote_address,
-            subprotocol=accepted.subprotocol,
-            secure=upgrade.secure,
-            user_agent=(upgrade.header("user-agent") or "")[:MAX_USER_AGENT],
+            self.runtime,
+            peer,
+            watch=self._watchdog,
+            on_gone=self._left,
+            on_overflow=self._overflow,
         )
-        connection.user = admitted.known.user
-        return connection
-
-    # --- a connection's life ----------------------------------------------------
+        link.identity = admitted.known.identity
+        return link
 
     def _run(
-        self, connection: Connection, response: bytes, early: bytes, expires: float | None
+        self, activity: Activity, response: bytes, early: bytes, expires: float | None
     ) -> None:
-        """Run in the connection's thread from the 101 to the close."""
-        threading.current_thread().name = f"daebus-ws-{connection.client_id}"
+        link = activity.link
         try:
-            if connection.begin(response, early, expires):
-                self.tally.started(connection)
-                self.registry.add(connection)
-                if self.watch.dozing:  # a hook or an early message may take long
-                    self.watch.rouse()
-                try:
-                    self._serve(connection)
-                finally:
-                    self._part(connection)
-            else:
-                self._admission.cancel(connection.remote_address)
+            if not self._runner.run(activity, response, early, expires):
+                self._admission.cancel(link.peer.remote_address)
         finally:
-            self._identifiers.release(connection.client_id)
-            connection.finish()
+            self._client_ids.release(link.client_id)
+            link.finish()
             with self._lock:
-                self._alive.discard(connection)
+                self._alive.discard(link)
                 if self._stopping:
                     self._gone.notify_all()
 
-    def _serve(self, connection: Connection) -> None:
-        with self._lock:
-            stopping = self._stopping
-        if stopping:  # admitted just before the stop, which did not see it
-            connection.shut(1001, "", "shutdown")
-        peer = connection.remote_address or "a Unix socket"
-        logger.info("client %s connected from %s", connection.client_id, peer)
-        connection.hook = "on_connect"
-        self._call_hooks("on_connect", self._settings.on_connect, connection.client_id, None)
-        connection.hook = None
-        raw = self._settings.raw.get(connection.path)
-        if raw is not None:
-            self._serve_raw(raw, connection)
-            return
-        handle = self._settings.dispatcher.handle
-        for message in connection.messages():
-            handle(connection, message)
-
-    def _serve_raw(self, raw: Callable[[Connection], object], connection: Connection) -> None:
-        connection.hook = connection.path
-        try:
-            raw(connection)
-        except BaseException:
-            logger.exception(
-                "raw handler for %r failed for client %s", connection.path, connection.client_id
-            )
-            connection.shut(1011, "", "server")
-
-    def _part(self, connection: Connection) -> None:
-        connection.end()
-        self.left(connection)
-        info = self.tally.finished(connection)
-        self._call_hooks("on_disconnect", self._settings.on_disconnect, connection.client_id, info)
-        logger.info(
-            "client %s left: %s, code %d, %.1f s, %d messages in, %d out, %d dropped",
-            connection.client_id,
-            info.reason,
-            info.code,
-            info.seconds,
-            info.messages_in,
-            info.messages_out,
-            info.dropped,
-        )
-
-    def _call_hooks(self, name: str, hooks: Sequence[HookCall], client_id: str, info: Any) -> None:
-        for hook in tuple(hooks):
-            try:
-                result = hook(client_id, info)
-                if hasattr(result, "__await__"):
-                    self.loop.submit(_await(result)).result()
-            except BaseException:  # one broken hook must not keep the others from running
-                logger.exception("%s hook failed for client %s", name, client_id)
-
-    def left(self, connection: Connection) -> None:
+    def _left(self, link: Link) -> None:
         """Take a connection out of the registry; any number of calls, from any thread."""
-        if self.registry.remove(connection):
-            self._admission.left(connection.remote_address)
+        if self.registry.remove(link):
+            self._admission.left(link.peer.remote_address)
 
     # --- slow clients and slow handlers -----------------------------------------
 
-    def slow_consumer(
-        self, connection: Connection, queued_bytes: int, queued: int, *, cut: bool
-    ) -> None:
+    def _overflow(self, link: Link, info: SlowConsumerInfo) -> None:
         """Note a client whose outbox is full; called under its lock."""
-        info = SlowConsumerInfo(queued_bytes, queued, cut)
         # Neither logging nor hooks belong under a lock, nor does starting a thread: the
         # minder takes it from here.
-        self.minder.call_later(
-            0.0, lambda: self._notify(lambda: self._slow_consumer(connection, info))
+        self.runtime.minder.call_later(
+            0.0, lambda: self._notify(lambda: self._slow_consumer(link, info))
         )
 
-    def _slow_consumer(self, connection: Connection, info: SlowConsumerInfo) -> None:
+    def _slow_consumer(self, link: Link, info: SlowConsumerInfo) -> None:
         logger.warning(
             "client %s does not read: %d bytes in %d messages wait; %s",
-            connection.client_id,
+            link.client_id,
             info.queued_bytes,
             info.queued_messages,
             "cutting it" if info.cut else "dropping messages",
         )
-        self._call_hooks(
-            "on_slow_consumer", self._settings.on_slow_consumer, connection.client_id, info
-        )
+        self._call("on_slow_consumer", self._settings.on_slow_consumer, link.client_id, info)
 
-    def _report_slow_handler(self, connection: Connection | None, info: SlowHandlerInfo) -> None:
-        self._notify(lambda: self._slow_handler(connection, info))
+    def _report_slow_handler(self, link: Link | None, info: SlowHandlerInfo) -> None:
+        self._notify(lambda: self._slow_handler(link, info))
 
-    def _slow_handler(self, connection: Connection | None, info: SlowHandlerInfo) -> None:
+    def _slow_handler(self, link: Link | None, info: SlowHandlerInfo) -> None:
         logger.warning(
             "handler for %r of client %s has run for %.1f s; it is at:\n%s",
             info.message_type,
-            "any" if connection is None else connection.client_id,
+            "any" if link is None else link.client_id,
             info.seconds,
             info.stack,
         )
-        client_id = "" if connection is None else connection.client_id
-        self._call_hooks("on_slow_handler", self._settings.on_slow_handler, client_id, info)
+        client_id = "" if link is None else link.client_id
+        self._call("on_slow_handler", self._settings.on_slow_handler, client_id, info)
+
+    def _call(self, name: str, hooks: list[HookCall], client_id: str, info: Any) -> None:
+        call_hooks(self.runtime.loop, name, hooks, client_id, info)
 
     def _notify(self, notice: Callable[[], None]) -> None:
         if not self._notices.submit(notice):
-            self.tally.lost_notice()
+            self.stats.lost_notice()
 
     # --- the end ----------------------------------------------------------------
 
@@ -288,9 +254,9 @@ class Hub:
         with self._lock:
             self._stopping = True
         self._admission.stop()
-        for connection in self.registry.snapshot():
-            connection.shut(1001, "", "shutdown")
-        self.pump.close()
+        for link in self.registry.snapshot():
+            link.shut(1001, "", "shutdown")
+        self.runtime.pump.close()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the connection threads.
@@ -303,20 +269,20 @@ class Hub:
         Returns:
             The threads that would not end.
         """
-        threads = self.threads.stop() + self.jobs.stop()
+        threads = self.threads.stop() + self.runtime.jobs.stop()
         grace = (deadline - time.monotonic()) * 0.75
         polite = time.monotonic() + min(self._settings.limits.close_timeout, max(0.0, grace))
         left = join_all(threads, polite)
         if self._wait_for_others(polite) or left:
             with self._lock:
                 alive = list(self._alive)
-            for connection in alive:
-                connection.abort()
-            self.pump.abandon()
-            self.loop.cancel_all()
-        self.watch.stop()
+            for link in alive:
+                link.writer.abort()
+            self.runtime.pump.abandon()
+            self.runtime.loop.cancel_all()
+        self._watchdog.stop()
         threads += self._notices.stop()
-        busy = {connection.thread_id for connection in self._wait_for_others(deadline)}
+        busy = {link.writer.owner for link in self._wait_for_others(deadline)}
         left = join_all(threads, deadline)
         return left + [
             thread
@@ -324,19 +290,17 @@ class Hub:
             if thread.ident in busy and thread not in left
         ]
 
-    def _wait_for_others(self, deadline: float) -> list[Connection]:
+    def _wait_for_others(self, deadline: float) -> list[Link]:
         """Wait for the connections, and return those that have not ended.
 
         Ours end with their threads; those in the threads of another server do not.
         """
-
-        def others() -> list[Connection]:
-            return [connection for connection in self._alive if not connection.is_owner()]
-
         with self._lock:
-            self._gone.wait_for(lambda: not others(), max(0.0, deadline - time.monotonic()))
-            return others()
+            self._gone.wait_for(
+                lambda: not self._others_locked(), max(0.0, deadline - time.monotonic())
+            )
+            return self._others_locked()
 
-
-async def _await(awaitable: Any) -> Any:
-    return await awaitable
+    def _others_locked(self) -> list[Link]:
+        assert self._lock.locked()
+        return [link for link in self._alive if not link.writer.is_owner()]

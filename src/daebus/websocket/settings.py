@@ -1,4 +1,4 @@
-"""What the component was told: arguments, handlers and hooks."""
+"""What the component was told: arguments and hooks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .admission.authentication import Check
-from .admission.client_ids import IdGenerator
 from .connection.connection import Connection
 from .connection.limits import Limits
-from .messages.dispatcher import Dispatcher
 
-__all__ = ["HookCall", "JoinCheck", "Settings"]
+__all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "Settings"]
+
+Check = Callable[[Any], Any]
+IdGenerator = Callable[[Connection, str], object]
 
 HookCall = Callable[[str, Any], object]
 JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
@@ -20,10 +20,9 @@ JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 @dataclass
 class Settings:
-    """What the component was told; handlers and hooks may be added while the hub runs."""
+    """What the component was told; raw handlers and hooks may be added while the hub runs."""
 
     limits: Limits
-    dispatcher: Dispatcher
     max_clients: int
     max_clients_per_ip: int | None
     max_rooms: int

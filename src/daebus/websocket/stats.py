@@ -3,15 +3,56 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
-from .connection.connection import Connection
-from .connection.events import BUCKETS, DisconnectInfo, Times
+from .connection.events import DisconnectInfo
+from .connection.link import Link
 
-__all__ = ["Stats"]
+__all__ = ["BUCKETS", "Counted", "Stats", "Times"]
+
+# Upper bounds in seconds of the handler time histogram; the last bucket has none.
+BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+
 
 _SUMMED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped")
+
+
+class Times:
+    """Handler times of one message type on one connection."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.buckets = [0] * (len(BUCKETS) + 1)
+
+    def add(self, seconds: float) -> None:
+        """Count one call."""
+        self.seconds += seconds
+        self.buckets[bisect_right(BUCKETS, seconds)] += 1
+
+    def merge(self, other: Times) -> None:
+        """Add the counts of another."""
+        self.seconds += other.seconds
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+
+
+class Counted(Protocol):
+    """A connection that runs, and what it counts for itself.
+
+    Attributes:
+        errors: how many were sent, by code.
+        times: how long handlers took, by message type.
+    """
+
+    errors: dict[str, int]
+    times: dict[str, Times]
+
+    @property
+    def link(self) -> Link:
+        """The connection."""
 
 
 class Stats:
@@ -23,7 +64,7 @@ class Stats:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._current: set[Connection] = set()  # guarded by: _lock
+        self._current: set[Counted] = set()  # guarded by: _lock
         self._totals: Counter[str] = Counter()  # guarded by: _lock
         self._reasons: Counter[str] = Counter()  # guarded by: _lock
         self._refused: Counter[str] = Counter()  # guarded by: _lock
@@ -50,20 +91,20 @@ class Stats:
         with self._lock:
             self._totals["lost_notices"] += 1
 
-    def started(self, connection: Connection) -> None:
+    def started(self, activity: Counted) -> None:
         """Count a connection from now on."""
         with self._lock:
-            self._current.add(connection)
+            self._current.add(activity)
 
-    def finished(self, connection: Connection) -> DisconnectInfo:
+    def finished(self, activity: Counted) -> DisconnectInfo:
         """Take over the counts of a connection whose last handler has ended; return them."""
-        info = connection.account()
+        info = activity.link.account()
         with self._lock:
-            self._current.discard(connection)
+            self._current.discard(activity)
             self._reasons[info.reason] += 1
             _add(self._totals, info)
-            self._errors.update(connection.errors)
-            _merge(self._times, connection.times)
+            self._errors.update(activity.errors)
+            _merge(self._times, activity.times)
         return info
 
     def report(self) -> dict[str, Any]:
@@ -76,11 +117,11 @@ class Stats:
             running = list(self._current)
             # Under the lock: none of them may end, and be counted twice, meanwhile. Theirs
             # comes after ours and is never held while waiting.
-            for connection in running:
-                _add(totals, connection.account())
-                errors.update(connection.errors.copy())
-                _merge(times, connection.times.copy())
-        queued = [connection.queued() for connection in running]
+            for activity in running:
+                _add(totals, activity.link.account())
+                errors.update(activity.errors.copy())
+                _merge(times, activity.times.copy())
+        queued = [activity.link.writer.queued() for activity in running]
         return {
             "connections_total": len(running) + sum(reasons.values()),
             **{name: totals[name] for name in _SUMMED},

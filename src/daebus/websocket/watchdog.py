@@ -18,8 +18,8 @@ from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from ..server.threads.safelog import get_logger
 from .clients.registry import Registry
-from .connection.connection import Connection
 from .connection.events import SlowHandlerInfo
+from .connection.link import Link
 
 __all__ = ["Watchdog", "stack_of"]
 
@@ -29,10 +29,11 @@ logger = get_logger("daebus.websocket")
 TICK = 0.1
 
 
-def stack_of(connection: Connection) -> str:
+def stack_of(link: Link) -> str:
     """Return where a connection's handler is, as text; an async one's coroutine too."""
     parts = []
-    task = connection.task
+    activity = link.activity
+    task = None if activity is None else activity.task
     if task is not None:
         # The task's own get_stack() ends at the outermost coroutine, which is ours.
         awaited: Any = task.get_coro()
@@ -42,7 +43,7 @@ def stack_of(connection: Connection) -> str:
                 parts += traceback.format_stack(frame, limit=1)
             awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     else:
-        frame = sys._current_frames().get(connection.thread_id)
+        frame = sys._current_frames().get(link.writer.owner)
         if frame is not None:
             parts = traceback.format_stack(frame)
     return "".join(parts).rstrip()
@@ -77,7 +78,7 @@ class Watchdog:
         minder: Minder,
         loop: LoopThread,
         slow_handler: float | None,
-        report: Callable[[Connection | None, SlowHandlerInfo], None],
+        report: Callable[[Link | None, SlowHandlerInfo], None],
     ) -> None:
         self.dozing = True
         self._registry = registry
@@ -87,7 +88,7 @@ class Watchdog:
         self._report = report
         self._lock = threading.Lock()
         self._stopped = False  # guarded by: _lock
-        self._seen: dict[Connection, _Seen] = {}  # only the minder's thread
+        self._seen: dict[Link, _Seen] = {}  # only the minder's thread
         self._loop_reported = False  # only the minder's thread
 
     def rouse(self) -> None:
@@ -112,10 +113,10 @@ class Watchdog:
 
     def _look_at_all(self, now: float) -> bool:
         """Look at each busy connection; return True if there was none, twice in a row."""
-        seen: dict[Connection, _Seen] = {}
-        for connection in self._registry.snapshot():
-            if connection.busy:
-                seen[connection] = self._look(connection, now)
+        seen: dict[Link, _Seen] = {}
+        for link in self._registry.snapshot():
+            if link.busy:
+                seen[link] = self._look(link, now)
         quiet = not seen and not self._seen
         self._seen = seen
         if seen:
@@ -130,18 +131,19 @@ class Watchdog:
             self.dozing = quiet
         if not quiet:
             self._minder.call_later(TICK, self._tick)
-        elif any(connection.busy for connection in self._registry.snapshot()):
+        elif any(link.busy for link in self._registry.snapshot()):
             # It became busy after it was looked at, while we did not doze yet.
             self.rouse()
 
-    def _look(self, connection: Connection, now: float) -> _Seen:
-        turn, what = connection.turn, connection.messages_in
-        last = self._seen.get(connection)
+    def _look(self, link: Link, now: float) -> _Seen:
+        reader, activity = link.reader, link.activity
+        turn, what = reader.turn, reader.messages_in
+        last = self._seen.get(link)
         if last is None or (last.turn, last.what) != (turn, what):
             return _Seen(turn, what, now)
-        connection.lend(turn)
+        reader.lend(turn)
         seconds = now - last.since
-        running = connection.running
+        running = None if activity is None else activity.running
         if (
             running is not None
             and self._slow_handler is not None
@@ -149,7 +151,7 @@ class Watchdog:
             and not last.reported
         ):
             last.reported = True
-            self._report(connection, SlowHandlerInfo(running, seconds, stack_of(connection)))
+            self._report(link, SlowHandlerInfo(running, seconds, stack_of(link)))
         return last
 
     def _look_at_loop(self) -> None:

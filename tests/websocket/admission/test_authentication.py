@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DuplicateHandlerError, NoClientError, Reject, UpgradeRequest
+from daebus.websocket.clients.broadcast import SendResult
 from tests.support.peer import Answer, Peer, upgrade_request
 from tests.support.waiting import eventually
 
@@ -48,7 +49,7 @@ def guarded(app: Daebus) -> Daebus:
         token = req.args.get("token") or req.cookies.get("token")
         return TOKENS.get(token or req.headers.get("X-Token", ""))
 
-    app.socket("who")(lambda req: req.user)
+    app.socket("who")(lambda req: req.identity)
     return app
 
 
@@ -71,7 +72,7 @@ def test_the_identity_is_the_user_of_every_message(guarded: Daebus) -> None:
 
 
 def test_nobody_is_asked_without_the_function(app: Daebus) -> None:
-    app.socket("who")(lambda req: {"user": req.user})
+    app.socket("who")(lambda req: {"user": req.identity})
     with app.test_client() as client:
         assert client.request("who") == {"user": None}
         (client_id,) = app.websocket.get_clients()
@@ -127,14 +128,14 @@ def test_an_async_function_is_waited_for(app: Daebus) -> None:
         await asyncio.sleep(0)
         return {"name": req.args["name"]}
 
-    app.socket("who")(lambda req: req.user)
+    app.socket("who")(lambda req: req.identity)
     with app.test_client("/?name=ada") as client:
         assert client.request("who") == {"name": "ada"}
 
 
 def test_raw_connections_are_asked_too(guarded: Daebus, connect: Connect) -> None:
     users = queue.Queue[Any]()
-    guarded.websocket.raw("/raw")(lambda connection: users.put(connection.user))
+    guarded.websocket.raw("/raw")(lambda connection: users.put(connection.identity))
     guarded.start()
     assert ask(guarded, connect, "/raw").status == 401
     assert ask(guarded, connect, "/raw?token=t-ada").status == 101
@@ -321,7 +322,7 @@ def test_a_second_function_is_refused(app: Daebus) -> None:
 
 def test_send_reaches_nobody_in_it(app: Daebus, connect: Connect) -> None:
     """The thread may have served another client before, who must get nothing."""
-    outcomes = queue.Queue[type[BaseException] | bool]()
+    outcomes = queue.Queue[type[BaseException] | SendResult]()
 
     @app.websocket.authenticate
     def authenticate(req: UpgradeRequest) -> str:
@@ -494,7 +495,7 @@ def protocols(make_app: MakeApp) -> Daebus:
                 return TOKENS.get(name.removeprefix("token."))
         return None
 
-    app.socket("who")(lambda req: [req.user, req.websocket.subprotocol])
+    app.socket("who")(lambda req: [req.identity, req.websocket.subprotocol])
     return app
 
 

@@ -13,6 +13,7 @@ import pytest
 from daebus import Daebus, DaebusWebSocket
 from daebus.websocket.admission.per_address import PerAddressLimit, network_of
 from tests.support.peer import Peer, upgrade_request
+from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
@@ -75,7 +76,7 @@ def test_behind_a_trusted_proxy_the_clients_address_counts(
 ) -> None:
     app = make_app(max_clients_per_ip=1, http={"trusted_proxies": ["127.0.0.1"]})
     app.websocket.authenticate(lambda req: req.remote_addr)
-    app.socket("who")(lambda req: req.user)
+    app.socket("who")(lambda req: req.identity)
     app.start()
     for address, status in (("192.0.2.1", 101), ("192.0.2.2", 101), ("192.0.2.1", 429)):
         peer = Peer(connect(app.http.port))
@@ -116,8 +117,7 @@ def test_every_way_out_gives_the_place_back(make_app: MakeApp, connect: Connect)
         assert ask("/?name=bob") == 429
         end(peer)
         assert eventually(lambda: app.websocket.get_client_count() == 0)
-    assert app.websocket.hub is not None
-    assert app.websocket.hub._admission._networks._counts == {}
+    assert hub_of(app)._admission._per_address._counts == {}
 
 
 def test_zero_places_make_no_sense() -> None:

@@ -29,6 +29,7 @@ from daebus import (
 )
 from daebus.testing import AppClient
 from daebus.websocket.connection.reader import MAX_WAITING
+from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.pending import MAX_CALLS
 from tests.support.peer import TEXT, Peer, envelope, frame
 from tests.support.slow import connections, reset
@@ -262,7 +263,7 @@ def test_the_loop_is_not_blocked(app: Daebus) -> None:
     @app.socket("ask")
     async def ask(req: WebSocketRequest) -> list[str]:
         texts = []
-        for function in (app.websocket.call, app.websocket.broadcast_call):
+        for function in (app.websocket.call, app.websocket.call_clients):
             with pytest.raises(StateError) as info:
                 function([req.client_id], "confirm")  # type: ignore[arg-type]
             texts.append(str(info.value))
@@ -271,7 +272,7 @@ def test_the_loop_is_not_blocked(app: Daebus) -> None:
     with app.test_client() as client:
         first, second = client.request("ask")
     assert "await app.websocket.call_async(" in first
-    assert "await app.websocket.broadcast_call_async(" in second
+    assert "await app.websocket.call_clients_async(" in second
 
 
 def test_a_loop_of_the_hosts_own_may_ask(app: Daebus, threads: ThreadPoolExecutor) -> None:
@@ -520,9 +521,9 @@ def test_many_are_asked_at_once(app: Daebus, mode: str, threads: ThreadPoolExecu
         other_id = json.loads(other.recv(timeout=5))["data"]
         whom = [*ids, other_id, "nobody", ids[0]]
         if mode == "sync":
-            asked = threads.submit(app.websocket.broadcast_call, whom, "vote", 1, timeout=0.5)
+            asked = threads.submit(app.websocket.call_clients, whom, "vote", 1, timeout=0.5)
         else:
-            coroutine = app.websocket.broadcast_call_async(whom, "vote", 1, timeout=0.5)
+            coroutine = app.websocket.call_clients_async(whom, "vote", 1, timeout=0.5)
             asked = threads.submit(asyncio.run, coroutine)
         yes.answer(yes.receive("vote"), "yes")
         no.answer(no.receive("vote"), error=ClientError("no"))
@@ -540,11 +541,14 @@ def test_many_are_asked_at_once(app: Daebus, mode: str, threads: ThreadPoolExecu
 def test_nothing_waits_for_answers_once_who_asks_is_cancelled(app: Daebus) -> None:
     @app.socket("ask")
     async def ask(req: WebSocketRequest) -> bool:
-        asking = asyncio.ensure_future(app.websocket.broadcast_call_async([req.client_id], "vote"))
+        asking = asyncio.ensure_future(app.websocket.call_clients_async([req.client_id], "vote"))
         await asyncio.sleep(0)  # it has asked, and its waits have not begun
         asking.cancel()
         await asyncio.wait([asking])
-        return req.websocket.aside.waiting
+        (link,) = connections(app)
+        activity = Activity.of(link)
+        assert activity is not None
+        return activity.pending.waiting
 
     with app.test_client() as client:
         assert client.request("ask") is False
@@ -556,13 +560,13 @@ def test_a_room_is_asked(app: Daebus, threads: ThreadPoolExecutor) -> None:
     with app.test_client() as a, app.test_client() as b, app.test_client() as outside:
         ids = [client.request("enter") for client in (a, b)]
         outside.request("echo", 1)
-        asked = threads.submit(app.websocket.broadcast_call, "jury", "vote", timeout=5)
+        asked = threads.submit(app.websocket.call_room, "jury", "vote", timeout=5)
         for client in (a, b):
             client.answer(client.receive("vote"), "yes")
         assert asked.result() == dict.fromkeys(ids, "yes")
         assert outside.request("echo", 2) == 2
         assert not outside._kept
-        assert app.websocket.broadcast_call("nobody's", "vote") == {}
+        assert app.websocket.call_room("nobody's", "vote") == {}
 
 
 def test_many_threads_ask_one_client(app: Daebus, threads: ThreadPoolExecutor) -> None:
@@ -596,8 +600,8 @@ def test_messages_that_wait_for_an_answer_are_bounded(app: Daebus, connect: Conn
     flood = frame(TEXT, '{"type":"x"}') * 50_000
     peer.sock.sendall(flood[: len(flood) // 2])
     (connection,) = connections(app)
-    assert eventually(lambda: len(connection._inbox) >= MAX_WAITING)
-    assert len(connection._inbox) < MAX_WAITING + 65536 // len('{"type":"x"}')
+    assert eventually(lambda: len(connection.reader.inbox) >= MAX_WAITING)
+    assert len(connection.reader.inbox) < MAX_WAITING + 65536 // len('{"type":"x"}')
     answer(peer, question, "too late")
     assert peer.message()["data"] == "timeout"
     peer.sock.close()

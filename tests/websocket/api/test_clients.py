@@ -22,7 +22,7 @@ from websockets.sync.client import connect as websockets_connect
 from daebus import Connection, Daebus, DisconnectInfo, NoClientError, WebSocketRequest
 from daebus.websocket.clients import metadata
 from tests.support.peer import PING, PONG, Peer, upgrade_request
-from tests.support.slow import connections, narrow, records, reset, stuff, waiting_handler
+from tests.support.slow import connections, hub_of, narrow, records, reset, stuff, waiting_handler
 from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
@@ -30,8 +30,7 @@ Connect = Callable[[int], socket.socket]
 
 
 def ids_in_use(app: Daebus) -> set[str]:
-    assert app.websocket.hub is not None
-    return app.websocket.hub._identifiers._used
+    return hub_of(app)._client_ids._used
 
 
 def the_only(app: Daebus) -> str:
@@ -100,7 +99,7 @@ def test_what_waits_for_a_client_that_does_not_read(make_app: MakeApp) -> None:
         client_id = the_only(app)
         connection = stuff(app)
         found = known(app, client_id)
-        assert (found["queued_bytes"], found["queued_messages"]) == connection.queued()
+        assert (found["queued_bytes"], found["queued_messages"]) == connection.writer.queued()
         assert found["dropped"] == 0
         while app.websocket.send_to_client(client_id, "x" * 16384):
             pass
@@ -325,7 +324,7 @@ def test_before_a_client_is_connected_there_is_no_session(app: Daebus) -> None:
 
     app.websocket.set_client_id_generator(name)
     with app:
-        hub = app.websocket.hub
+        hub = hub_of(app)
         assert hub is not None
         with app.test_client("/ann") as ann:
             thread = ann.request("log in")
@@ -558,8 +557,7 @@ def test_refused_and_vanished_clients_keep_no_id(make_app: MakeApp, connect: Con
     assert Peer(connect(app.http.port)).ask(upgrade_request("/refused")).status == 503
     reset(Peer(sock))
     go_on.set()
-    assert app.websocket.hub is not None
-    registry = app.websocket.hub.registry
+    registry = hub_of(app).registry
     assert eventually(lambda: not (registry._reserved or len(registry)))
     assert eventually(lambda: not ids_in_use(app))
     Peer.joined(connect(app.http.port), "/taken")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, WebSocketRequest
+from daebus.websocket.clients.broadcast import SendResult
 from tests.support.peer import CLOSE, Peer, envelope, upgrade_request
 from tests.support.waiting import eventually
 
@@ -75,7 +76,7 @@ def test_the_decorators_leave_the_function_as_it_was(app: Daebus) -> None:
 
 
 def test_a_hook_may_send_to_its_client(app: Daebus) -> None:
-    outcome = queue.Queue[bool]()
+    outcome = queue.Queue[SendResult]()
 
     @app.websocket.on_connect
     def welcome(client_id: str) -> None:
@@ -95,7 +96,7 @@ def test_a_hook_may_send_to_its_client(app: Daebus) -> None:
         (client_id,) = app.websocket.get_clients()
         assert first == {"type": "welcome", "data": {"you": client_id}}
         assert client.receive() == {"type": "response", "data": {"you": client_id}}
-    assert [outcome.get(timeout=5) for _ in range(3)] == [True, True, False]
+    assert [outcome.get(timeout=5) for _ in range(3)] == [1, 1, 0]
 
 
 def test_a_hook_may_broadcast_and_ask(app: Daebus) -> None:

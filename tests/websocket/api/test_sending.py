@@ -25,10 +25,10 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import AppClient
-from daebus.websocket.connection import writer as sending
+from daebus.websocket.clients import broadcast
 from daebus.websocket.protocol import envelope
 from tests.support.peer import Peer
-from tests.support.slow import KILOBYTES_16, narrow, reset, stuff
+from tests.support.slow import KILOBYTES_16, hub_of, narrow, reset, stuff
 from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
@@ -91,9 +91,9 @@ def test_some_clients_get_it_once_each(app: Daebus, clients: Clients) -> None:
     results = app.websocket.broadcast_to_clients([eve_id, "nobody", ann_id, eve_id], "hi")
     assert list(results.items()) == [(eve_id, 1), ("nobody", 0), (ann_id, 1)]
     assert [got(client) for client in (ann, bob, eve)] == [
-        [("message", "hi")],
+        [("broadcast", "hi")],
         [],
-        [("message", "hi")],
+        [("broadcast", "hi")],
     ]
 
 
@@ -102,7 +102,7 @@ def test_any_iterable_of_ids_will_do(app: Daebus, clients: Clients) -> None:
     assert app.websocket.broadcast_to_clients({ann_id}, 1) == {ann_id: 1}
     assert app.websocket.broadcast_to_clients((i for i in [ann_id]), 2) == {ann_id: 1}
     assert app.websocket.broadcast_to_clients([], 3) == {}
-    assert got(ann) == [("message", 1), ("message", 2)]
+    assert got(ann) == [("broadcast", 1), ("broadcast", 2)]
 
 
 def test_all_but_some(app: Daebus, clients: Clients) -> None:
@@ -319,11 +319,10 @@ def test_a_room_costs_a_broadcast_what_all_clients_do(
     members = clients(app, 5)
     for client_id, _ in members:
         app.websocket.join(client_id, "hall")
-    assert app.websocket.hub is not None
-    registry = app.websocket.hub.registry
-    snapshot = registry.rooms.snapshot("hall")
+    registry = hub_of(app).registry
+    snapshot = registry.rooms.writers("hall")
     encodings, walked = [], []
-    encode, offer = envelope.encode, sending.offer_to_all
+    encode, offer = envelope.encode, broadcast._offer_to_all
 
     def counting_encode(kind: str, data: Any) -> bytes:
         encodings.append(kind)
@@ -334,7 +333,7 @@ def test_a_room_costs_a_broadcast_what_all_clients_do(
         return offer(connections, *rest)
 
     monkeypatch.setattr(envelope, "encode", counting_encode)
-    monkeypatch.setattr("daebus.websocket.api.sending.offer_to_all", counting_offer)
+    monkeypatch.setattr("daebus.websocket.clients.broadcast._offer_to_all", counting_offer)
     for _ in range(3):
         assert app.websocket.broadcast_to_room("hall", "x") == 5
     assert encodings == ["broadcast"] * 3
@@ -476,9 +475,9 @@ def test_conflated_messages_replace_each_other_however_they_are_addressed(
         app.websocket.identify(client_id, "ann")
         connection = stuff(app)
         told(app, client_id, "first", conflate="key")
-        waiting = connection.queued()[1]
+        waiting = connection.writer.queued()[1]
         assert told(app, client_id, "second", conflate="key") == {(1, 1, 0)}
-        assert connection.queued()[1] == waiting
+        assert connection.writer.queued()[1] == waiting
 
 
 # --- without a running app ----------------------------------------------------------

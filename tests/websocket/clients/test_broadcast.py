@@ -17,8 +17,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DisconnectInfo
-from daebus.websocket.protocol import envelope
-from daebus.websocket.protocol.codec import Codec
+from daebus.websocket.protocol import codec, envelope
 from tests.support.peer import TEXT, Peer
 from tests.support.slow import KILOBYTES_16, connections, narrow, reset, stuff
 from tests.support.waiting import eventually
@@ -144,20 +143,20 @@ def test_a_broadcast_is_compressed_once_for_each_set_of_parameters(
     app = make_app(compression="deflate")
     app.start()
     calls = Counter[int]()
-    original = Codec._compress
+    original = codec._compressed
 
-    def counting(self: Codec, opcode: int, payload: bytes) -> bytes:
+    def counting(extensions: Any, opcode: int, payload: bytes) -> bytes:
         calls[len(payload)] += 1
-        return original(self, opcode, payload)
+        return original(extensions, opcode, payload)
 
-    monkeypatch.setattr(Codec, "_compress", counting)
+    monkeypatch.setattr(codec, "_compressed", counting)
     with contextlib.ExitStack() as stack:
         clients = [deflate_client(app, stack) for _ in range(3)]  # no compression
         for _ in range(3):
             clients.append(deflate_client(app, stack, client_max_window_bits=12))
             clients.append(deflate_client(app, stack, server_max_window_bits=10))
         assert eventually(lambda: app.websocket.get_client_count() == 9)
-        parameters = {connection.compression for connection in connections(app)}
+        parameters = {connection.writer.compression for connection in connections(app)}
         assert None in parameters
         assert app.websocket.broadcast_to_all("x" * 5000) == 9
         for client in clients:
@@ -226,8 +225,8 @@ def test_after_a_jam_messages_are_written_inline_again(make_app: MakeApp) -> Non
         app.websocket.broadcast_to_all("last", "last")
         while b'"last"' not in peer.frame()[1][:20]:
             pass
-        assert eventually(lambda: connection.queued() == (0, 0))
+        assert eventually(lambda: connection.writer.queued() == (0, 0))
         for number in range(10):
             app.websocket.broadcast_to_all(number)
             assert peer.message()["data"] == number
-            assert connection.queued() == (0, 0)
+            assert connection.writer.queued() == (0, 0)

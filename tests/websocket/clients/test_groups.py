@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from daebus import RoomLimitError
-from daebus.websocket.clients.groups import Groups
+from daebus.websocket.clients.groups import Change, Groups
 from daebus.websocket.clients.registry import Registry
-from daebus.websocket.connection.connection import Connection
+from daebus.websocket.connection.link import Link
+from daebus.websocket.connection.writer import Writer
 
 
 @dataclass(eq=False)
@@ -25,10 +26,19 @@ class Stub:
     """As much of a connection as the registry looks at."""
 
     client_id: str
+    user: str | None = None
+
+    @property
+    def writer(self) -> Stub:
+        return self
 
 
-def stub(client_id: str) -> Connection:
-    return cast(Connection, Stub(client_id))
+def stub(client_id: str) -> Link:
+    return cast(Link, Stub(client_id))
+
+
+def ids(writers: tuple[Writer, ...]) -> list[str]:
+    return [cast(Stub, writer).client_id for writer in writers]
 
 
 def filled(*client_ids: str, max_rooms: int = 100) -> Registry:
@@ -65,7 +75,7 @@ def test_who_is_in_a_room_in_the_order_of_joining() -> None:
         assert registry.rooms.join(client_id, "hall")
     assert registry.rooms.join("eve", "attic")
     assert registry.rooms.members("hall") == ["eve", "ann"]
-    assert [c.client_id for c in registry.rooms.snapshot("hall")] == ["eve", "ann"]
+    assert ids(registry.rooms.writers("hall")) == ["eve", "ann"]
     assert registry.rooms.names() == ["hall", "attic"]
     assert registry.rooms.of("eve") == ["hall", "attic"]
     assert registry.rooms.of("bob") == []
@@ -87,9 +97,9 @@ def test_who_is_not_connected_is_refused() -> None:
     assert ann is not None
     assert registry.remove(ann)
     assert not registry.rooms.join("ann", "hall")
-    assert not registry.users.move("ann", "Ann")
+    assert not registry.identify("ann", "Ann")
     assert not registry.rooms.leave("ann", "hall")
-    assert registry.rooms.snapshot("hall") == ()
+    assert registry.rooms.writers("hall") == ()
     assert nothing_is_left(registry)
 
 
@@ -97,11 +107,11 @@ def test_a_snapshot_is_made_once_until_the_room_changes() -> None:
     registry = filled("ann", "bob")
     registry.rooms.join("ann", "hall")
     registry.rooms.join("bob", "attic")
-    hall, attic = registry.rooms.snapshot("hall"), registry.rooms.snapshot("attic")
-    assert registry.rooms.snapshot("hall") is hall
+    hall, attic = registry.rooms.writers("hall"), registry.rooms.writers("attic")
+    assert registry.rooms.writers("hall") is hall
     registry.rooms.join("bob", "hall")
-    assert len(registry.rooms.snapshot("hall")) == 2
-    assert registry.rooms.snapshot("attic") is attic
+    assert len(registry.rooms.writers("hall")) == 2
+    assert registry.rooms.writers("attic") is attic
 
 
 def test_the_limit_of_rooms_counts_rooms_and_not_joins() -> None:
@@ -118,20 +128,20 @@ def test_the_limit_of_rooms_counts_rooms_and_not_joins() -> None:
 def test_a_user_replaces_the_one_before() -> None:
     registry = filled("tab 1", "tab 2")
     for client_id in ("tab 1", "tab 2", "tab 1"):
-        assert registry.users.move(client_id, "ann")
+        assert registry.identify(client_id, "ann")
     assert registry.users.members("ann") == ["tab 1", "tab 2"]
-    assert registry.users.move("tab 1", "bob")
+    assert registry.identify("tab 1", "bob")
     assert registry.users.members("ann") == ["tab 2"]
     assert registry.users.of("tab 1") == ["bob"]
-    assert registry.users.move("tab 1", None)
-    assert registry.users.move("tab 2", None)
+    assert registry.identify("tab 1", None)
+    assert registry.identify("tab 2", None)
     assert nothing_is_left(registry)
 
 
-class Gate(dict[str, Connection]):
+class Gate(dict[str, Link]):
     """The open connections; a look holds up its thread until another has had its chance."""
 
-    def __init__(self, connections: dict[str, Connection]) -> None:
+    def __init__(self, connections: dict[str, Link]) -> None:
         super().__init__(connections)
         self.looked, self.passed = threading.Event(), threading.Event()
 
@@ -160,7 +170,7 @@ def test_who_leaves_amid_a_join_is_in_no_room(what: str) -> None:
     def enter() -> bool:
         if what == "rooms":
             return registry.rooms.join("ann", "hall")
-        return registry.users.move("ann", "Ann")
+        return registry.identify("ann", "Ann")
 
     def leave() -> bool:
         assert gate.looked.wait(5)
@@ -209,7 +219,7 @@ def test_many_threads_that_join_leave_and_remove_leave_nothing_behind() -> None:
         def come_and_go(name: str, rooms: Groups = rooms) -> None:
             for number in range(30):
                 rooms.join(name, f"room {number % 3}")
-                rooms.snapshot(f"room {number % 3}")
+                rooms.writers(f"room {number % 3}")
                 rooms.leave(name, f"room {number % 2}")
 
         at_once(
@@ -234,7 +244,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.registry = Registry(MAX_CLIENTS, MAX_ROOMS)
-        self.connected: list[Connection] = []
+        self.connected: list[Link] = []
         self.reserved = 0
         self.rooms: list[tuple[str, str]] = []  # room, client
         self.users: list[tuple[str, str]] = []  # user, client
@@ -302,7 +312,7 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule(client_id=CLIENTS, user=USERS)
     def identify(self, client_id: str, user: str | None) -> None:
         known = client_id in self.ids()
-        assert self.registry.users.move(client_id, user) == known
+        assert self.registry.identify(client_id, user) == known
         if known and (user, client_id) not in self.users:
             self.users = [pair for pair in self.users if pair[1] != client_id]
             if user is not None:
@@ -317,8 +327,8 @@ class RegistryMachine(RuleBasedStateMachine):
             for group in groups.names():
                 members = [who for name, who in pairs if name == group]
                 assert groups.members(group) == members
-                snapshot = groups.snapshot(group)
-                assert [connection.client_id for connection in snapshot] == members
+                snapshot = groups.writers(group)
+                assert ids(snapshot) == members
                 assert set(snapshot) <= set(self.connected)
             for client_id in self.ids():
                 assert groups.of(client_id) == [name for name, who in pairs if who == client_id]
@@ -328,3 +338,81 @@ class RegistryMachine(RuleBasedStateMachine):
 
 TestRegistryMachine = RegistryMachine.TestCase
 TestRegistryMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+# --- what a call has changed --------------------------------------------------------
+
+
+class Heard:
+    """Listens to announcements; the registry's lock must be free by then."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.rooms: list[tuple[str, str, bool]] = []
+        self.users: list[tuple[str, str, bool]] = []
+        registry.rooms.announce = lambda changes: self._hear(self.rooms, changes)
+        registry.users.announce = lambda changes: self._hear(self.users, changes)
+
+    def _hear(self, heard: list[tuple[str, str, bool]], changes: tuple[Change, ...]) -> None:
+        assert len(self._registry) >= 0  # takes the lock
+        numbers = [change.number for change in changes]
+        assert numbers == sorted(numbers)
+        heard += [change[1:] for change in changes]
+
+
+def test_a_join_and_a_leave_are_announced_once_and_after_the_lock() -> None:
+    registry = filled("ann")
+    heard = Heard(registry)
+    assert registry.rooms.join("ann", "hall")
+    assert registry.rooms.join("ann", "hall")
+    assert registry.rooms.leave("ann", "hall")
+    assert not registry.rooms.leave("ann", "hall")
+    assert heard.rooms == [("ann", "hall", True), ("ann", "hall", False)]
+    assert heard.users == []
+
+
+def test_a_disconnect_announces_every_group_that_was_left() -> None:
+    registry = filled("ann")
+    for room in ("hall", "attic"):
+        registry.rooms.join("ann", room)
+    registry.identify("ann", "Ann")
+    heard = Heard(registry)
+    ann = registry.get("ann")
+    assert ann is not None
+    assert registry.remove(ann)
+    assert not registry.remove(ann)
+    assert heard.rooms == [("ann", "hall", False), ("ann", "attic", False)]
+    assert heard.users == [("ann", "Ann", False)]
+
+
+def test_another_name_is_announced_as_a_leave_and_a_join() -> None:
+    registry = filled("tab")
+    heard = Heard(registry)
+    for user in ("ann", "ann", "bob", None, None):
+        assert registry.identify("tab", user)
+    assert heard.users == [
+        ("tab", "ann", True),
+        ("tab", "ann", False),
+        ("tab", "bob", True),
+        ("tab", "bob", False),
+    ]
+
+
+def test_a_refused_join_announces_nothing() -> None:
+    registry = filled("ann", max_rooms=1)
+    registry.rooms.join("ann", "one")
+    heard = Heard(registry)
+    with pytest.raises(RoomLimitError):
+        registry.rooms.join("ann", "two")
+    assert not registry.rooms.join("nobody", "one")
+    assert heard.rooms == []
+
+
+def test_a_change_is_numbered_in_the_order_in_which_it_was_made() -> None:
+    registry = filled("ann", "bob")
+    numbers: list[int] = []
+    registry.rooms.announce = lambda changes: numbers.extend(c.number for c in changes)
+    for client_id in ("ann", "bob"):
+        registry.rooms.join(client_id, "hall")
+    registry.rooms.leave("ann", "hall")
+    assert numbers == [1, 2, 3]

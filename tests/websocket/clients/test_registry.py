@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
-from daebus.server.sockets.transport import Transport
-from daebus.server.threads.loop import LoopThread
-from daebus.server.threads.minder import Minder
 from daebus.websocket.clients.registry import Registry
-from daebus.websocket.component import DaebusWebSocket
-from daebus.websocket.connection.connection import Connection
-from daebus.websocket.connection.limits import Limits
-from daebus.websocket.protocol.codec import Codec
-
-Make = Callable[[str], Connection]
+from daebus.websocket.connection.link import Link
+from tests.support.links import make_link as make
 
 
-@pytest.fixture
-def make() -> Iterator[Make]:
-    """Make connections that nobody runs."""
-    minder = Minder()
-    hub = DaebusWebSocket().start(minder, LoopThread())
-    sockets: list[socket.socket] = []
-
-    def make(client_id: str) -> Connection:
-        ours, theirs = socket.socketpair()
-        sockets.extend((ours, theirs))
-        codec = Codec(max_message_size=100, max_fragments=10)
-        return Connection(client_id, Transport(ours), codec, Limits(), hub)
-
-    yield make
-    for sock in sockets:
-        sock.close()
-    minder.stop()
-
-
-def enter(registry: Registry, connection: Connection) -> None:
+def enter(registry: Registry, link: Link) -> None:
     assert registry.reserve()
-    registry.add(connection)
+    registry.add(link)
 
 
 def test_an_empty_registry() -> None:
@@ -52,7 +22,7 @@ def test_an_empty_registry() -> None:
     assert registry.get("nobody") is None
 
 
-def test_who_is_in_it(make: Make) -> None:
+def test_who_is_in_it() -> None:
     registry = Registry(10)
     ann, bob = make("ann"), make("bob")
     enter(registry, ann)
@@ -66,7 +36,7 @@ def test_who_is_in_it(make: Make) -> None:
     assert registry.snapshot() == (bob,)
 
 
-def test_removing_twice(make: Make) -> None:
+def test_removing_twice() -> None:
     registry = Registry(10)
     ann = make("ann")
     enter(registry, ann)
@@ -75,7 +45,7 @@ def test_removing_twice(make: Make) -> None:
     assert len(registry) == 0
 
 
-def test_removing_what_was_never_in(make: Make) -> None:
+def test_removing_what_was_never_in() -> None:
     registry = Registry(10)
     ann, impostor = make("ann"), make("ann")
     enter(registry, ann)
@@ -90,7 +60,7 @@ def test_a_reserved_place_is_not_a_client() -> None:
     assert registry.snapshot() == ()
 
 
-def test_the_limit_counts_reserved_places(make: Make) -> None:
+def test_the_limit_counts_reserved_places() -> None:
     registry = Registry(2)
     enter(registry, make("ann"))
     assert registry.reserve()
@@ -101,7 +71,7 @@ def test_the_limit_counts_reserved_places(make: Make) -> None:
     assert not registry.reserve()
 
 
-def test_a_client_that_leaves_makes_room(make: Make) -> None:
+def test_a_client_that_leaves_makes_room() -> None:
     registry = Registry(1)
     ann = make("ann")
     enter(registry, ann)
@@ -110,7 +80,7 @@ def test_a_client_that_leaves_makes_room(make: Make) -> None:
     assert registry.reserve()
 
 
-def test_a_snapshot_stays_as_it_was(make: Make) -> None:
+def test_a_snapshot_stays_as_it_was() -> None:
     registry = Registry(10)
     ann, bob = make("ann"), make("bob")
     enter(registry, ann)
@@ -120,6 +90,19 @@ def test_a_snapshot_stays_as_it_was(make: Make) -> None:
     registry.remove(ann)
     assert before == (ann,)
     assert registry.snapshot() == (bob,)
+
+
+def test_broadcasts_walk_sending_halves_that_are_made_once() -> None:
+    registry = Registry(10)
+    ann, bob = make("ann"), make("bob")
+    enter(registry, ann)
+    before = registry.writers()
+    assert before == (ann.writer,)
+    assert registry.writers() is before
+    enter(registry, bob)
+    assert registry.writers() == (ann.writer, bob.writer)
+    registry.remove(ann)
+    assert registry.writers() == (bob.writer,)
 
 
 def test_a_burst_does_not_pass_the_limit() -> None:
@@ -134,21 +117,23 @@ def test_a_burst_does_not_pass_the_limit() -> None:
         assert sum(pool.map(burst, range(8))) == 50
 
 
-def test_threads_come_and_go_at_once(make: Make) -> None:
+def test_threads_come_and_go_at_once() -> None:
     registry = Registry(1000)
-    connections = [[make(f"{thread}-{i}") for i in range(20)] for thread in range(4)]
+    links = [[make(f"{thread}-{i}") for i in range(20)] for thread in range(4)]
     barrier = threading.Barrier(4)
 
-    def come_and_go(mine: list[Connection]) -> None:
+    def come_and_go(mine: list[Link]) -> None:
         barrier.wait(5)
-        for connection in mine:
-            enter(registry, connection)
-            assert connection in registry.snapshot()
-        for connection in mine[::2]:
-            assert registry.remove(connection)
-            assert connection not in registry.snapshot()
+        for link in mine:
+            enter(registry, link)
+            assert link in registry.snapshot()
+            assert link.writer in registry.writers()
+        for link in mine[::2]:
+            assert registry.remove(link)
+            assert link not in registry.snapshot()
+            assert link.writer not in registry.writers()
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(come_and_go, connections))
+        list(pool.map(come_and_go, links))
     assert len(registry) == 40
-    assert set(registry.snapshot()) == {c for mine in connections for c in mine[1::2]}
+    assert set(registry.snapshot()) == {c for mine in links for c in mine[1::2]}

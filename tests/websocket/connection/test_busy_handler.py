@@ -150,7 +150,7 @@ def test_further_messages_wait_and_are_handled_in_order(busy: Busy, connect: Con
     for number in range(50):
         peer.say("note", number)
     (connection,) = connections(busy.app)
-    assert eventually(lambda: len(connection._inbox) == 50)
+    assert eventually(lambda: len(connection.reader.inbox) == 50)
     peer.send(PING, b"behind them")
     assert peer.frame() == (PONG, b"behind them")
     assert busy.handled.empty()
@@ -175,8 +175,8 @@ def test_only_so_much_is_read_ahead_and_nothing_is_lost(busy: Busy, connect: Con
     except TimeoutError:
         pass
     assert sent < 3000, "TCP did not push back"
-    assert len(connection._inbox) <= 64 + 64
-    assert connection.bytes_in < (1 << 20) + 200_000
+    assert len(connection.reader.inbox) <= 64 + 64
+    assert connection.reader.bytes_in < (1 << 20) + 200_000
     peer.sock.settimeout(10)
     busy.release()
     seen: list[int] = []

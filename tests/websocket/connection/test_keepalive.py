@@ -342,17 +342,17 @@ def test_a_handler_so_busy_that_nothing_is_read_does_not_cost_its_client(
     assert begun.wait(5)
     (connection,) = connections(app)
     sent = 0
-    while len(connection._inbox) < 64 or sent < 300:
+    while len(connection.reader.inbox) < 64 or sent < 300:
         for _ in range(30):
             peer.say("echo", sent)
             sent += 1
         threading.Event().wait(0.02)
         assert sent < 3000
-    bytes_in = connection.bytes_in
+    bytes_in = connection.reader.bytes_in
     peer.say("echo", "unread")
     with pytest.raises(queue.Empty):
         left.get(timeout=0.7)
-    assert connection.bytes_in == bytes_in
+    assert connection.reader.bytes_in == bytes_in
     release.set()
     answers: list[bytes] = []
     while len(answers) < sent + 1:

@@ -17,9 +17,11 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSocketRequest
 from daebus.server.threads.minder import Timer
-from daebus.websocket.connection.lifetime import Lifetime, expiry
+from daebus.websocket.admission.authentication import expiry
+from daebus.websocket.connection.lifetime import Lifetime
 from daebus.websocket.connection.limits import Limits
 from tests.support.peer import PING, Peer, upgrade_request
+from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
@@ -90,10 +92,10 @@ def passes(make_app: MakeApp) -> Daebus:
 
     @app.socket("more")
     def more(req: Any) -> bool:
-        identity = Identity(req.user.name + "+", time.time() + req.data)
+        identity = Identity(req.identity.name + "+", time.time() + req.data)
         return bool(app.websocket.renew(req.client_id, identity))
 
-    app.socket("who")(lambda req: req.user.name)
+    app.socket("who")(lambda req: req.identity.name)
     return app
 
 
@@ -208,7 +210,7 @@ class FakeConnection:
     """Notes how it is shut."""
 
     def __init__(self) -> None:
-        self.user: Any = "first"
+        self.identity: Any = "first"
         self.connected_at = self.last_message = time.monotonic()
         self.busy = False
         self.shuts: list[tuple[int, str]] = []
@@ -269,10 +271,10 @@ def test_renewals_and_the_expiry_at_once_agree() -> None:
             if connection.shuts:
                 assert connection.shuts == [(4401, "expired")]
                 assert renewed == [False, False]
-                assert connection.user == "first"
+                assert connection.identity == "first"
             else:
                 assert True in renewed
-                assert connection.user in ("one", "two")
+                assert connection.identity in ("one", "two")
                 term.stop()
             assert len(minder.due()) <= 1  # one timer, however often it was renewed
     assert outcomes <= {(True, True), (False, False)}
@@ -286,7 +288,7 @@ def test_no_timer_is_left_when_a_connection_has_ended() -> None:
     term.stop()
     assert minder.due() == []
     assert term.renew("late", None) is False
-    assert connection.user == "again"
+    assert connection.identity == "again"
 
 
 def test_a_client_that_leaves_takes_its_timer_along(make_app: MakeApp, connect: Connect) -> None:
@@ -295,9 +297,8 @@ def test_a_client_that_leaves_takes_its_timer_along(make_app: MakeApp, connect: 
     app.websocket.on_disconnect(lambda client_id: gone.set())
     app.start()
     peer = Peer.joined(connect(app.http.port))
-    assert app.websocket.hub is not None
-    (connection,) = eventually(app.websocket.hub.registry.snapshot)
-    term = connection._term
+    (connection,) = eventually(hub_of(app).registry.snapshot)
+    term = connection._lifetime
     assert term is not None
     assert term._timer.callback is not None
     peer.close()
@@ -445,9 +446,8 @@ def test_who_uses_none_of_it_has_no_timer_for_it(make_app: MakeApp) -> None:
     app.socket("echo")(lambda req: req.data)
     with app.test_client() as client:
         client.request("echo", 1)
-        assert app.websocket.hub is not None
-        (connection,) = app.websocket.hub.registry.snapshot()
-        assert connection._term is None
+        (connection,) = hub_of(app).registry.snapshot()
+        assert connection._lifetime is None
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DisconnectInfo, SlowConsumerInfo, WebSocketRequest
+from daebus.websocket.clients.broadcast import SendResult
+from daebus.websocket.connection.connection import Connection
 from daebus.websocket.connection.outbox import OnFull
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
 from tests.support.slow import KILOBYTES_16, connections, narrow, records, stuff
@@ -97,7 +99,7 @@ def test_the_registry_is_left_before_the_call_that_cuts_returns(make_app: MakeAp
                 break
         assert app.websocket.get_clients() == []
         assert not connection.open
-        assert connection.why == "slow_consumer"
+        assert connection.account().reason == "slow_consumer"
 
 
 def test_a_client_that_reads_again_in_time_is_told_1013(make_app: MakeApp) -> None:
@@ -171,7 +173,7 @@ def test_the_number_of_queued_messages_is_bounded(make_app: MakeApp, on_full: On
         for _ in range(1000):
             app.websocket.broadcast_to_all("x" * 4096)
             # The close frame that says 1013 stands behind them.
-            assert connection.queued()[1] <= 10
+            assert connection.writer.queued()[1] <= 10
         assert connection.open == (on_full != "disconnect")
 
 
@@ -188,7 +190,7 @@ def test_drop_newest_keeps_what_waits(make_app: MakeApp) -> None:
         taken = [number for number, clients in enumerate(reached) if clients]
         assert taken[-1] < 1400, "nothing was dropped"
         (connection,) = connections(app)
-        assert connection.dropped == 1500 - len(taken)
+        assert connection.writer.dropped == 1500 - len(taken)
         assert app.websocket.stats()["dropped"] == 1500 - len(taken)
         assert not slow.get(timeout=5).cut
         peer.say("done")  # unknown: the error comes behind all that waits
@@ -204,7 +206,7 @@ def test_drop_oldest_keeps_the_newest(make_app: MakeApp) -> None:
     with narrow(app) as peer:
         assert set(broadcast_numbers(app, 1500)) == {1}
         (connection,) = connections(app)
-        dropped = connection.dropped
+        dropped = connection.writer.dropped
         assert dropped > 100
         peer.say("done")
         seen = numbers(texts_until(peer, "error"))
@@ -219,12 +221,12 @@ def test_a_droppable_message_makes_room_for_others_and_cuts_nobody(make_app: Mak
     app.start()
     with narrow(app) as peer:
         connection = stuff(app)
-        while connection.queued()[1] < 5:
+        while connection.writer.queued()[1] < 5:
             app.websocket.broadcast_to_all("chatter", "chatter", droppable=True)
         assert app.websocket.broadcast_to_all("late", "chatter", droppable=True) == 0
         assert app.websocket.broadcast_to_all("weighty", "alarm") == 1
         assert connection.open
-        assert connection.dropped == 2
+        assert connection.writer.dropped == 2
         peer.say("done")
         texts = [m for m in texts_until(peer, "error") if m["type"] != "stuffing"]
         assert [m["data"] for m in texts] == ["chatter"] * 3 + ["weighty"]
@@ -244,7 +246,7 @@ def test_of_conflated_messages_the_newest_arrives_in_the_place_of_the_first(
             assert app.websocket.broadcast_to_all(number, "level", conflate="level") == 1
             assert app.websocket.broadcast_to_all(-number, "heat", conflate="heat") == 1
         app.websocket.broadcast_to_all("after", "mark")
-        assert connection.dropped == 2 * 4999
+        assert connection.writer.dropped == 2 * 4999
         peer.say("done")
         texts = [m["data"] for m in texts_until(peer, "error") if m["type"] != "stuffing"]
         assert texts == ["before", 4999, -4999, "after"]
@@ -266,9 +268,9 @@ def test_a_clients_ping_does_not_replace_a_conflated_message(make_app: MakeApp) 
         connection = stuff(app)
         for key in ("pong", "ping", "close"):
             app.websocket.broadcast_to_all(key, "value", conflate=key)
-        bytes_in = connection.bytes_in
+        bytes_in = connection.reader.bytes_in
         peer.send(PING, b"alive?")
-        assert eventually(lambda: connection.bytes_in > bytes_in)
+        assert eventually(lambda: connection.reader.bytes_in > bytes_in)
         # Nor the other way round.
         app.websocket.broadcast_to_all("newer", "value", conflate="pong")
         peer.say("done")
@@ -290,7 +292,7 @@ def test_a_clients_ping_does_not_replace_a_conflated_message(make_app: MakeApp) 
 
 def test_block_has_the_handler_wait_until_its_client_reads(make_app: MakeApp) -> None:
     app = make_app(on_full="block", max_outbox=100_000)
-    sent = queue.Queue[bool]()
+    sent = queue.Queue[SendResult]()
 
     @app.socket("download")
     def download(req: WebSocketRequest) -> str:
@@ -302,14 +304,14 @@ def test_block_has_the_handler_wait_until_its_client_reads(make_app: MakeApp) ->
     with narrow(app) as peer:
         peer.say("download")
         (connection,) = connections(app)
-        assert eventually(lambda: connection.queued()[0] > 90_000)
+        assert eventually(lambda: connection.writer.queued()[0] > 90_000)
         assert not eventually(lambda: sent.qsize() >= 1500, 0.3), "it did not wait"
         # Others do not wait for this client.
         assert app.websocket.broadcast_to_all("x" * 20_000) == 0
         seen = numbers(texts_until(peer, "response"))
         assert seen == list(range(1500))
-        assert {sent.get() for _ in range(1500)} == {True}
-        assert connection.dropped == 1
+        assert {sent.get() for _ in range(1500)} == {1}
+        assert connection.writer.dropped == 1
 
 
 def test_block_gives_up_after_send_timeout(make_app: MakeApp) -> None:
@@ -348,10 +350,10 @@ def test_a_handler_that_waits_for_room_is_woken_when_its_connection_is_closed(
     with narrow(app) as peer:
         peer.say("send")
         (connection,) = connections(app)
-        assert eventually(lambda: connection.queued()[0] > (1 << 20) - 5000)
-        connection.close(4000, "enough")
+        assert eventually(lambda: connection.writer.queued()[0] > (1 << 20) - 5000)
+        connection.shut(4000, "enough", "server")
         assert outcome.get(timeout=3)
-        connection.abort()
+        connection.writer.abort()
 
 
 def test_a_client_that_floods_requests_and_never_reads_is_slowed_then_cut(
@@ -396,6 +398,7 @@ def test_many_senders_and_a_slow_reader_tear_and_mix_nothing(make_app: MakeApp) 
     plans = [[chance.randrange(1, 60_000) for _ in range(each)] for _ in range(senders)]
     with narrow(app) as peer:
         (connection,) = connections(app)
+        view = Connection(connection)
 
         def send(sender: int) -> None:
             for number, size in enumerate(plans[sender]):
@@ -403,8 +406,8 @@ def test_many_senders_and_a_slow_reader_tear_and_mix_nothing(make_app: MakeApp) 
                 if number % 3:
                     assert app.websocket.broadcast_to_all([sender, number, text]) == 1
                 else:
-                    assert connection.send(json.dumps({"data": [sender, number, text]}))
-                connection.ping(b"%d" % number)
+                    assert view.send(json.dumps({"data": [sender, number, text]}))
+                view.ping(b"%d" % number)
 
         threads = [threading.Thread(target=send, args=(n,)) for n in range(senders)]
         for thread in threads:
@@ -425,6 +428,6 @@ def test_many_senders_and_a_slow_reader_tear_and_mix_nothing(make_app: MakeApp) 
             assert text == chr(97 + sender) * plans[sender][number]
         for thread in threads:
             thread.join(10)
-        assert connection.dropped == 0
+        assert connection.writer.dropped == 0
         peer.send(CLOSE, (1000).to_bytes(2, "big"))
         assert peer.close_frame() == (1000, "")

@@ -250,7 +250,7 @@ def test_without_middleware_the_handler_is_the_users_function() -> None:
     handlers = HandlerTable(run=lambda req, handler: None)
     function = lambda req: None  # noqa: E731
     handlers.add("x", function)
-    assert handlers._handlers["x"] is function
+    assert handlers.by_type["x"] is function
 
 
 def test_middleware_comes_while_clients_talk(app: Daebus) -> None:

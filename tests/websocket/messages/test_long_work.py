@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from daebus import Cancelled, ClientError, Daebus, WebSocketRequest
+from daebus.websocket.messages.activity import Activity
 from tests.support.peer import TEXT, Peer, frame
 from tests.support.slow import connections
 from tests.support.waiting import eventually
@@ -226,7 +227,7 @@ def test_a_generator_waits_for_a_client_that_reads_slowly(
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("much")
-    assert eventually(lambda: [c for c in connections(app) if c.queued()[0]])
+    assert eventually(lambda: [c for c in connections(app) if c.writer.queued()[0]])
     for _ in range(count):
         assert len(peer.message()["data"]) == size
     peer.close()
@@ -478,9 +479,11 @@ def test_nothing_is_kept_of_requests_that_have_ended(app: Daebus) -> None:
         for _ in range(50):
             assert client.request("look") is False
         (connection,) = connections(app)
-        assert len(connection.aside._works) < 50
+        activity = Activity.of(connection)
+        assert activity is not None
+        assert len(activity.pending._tokens) < 50
         # The last answer leaves an instant before its request is let go.
-        assert eventually(lambda: not connection.aside._alive_locked())
+        assert eventually(lambda: not activity.pending._alive_locked())
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0])
@@ -521,7 +524,7 @@ def test_progress_does_not_pile_up_for_a_client_that_does_not_read(
 
     @app.socket("work")
     def work(req: WebSocketRequest) -> str:
-        while not req.websocket.queued()[1]:
+        while not connections(app)[0].writer.queued()[1]:
             app.websocket.send("x" * 50_000, "fill")
         for number in range(10_000):
             req.progress(number, 10_000)

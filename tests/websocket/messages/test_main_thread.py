@@ -23,7 +23,9 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import AppClient, RequestError
+from daebus.websocket.messages.activity import Activity
 from tests.support.peer import TEXT, Peer, envelope
+from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
@@ -140,14 +142,14 @@ def test_a_client_that_left_is_dropped_before_its_turn(app: Daebus, connect: Con
     app.websocket.on_disconnect(gone.put)
     app.start()
     leaving, staying = (Peer.joined(connect(app.http.port)) for _ in range(2))
-    hub = app.websocket.hub
+    hub = hub_of(app)
     assert hub is not None
     leaving.say("main", "leaving")
-    assert eventually(lambda: len(hub.pump._calls) == 1)
+    assert eventually(lambda: len(hub.runtime.pump._calls) == 1)
     leaving.sock.close()
     assert eventually(lambda: app.websocket.get_client_count() == 1)
     staying.say("main", "staying")
-    assert eventually(lambda: len(hub.pump._calls) == 2)
+    assert eventually(lambda: len(hub.runtime.pump._calls) == 2)
     assert app.pump(5) == 1  # of two
     assert calls == ["staying"]
     assert gone.get(timeout=5)
@@ -177,14 +179,17 @@ def test_a_request_can_be_cancelled_before_its_turn(app: Daebus, connect: Connec
     calls: list[Any] = []
     app.socket("main", thread="main")(lambda req: calls.append(req.data))
     app.start()
-    hub = app.websocket.hub
+    hub = hub_of(app)
     assert hub is not None
     peer = Peer.joined(connect(app.http.port))
     peer.send(TEXT, '{"type": "main", "id": 1, "data": 1}')
-    assert eventually(lambda: len(hub.pump._calls) == 1)
+    assert eventually(lambda: len(hub.runtime.pump._calls) == 1)
     peer.send(TEXT, '{"type": "cancel", "id": 1}')
     (connection,) = hub.registry.snapshot()
-    assert eventually(lambda: connection.request and connection.request.cancelled.is_set())
+    activity = Activity.of(connection)
+    assert activity is not None
+    assert isinstance(activity.request, WebSocketRequest)
+    assert eventually(activity.request.cancelled.is_set)
     app.pump(5)
     answer = peer.message()
     assert (answer["data"]["code"], answer["id"]) == ("cancelled", 1)
@@ -214,9 +219,9 @@ def test_a_stop_ends_a_pump_and_drops_what_waits(app: Daebus, connect: Connect) 
     results = queue.Queue[int]()
     pumping = threading.Thread(target=lambda: results.put(app.pump(3600)))
     pumping.start()
-    hub = app.websocket.hub
+    hub = hub_of(app)
     assert hub is not None
-    assert eventually(lambda: hub.pump._runner is not None)
+    assert eventually(lambda: hub.runtime.pump._runner is not None)
     stopping = threading.Thread(target=lambda: results.put(len(app.stop(5))))
     stopping.start()
     assert results.get(timeout=5) == 0
@@ -240,11 +245,11 @@ def test_a_stop_frees_clients_that_wait_for_a_pump(app: Daebus, connect: Connect
     app.socket("main", thread="main")(lambda req: calls.append(req.data))
     app.start()
     peers = [Peer.joined(connect(app.http.port)) for _ in range(2)]
-    hub = app.websocket.hub
+    hub = hub_of(app)
     assert hub is not None
     for peer in peers:
         peer.say("main", 1)
-    assert eventually(lambda: len(hub.pump._calls) == 2)
+    assert eventually(lambda: len(hub.runtime.pump._calls) == 2)
     stopping = threading.Thread(target=app.stop, args=(5,))
     stopping.start()
     for peer in peers:

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, EncodeError, NoClientError, WebSocketRequest
+from daebus.websocket.clients.broadcast import SendResult
 from tests.support.peer import Peer, envelope
 
 Connect = Callable[[int], socket.socket]
@@ -135,7 +136,7 @@ def test_a_large_message_makes_the_round(app: Daebus) -> None:
 
 
 def test_sends_come_before_the_returned_value_and_in_order(app: Daebus) -> None:
-    results = queue.Queue[bool]()
+    results = queue.Queue[SendResult]()
 
     @app.socket("count")
     def count(req: WebSocketRequest) -> str:
@@ -199,7 +200,7 @@ def test_a_thread_of_a_handler_has_no_client_unless_it_takes_the_context_along(
         client.send("spawn")
         assert client.receive()["data"] == "from a thread"
         assert isinstance(outcome.get(timeout=5), NoClientError)
-        assert outcome.get(timeout=5) is True
+        assert outcome.get(timeout=5) == 1
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_a_message_type_is_a_string(app: Daebus, kind: Any) -> None:
 
 
 def test_send_to_a_client_that_has_left_returns_false(app: Daebus, connect: Connect) -> None:
-    outcome = queue.Queue[tuple[bool, bool]]()
+    outcome = queue.Queue[tuple[SendResult, bool]]()
 
     @app.socket("wait")
     def wait(req: WebSocketRequest) -> str:
@@ -270,11 +271,11 @@ def test_send_to_a_client_that_has_left_returns_false(app: Daebus, connect: Conn
     peer = Peer.joined(connect(app.http.port))
     peer.say("wait")
     peer.close()
-    assert outcome.get(timeout=5) == (False, False)
+    assert outcome.get(timeout=5) == (0, False)
 
 
 def test_send_after_the_stop_returns_false(app: Daebus) -> None:
-    outcome = queue.Queue[tuple[bool, int]]()
+    outcome = queue.Queue[tuple[SendResult, SendResult]]()
 
     @app.socket("stop")
     def stop(req: WebSocketRequest) -> None:
@@ -283,7 +284,7 @@ def test_send_after_the_stop_returns_false(app: Daebus) -> None:
 
     with app.test_client() as client:
         client.send("stop")
-        assert outcome.get(timeout=5) == (False, 0)
+        assert outcome.get(timeout=5) == (0, 0)
 
 
 # --- broadcast ----------------------------------------------------------------------

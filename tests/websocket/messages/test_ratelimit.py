@@ -13,8 +13,10 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import ClientError, Daebus, DisconnectInfo
 from daebus.testing import AppClient, RequestError
+from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse_rate
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
+from tests.support.slow import hub_of
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int | None], Any]
@@ -237,12 +239,13 @@ def test_it_can_be_turned_on_and_off_while_clients_are_there(app: Daebus) -> Non
         assert client.request("echo", 3) == 3  # it begins anew
 
 
-def test_who_uses_none_has_no_meter(app: Daebus) -> None:
+def test_a_client_without_rates_has_no_limiter(app: Daebus) -> None:
     with app.test_client() as client:
         client.request("echo", 1)
-        assert app.websocket.hub is not None
-        (connection,) = app.websocket.hub.registry.snapshot()
-        assert connection.meter is None
+        (connection,) = hub_of(app).registry.snapshot()
+        activity = Activity.of(connection)
+        assert activity is not None
+        assert activity._limiter is None
 
 
 @pytest.mark.parametrize(
@@ -299,10 +302,11 @@ def test_types_that_a_client_invents_have_one_rate_together(app: Daebus) -> None
         data = refusal(client, "x" * 10_000)
         assert data["code"] == "rate_limited"
         assert len(str(data)) < 500
-        assert app.websocket.hub is not None
-        (connection,) = app.websocket.hub.registry.snapshot()
-        assert connection.meter is not None
-        assert len(connection.meter._buckets) == 1
+        (connection,) = hub_of(app).registry.snapshot()
+        activity = Activity.of(connection)
+        assert activity is not None
+        assert activity._limiter is not None
+        assert len(activity._limiter._buckets) == 1
 
 
 def test_an_async_handler_has_one_too(app: Daebus) -> None:
@@ -338,14 +342,14 @@ def roles(app: Daebus) -> Daebus:
     app.websocket.authenticate(lambda req: req.args["role"])
 
     async def is_boss(req: Any) -> bool:
-        return bool(req.user == "boss")
+        return bool(req.identity == "boss")
 
     def named(req: Any) -> bool:
         if "name" not in req.data:
             raise ClientError("a name is needed", code="no_name")
-        return bool(req.data["name"] == req.user)
+        return bool(req.data["name"] == req.identity)
 
-    app.socket("fire", allow=lambda req: req.user == "boss")(lambda req: "fired")
+    app.socket("fire", allow=lambda req: req.identity == "boss")(lambda req: "fired")
     app.socket("hire", allow=is_boss)(lambda req: "hired")
     app.socket("rename", allow=named)(lambda req: "renamed")
     return app
@@ -372,7 +376,7 @@ def test_wherever_the_handler_runs_the_others_are_kept_out(
 ) -> None:
     called: list[int] = []
 
-    @roles.socket("x", allow=lambda req: req.user == "boss", rate="1/h", **options)
+    @roles.socket("x", allow=lambda req: req.identity == "boss", rate="1/h", **options)
     def handler(req: Any) -> None:
         called.append(1)
 

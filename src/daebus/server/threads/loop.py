@@ -9,7 +9,7 @@ import contextvars
 import threading
 import time
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from ...errors import StateError
@@ -81,6 +81,18 @@ class LoopThread:
             future = asyncio.run_coroutine_threadsafe(coroutine, loop)
             self._futures.add(future)
             return future
+
+    def run(self, awaitable: Awaitable[T]) -> T:
+        """Wait in the calling thread for something awaitable, which the loop runs.
+
+        Raises:
+            StateError, RuntimeError: see ``submit``.
+            Exception: whatever it raises.
+
+        Threads:
+            Any but the loop's.
+        """
+        return self.submit(_await(awaitable)).result()
 
     def probe(self) -> float:
         """Tell for how many seconds the loop has not answered; it is asked anew if it did.
@@ -166,3 +178,7 @@ def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
     for task in tasks:
         task.cancel()
     return tasks
+
+
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable

@@ -32,15 +32,16 @@ class Admission:
         settings: of the component.
         registry: holds the places.
         loop: for an async ``authenticate``.
+        debug: tell a client what ``authenticate`` raised.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, loop: LoopThread) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, loop: LoopThread, *, debug: bool
+    ) -> None:
         self._settings = settings
         self._registry = registry
-        self._networks = PerAddressLimit(settings.max_clients_per_ip)
-        self._gate = Authenticator(
-            loop, settings.limits.authenticate_timeout, debug=settings.dispatcher.debug
-        )
+        self._per_address = PerAddressLimit(settings.max_clients_per_ip)
+        self._authenticator = Authenticator(loop, settings.limits.authenticate_timeout, debug=debug)
 
     def judge(self, upgrade: Upgrade) -> Admitted | Refusal:
         """Say whether a client may come in, and take a place for it.
@@ -61,13 +62,13 @@ class Admission:
             return accepted
         if not self._registry.reserve():
             return Refusal(503, "too_many_clients", "too many clients", RETRY)
-        if not self._networks.enter(upgrade.remote_address):
+        if not self._per_address.enter(upgrade.remote_address):
             self._registry.cancel()
             return Refusal(
                 429, "too_many_from_address", "too many clients from this address", RETRY
             )
         # With a place already: there are never more clients being asked than places.
-        known = self._gate.ask(settings.authenticate, upgrade)
+        known = self._authenticator.ask(settings.authenticate, upgrade)
         if isinstance(known, Refusal):
             self.cancel(upgrade.remote_address)
             return known
@@ -76,15 +77,15 @@ class Admission:
     def cancel(self, address: str) -> None:
         """Give back the place of a client that did not come about."""
         self._registry.cancel()
-        self._networks.leave(address)
+        self._per_address.leave(address)
 
     def left(self, address: str) -> None:
         """Note that a client of that address has left the registry."""
-        self._networks.leave(address)
+        self._per_address.leave(address)
 
     def stop(self) -> None:
         """Refuse from now on."""
-        self._gate.stop()
+        self._authenticator.stop()
 
     def _known_path(self, path: str) -> bool:
         settings = self._settings

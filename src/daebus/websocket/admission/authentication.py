@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextvars
+import datetime
+import math
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +25,11 @@ from ...errors import Reject
 from ...server.handoff import Refusal, Upgrade
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
-from ..connection.lifetime import expiry
+from ..settings import Check
 
-__all__ = ["Authenticator", "Known"]
+__all__ = ["Authenticator", "Known", "expiry"]
 
 logger = get_logger("daebus.websocket")
-
-Check = Callable[[Any], Any]
 
 _UNKNOWN = Refusal(401, "unauthorized", "the client is not known here")
 _STOPPING = Refusal(503, "stopping", "the server is stopping", (("Retry-After", "5"),))
@@ -39,16 +39,50 @@ _LATE = Refusal(
 _EXPIRED = Refusal(401, "expired", "the client's identity has expired")
 
 
+def expiry(identity: Any) -> float | None:
+    """Return when an identity expires, its ``expires_at``, in Unix seconds.
+
+    Args:
+        identity: an object with such an attribute, a mapping with such a key, or
+            anything else, which never expires.
+
+    Raises:
+        TypeError: it is neither a number nor a datetime.
+        ValueError: it is NaN, or a datetime without a time zone.
+    """
+    if isinstance(identity, Mapping):
+        value = identity.get("expires_at")
+    else:
+        value = getattr(identity, "expires_at", None)
+    if value is None:
+        return None
+    if isinstance(value, datetime.datetime):
+        if value.utcoffset() is None:
+            raise ValueError(
+                f"expires_at has no time zone: {value!r}; write datetime.now(timezone.utc) + "
+                f"timedelta(minutes=15)"
+            )
+        return value.timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(
+            f"expires_at is a number of seconds or a datetime, not {value!r}; write "
+            f"time.time() + 900"
+        )
+    if math.isnan(value):
+        raise ValueError("expires_at is NaN; write time.time() + 900")
+    return float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """Who a client is.
 
     Attributes:
-        user: its identity; None if nobody asked.
+        identity: None if nobody asked.
         expires: when that does, in Unix seconds; None never.
     """
 
-    user: Any = None
+    identity: Any = None
     expires: float | None = None
 
 

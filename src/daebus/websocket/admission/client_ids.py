@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ...arguments import MAX_NAME
 from ...server.threads.safelog import get_logger
+from ..connection.connection import Connection
+from ..settings import IdGenerator
 
-if TYPE_CHECKING:
-    from ..connection.connection import Connection
-
-__all__ = ["IdGenerator", "ClientIds"]
+__all__ = ["ClientIds"]
 
 logger = get_logger("daebus.websocket")
-
-IdGenerator = Callable[["Connection", str], object]
 
 
 class ClientIds:
@@ -27,21 +22,21 @@ class ClientIds:
     left has been seen off.
 
     Threads:
-        Any; ``give`` waits for the app's generator, without the lock.
+        Any; ``take`` waits for the app's generator, without the lock.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._used: set[str] = set()  # guarded by: _lock
 
-    def give(self, connection: Connection, generator: IdGenerator | None) -> None:
-        """Set the id of a new connection.
+    def take(self, connection: Connection, generator: IdGenerator | None) -> str:
+        """Return an id for a new connection; it is in use until it is released.
 
         What the app's generator returns counts if it is fit and free. Otherwise the client
         gets a random one: it is better served under another name than not at all.
         """
         client_id = None if generator is None else self._ask(generator, connection)
-        while client_id is None or not self._take(client_id):
+        while client_id is None or not self._reserve(client_id):
             if client_id is not None:
                 logger.warning(
                     "client id %r is in use; a client from %s gets a random one",
@@ -49,14 +44,14 @@ class ClientIds:
                     connection.remote_address,
                 )
             client_id = secrets.token_hex(16)
-        connection.client_id = client_id
+        return client_id
 
     def release(self, client_id: str) -> None:
         """Let others have that id."""
         with self._lock:
             self._used.discard(client_id)
 
-    def _take(self, client_id: str) -> bool:
+    def _reserve(self, client_id: str) -> bool:
         with self._lock:
             if client_id in self._used:
                 return False

@@ -7,23 +7,23 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...errors import DuplicateHandlerError, name_of
-from ..connection.lifetime import expiry
+from ..admission.authentication import expiry
 from ..messages.ratelimit import Rate
-from .context import Context
+from .context import Section
 
 __all__ = ["Access", "Authenticate"]
 
 Authenticate = TypeVar("Authenticate", bound=Callable[[Any], Any])
 
 
-class Access(Context):
+class Access(Section):
     """Identities and rates."""
 
     def authenticate(self, check: Authenticate) -> Authenticate:
         """Decorate the function that says who a client is, before it is let in.
 
         It gets the ``UpgradeRequest`` (headers, cookies, query, address) and returns an
-        identity, which is any object: ``req.user`` of all the client's messages. ``None``
+        identity, which is any object: ``req.identity`` of all the client's messages. ``None``
         and ``False`` refuse with 401, so a guest needs an identity too, such as
         ``"guest"``. ``Reject`` refuses in words of your own, and any other exception is
         logged and refuses with 500. It is asked for each WebSocket, raw ones included.
@@ -41,13 +41,13 @@ class Access(Context):
             one holds up nobody else. Nothing interrupts a sync one, so what it calls
             needs a timeout.
         """
-        known = self._settings.authenticate
+        known = self._context.settings.authenticate
         if known is not None:
             raise DuplicateHandlerError(
                 f"there is an authenticate function already: {name_of(known)}; call it from "
                 f"{name_of(check)}"
             )
-        self._settings.authenticate = check
+        self._context.settings.authenticate = check
         return check
 
     def get_identity(self, client_id: str) -> Any:
@@ -56,16 +56,15 @@ class Access(Context):
         Returns:
             None if it is not connected, or nobody asks clients who they are.
         """
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        return None if connection is None else connection.user
+        link = self._context.link(client_id)
+        return None if link is None else link.identity
 
     def renew(self, client_id: str, identity: Any) -> bool:
         """Give a client another identity, such as one that expires later.
 
         Args:
             client_id: whom.
-            identity: ``req.user`` from now on; its ``expires_at`` is the new end of the
+            identity: ``req.identity`` from now on; its ``expires_at`` is the new end of the
                 connection, and without one there is none. The rooms stay as they are.
 
         Returns:
@@ -79,16 +78,15 @@ class Access(Context):
         Threads:
             Any; never waits.
         """
-        self._check_fork()
+        self._context.check_fork()
         if identity is None or identity is False:
             raise TypeError(
                 f"{identity} is no identity; to send a client away write "
                 f"req.websocket.close(4401, 'logged out')"
             )
         expires = expiry(identity)
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        return connection is not None and connection.renew(identity, expires)
+        link = self._context.link(client_id)
+        return link is not None and link.renew(identity, expires)
 
     def enable_rate_limiting(self, max_messages: int = 60, window_seconds: float = 60) -> None:
         """Limit how many messages each client may send, of all types together.
@@ -113,8 +111,8 @@ class Access(Context):
             raise ValueError(f"max_messages must be at least 1, not {max_messages!r}")
         if not 0 < window_seconds < math.inf:
             raise ValueError(f"window_seconds must be greater than 0, not {window_seconds!r}")
-        self._settings.dispatcher.rate = Rate(max_messages, window_seconds)
+        self._context.dispatcher.rate = Rate(max_messages, window_seconds)
 
     def disable_rate_limiting(self) -> None:
         """Let clients send as much as they like again; rates of single types stay."""
-        self._settings.dispatcher.rate = None
+        self._context.dispatcher.rate = None

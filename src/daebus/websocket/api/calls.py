@@ -7,19 +7,20 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ...arguments import check_name, positive
+from ...arguments import check_ids, check_name, positive
 from ...errors import CallError, CallTimeout, ClientGone, StateError
-from ..messages.calls import PendingCall
+from ..messages.activity import Activity
+from ..messages.pending import PendingCall
 from ..protocol import envelope
-from .context import Context
+from .context import Section
 
 __all__ = ["Calls"]
 
-# How a call fails; in a ``broadcast_call`` it stands in the place of the answer.
+# How a call fails; in ``call_room`` and the like it stands in the place of the answer.
 FAILURES = (ClientGone, CallError, CallTimeout)
 
 
-class Calls(Context):
+class Calls(Section):
     """Questions, from any thread."""
 
     def call(
@@ -62,18 +63,13 @@ class Calls(Context):
         positive("timeout", timeout)
         return await self._ask(client_id, message_type, data).result_async(timeout)
 
-    def broadcast_call(
-        self,
-        to: str | Iterable[str],
-        message_type: str,
-        data: Any = None,
-        *,
-        timeout: float = 30.0,
+    def call_room(
+        self, room: str, message_type: str, data: Any = None, *, timeout: float = 30.0
     ) -> dict[str, Any]:
-        """Ask several clients at once and wait for all answers.
+        """Ask every client in a room at once and wait for all answers.
 
         Args:
-            to: the name of a room, or client ids such as ``get_clients()``.
+            room: its name; nobody is in a room that does not exist.
             message_type: the ``"type"`` of the question.
             data: what JSON can carry.
             timeout: seconds for all of them.
@@ -82,16 +78,92 @@ class Calls(Context):
             By client id the answer, or the exception that ``call`` would have raised.
 
         Raises:
-            StateError: called in an async handler; write ``await broadcast_call_async(...)``.
+            StateError: called in an async handler; write ``await call_room_async(...)``.
             EncodeError: the data has no JSON form.
 
         Threads:
             Any but the loop's.
         """
+        self._check_blocking("call_room")
+        return self._ask_and_wait(self._in_room(room), message_type, data, timeout)
+
+    async def call_room_async(
+        self, room: str, message_type: str, data: Any = None, *, timeout: float = 30.0
+    ) -> dict[str, Any]:
+        """Ask every client in a room, in a coroutine; as ``call_room``."""
+        return await self._ask_and_await(self._in_room(room), message_type, data, timeout)
+
+    def call_user(
+        self, user: str, message_type: str, data: Any = None, *, timeout: float = 30.0
+    ) -> dict[str, Any]:
+        """Ask every client that was identified as a user, such as its tabs; as ``call_room``.
+
+        Raises:
+            StateError: called in an async handler; write ``await call_user_async(...)``.
+            EncodeError: the data has no JSON form.
+
+        Threads:
+            Any but the loop's.
+        """
+        self._check_blocking("call_user")
+        return self._ask_and_wait(self._of_user(user), message_type, data, timeout)
+
+    async def call_user_async(
+        self, user: str, message_type: str, data: Any = None, *, timeout: float = 30.0
+    ) -> dict[str, Any]:
+        """Ask every client of a user, in a coroutine; as ``call_user``."""
+        return await self._ask_and_await(self._of_user(user), message_type, data, timeout)
+
+    def call_clients(
+        self,
+        client_ids: Iterable[str],
+        message_type: str,
+        data: Any = None,
+        *,
+        timeout: float = 30.0,
+    ) -> dict[str, Any]:
+        """Ask several clients, such as ``get_clients()``, at once; as ``call_room``.
+
+        Raises:
+            StateError: called in an async handler; write ``await call_clients_async(...)``.
+            EncodeError: the data has no JSON form.
+            TypeError: the ids are one string.
+
+        Threads:
+            Any but the loop's.
+        """
+        self._check_blocking("call_clients")
+        ids = check_ids(client_ids, "call_clients({}, message_type)")
+        return self._ask_and_wait(ids, message_type, data, timeout)
+
+    async def call_clients_async(
+        self,
+        client_ids: Iterable[str],
+        message_type: str,
+        data: Any = None,
+        *,
+        timeout: float = 30.0,
+    ) -> dict[str, Any]:
+        """Ask several clients, in a coroutine; as ``call_clients``."""
+        ids = check_ids(client_ids, "call_clients_async({}, message_type)")
+        return await self._ask_and_await(ids, message_type, data, timeout)
+
+    def _in_room(self, room: str) -> list[str]:
+        check_name(room, "call_room({}, message_type)")
+        hub = self._context.hub
+        return [] if hub is None else hub.registry.rooms.members(room)
+
+    def _of_user(self, user: str) -> list[str]:
+        check_name(user, "call_user({}, message_type)")
+        hub = self._context.hub
+        return [] if hub is None else hub.registry.users.members(user)
+
+    def _ask_and_wait(
+        self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
+    ) -> dict[str, Any]:
         positive("timeout", timeout)
-        self._check_blocking("broadcast_call")
         deadline = time.monotonic() + timeout
-        asked = self._ask_all(to, message_type, data)
+        asked = self._ask_all(client_ids, message_type, data)
         answers: dict[str, Any] = {}
         try:
             for client_id, call in asked.items():
@@ -106,17 +178,11 @@ class Calls(Context):
             _forget(asked.values())
         return answers
 
-    async def broadcast_call_async(
-        self,
-        to: str | Iterable[str],
-        message_type: str,
-        data: Any = None,
-        *,
-        timeout: float = 30.0,
+    async def _ask_and_await(
+        self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
     ) -> dict[str, Any]:
-        """Ask several clients in a coroutine; as ``broadcast_call``."""
         positive("timeout", timeout)
-        asked = self._ask_all(to, message_type, data)
+        asked = self._ask_all(client_ids, message_type, data)
 
         async def answer(call: PendingCall | Exception) -> Any:
             try:
@@ -134,10 +200,9 @@ class Calls(Context):
         return self._send_question(client_id, message_type, envelope.encode(message_type, data))
 
     def _ask_all(
-        self, to: str | Iterable[str], message_type: str, data: Any
+        self, client_ids: Iterable[str], message_type: str, data: Any
     ) -> dict[str, PendingCall | Exception]:
         message = envelope.encode(message_type, data)
-        client_ids: Iterable[str] = to if not isinstance(to, str) else self._members(to)
         asked: dict[str, PendingCall | Exception] = {}
         for client_id in dict.fromkeys(client_ids):
             try:
@@ -146,28 +211,23 @@ class Calls(Context):
                 asked[client_id] = exc
         return asked
 
-    def _members(self, room: str) -> list[str]:
-        check_name(room, "broadcast_call({}, message_type)")
-        hub = self._hub
-        return [] if hub is None else hub.registry.rooms.members(room)
-
     def _send_question(self, client_id: str, message_type: str, message: bytes) -> PendingCall:
-        self._check_fork()
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        if connection is None:
+        self._context.check_fork()
+        link = self._context.link(client_id)
+        activity = None if link is None else Activity.of(link)
+        if link is None or activity is None:
             raise ClientGone(client_id)
-        if connection.path in self._settings.raw:
+        if link.peer.path in self._context.settings.raw:
             raise CallError(
-                f"client {client_id} is on the raw path {connection.path!r}, where nobody looks "
+                f"client {client_id} is on the raw path {link.peer.path!r}, where nobody looks "
                 f"for answers; ask with connection.send() and recv()",
                 "raw_path",
             )
-        return PendingCall(connection, message_type, message)
+        return PendingCall(link, activity.pending, message_type, message)
 
     def _check_blocking(self, name: str) -> None:
-        hub = self._hub
-        if hub is not None and hub.loop.is_current():
+        hub = self._context.hub
+        if hub is not None and hub.runtime.loop.is_current():
             raise StateError(
                 f"{name}() would block the loop that all async handlers share; "
                 f"write: await app.websocket.{name}_async(...)"

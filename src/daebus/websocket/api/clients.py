@@ -7,31 +7,31 @@ from typing import Any
 
 from ...errors import NoClientError
 from ..clients.metadata import KEYS, describe
-from ..connection.connection import Connection, current
+from ..connection.connection import Connection
+from ..messages.activity import current
 from ..protocol import envelope
 from ..protocol.codec import close_frame
-from .context import Context
+from .context import Section
 
 __all__ = ["Clients"]
 
 
-class Clients(Context):
+class Clients(Section):
     """Asking, from any thread."""
 
     def get_clients(self) -> list[str]:
         """Return the ids of all connected clients, in order of arrival."""
-        hub = self._hub
-        return [] if hub is None else [c.client_id for c in hub.registry.snapshot()]
+        hub = self._context.hub
+        return [] if hub is None else [link.client_id for link in hub.registry.snapshot()]
 
     def get_client_count(self) -> int:
         """Return how many clients are connected."""
-        hub = self._hub
+        hub = self._context.hub
         return 0 if hub is None else len(hub.registry)
 
     def is_client_connected(self, client_id: str) -> bool:
         """Tell whether a client of that id is connected."""
-        hub = self._hub
-        return hub is not None and hub.registry.get(client_id) is not None
+        return self._context.link(client_id) is not None
 
     def get_client_metadata(self, client_id: str) -> dict[str, Any] | None:
         """Return what is known about a client, as a dict of its own; None if it is not there.
@@ -47,11 +47,8 @@ class Clients(Context):
         Threads:
             Any; never waits.
         """
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        if hub is None or connection is None:
-            return None
-        return describe(connection, hub.registry.user(client_id))
+        link = self._context.link(client_id)
+        return None if link is None else describe(link)
 
     def set_client_metadata(self, client_id: str, /, **values: Any) -> bool:
         """Note something about a client, for ``get_client_metadata`` and filters.
@@ -69,18 +66,17 @@ class Clients(Context):
         Threads:
             Any; never waits.
         """
-        self._check_fork()
+        self._context.check_fork()
         taken = sorted(values.keys() & set(KEYS))
         if taken:
             raise ValueError(
                 f"{taken[0]!r} is filled by daebus; write "
                 f"set_client_metadata(client_id, my_{taken[0]}=...)"
             )
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        if connection is None:
+        link = self._context.link(client_id)
+        if link is None:
             return False
-        connection.note(values)
+        link.note(values)
         return True
 
     def get_clients_by_filter(
@@ -95,16 +91,11 @@ class Clients(Context):
         Threads:
             Any; no lock is held while the function runs.
         """
-        hub = self._hub
-        if hub is None:
-            return []
-        registry = hub.registry
+        hub = self._context.hub
         return [
-            connection.client_id
-            for connection in registry.snapshot()
-            if filter_func(
-                connection.client_id, describe(connection, registry.user(connection.client_id))
-            )
+            link.client_id
+            for link in (() if hub is None else hub.registry.snapshot())
+            if filter_func(link.client_id, describe(link))
         ]
 
     @property
@@ -116,13 +107,13 @@ class Clients(Context):
         Raises:
             NoClientError: asked outside of a handler or hook.
         """
-        connection = current.get(None)
-        if connection is None:
+        activity = current.get(None)
+        if activity is None:
             raise NoClientError(
                 "session belongs to the client whose message is being handled, and here is none; "
                 "to note something from elsewhere write set_client_metadata(client_id, name=...)"
             )
-        return connection.session
+        return activity.link.session
 
     def set_client_id_generator(
         self, generator_func: Callable[[Connection, str], str] | None
@@ -148,7 +139,7 @@ class Clients(Context):
                 f"the generator of client ids cannot be called: {generator_func!r:.100}; "
                 f"write set_client_id_generator(lambda websocket, path: ...)"
             )
-        self._settings.client_id = generator_func
+        self._context.settings.client_id = generator_func
 
     def disconnect_client(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
         """Close the connection of a client; what was sent before still arrives.
@@ -170,11 +161,10 @@ class Clients(Context):
         Threads:
             Any; never waits.
         """
-        self._check_fork()
+        self._context.check_fork()
         close_frame(code, reason)  # a wrong code is wrong whoever is there
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        return connection is not None and connection.close(code, reason)
+        link = self._context.link(client_id)
+        return link is not None and link.shut(code, reason, "server")
 
     def disconnect_all_clients(self, code: int = 1000, reason: str = "") -> int:
         """Close the connections of all clients that are there now; more may come.
@@ -192,11 +182,11 @@ class Clients(Context):
         Threads:
             Any; never waits.
         """
-        self._check_fork()
+        self._context.check_fork()
         close_frame(code, reason)
-        hub = self._hub
-        connections = () if hub is None else hub.registry.snapshot()
-        return sum(connection.close(code, reason) for connection in connections)
+        hub = self._context.hub
+        links = () if hub is None else hub.registry.snapshot()
+        return sum(link.shut(code, reason, "server") for link in links)
 
     def stats(self) -> dict[str, Any]:
         """Return counts since the start; empty if the app does not run.
@@ -211,11 +201,11 @@ class Clients(Context):
         Threads:
             Any; looks at each connection briefly.
         """
-        hub = self._hub
+        hub = self._context.hub
         if hub is None:
             return {}
         return {
             "connections": len(hub.registry),
-            **hub.tally.report(),
+            **hub.stats.report(),
             "json": envelope.package(),
         }

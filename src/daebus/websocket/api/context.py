@@ -1,30 +1,109 @@
-"""What the parts of ``DaebusWebSocket`` stand on: its settings, and the hub while it runs."""
+"""What the sections of ``DaebusWebSocket`` share: its settings, and the hub while it runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Callable
+from typing import Any
 
 from ...errors import ForkedError
+from ...server.threads.loop import LoopThread
+from ...server.threads.minder import Minder
+from ..clients.broadcast import Policy, SendResult, Target
+from ..connection.link import Link
 from ..hub import Hub
+from ..messages.dispatcher import Dispatcher
+from ..protocol import envelope
 from ..settings import Settings
 
-if TYPE_CHECKING:
-    from ...app import Daebus
-
-__all__ = ["Context"]
+__all__ = ["Context", "Section", "context_of"]
 
 
 class Context:
-    """Base of ``Decorators``, ``Sending``, ``Calls`` and ``Clients``: the component."""
+    """The state of the component, and its start and stop.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._app: Daebus | None = None
-        self._hub: Hub | None = None  # while the app runs
+    Args:
+        settings: what the component was told.
+        port: that was asked for; None for that of HTTP.
 
-    def _check_fork(self) -> None:
-        if self._hub is None and self._app is not None and self._app.forked:
+    Attributes:
+        dispatcher: has the handlers.
+        hub: the running side, None while the app does not run.
+        port: that clients connect to, while the app runs.
+        debug: errors tell more.
+    """
+
+    def __init__(self, settings: Settings, port: int | None) -> None:
+        self.settings = settings
+        self.configured_port = port
+        self.dispatcher = Dispatcher()
+        self.hub: Hub | None = None
+        self.port: int | None = None
+        self._forked: Callable[[], bool] = lambda: False
+
+    def attached(self, *, debug: bool, forked: Callable[[], bool]) -> None:
+        """Note what the app is like, and how to tell that this process is a fork of it."""
+        self.dispatcher.debug = debug
+        self._forked = forked
+
+    def start(self, minder: Minder, loop: LoopThread) -> Hub:
+        """Make the hub that admits clients."""
+        self.hub = Hub(self.settings, self.dispatcher, minder, loop)
+        return self.hub
+
+    def listening(self, port: int) -> None:
+        """Note the port that clients connect to."""
+        self.port = port
+
+    def begin_stop(self) -> None:
+        """Say goodbye to all clients."""
+        if self.hub is not None:
+            self.hub.begin_stop()
+
+    def finish_stop(self, deadline: float) -> list[threading.Thread]:
+        """Wait for the connections; return the threads that would not end."""
+        hub = self.hub
+        left = [] if hub is None else hub.finish_stop(deadline)
+        self.hub = None
+        self.port = None
+        return left
+
+    def forget(self) -> None:
+        """Drop the hub in a forked child: its threads do not exist here."""
+        self.hub = None
+
+    def check_fork(self) -> None:
+        """Raise ``ForkedError`` in a child that was forked while the app ran."""
+        if self.hub is None and self._forked():
             raise ForkedError(
                 "this process was forked after the app was started, so the app has no threads "
                 "here; send from the parent, or start an app of its own in the child"
             )
+
+    def link(self, client_id: str) -> Link | None:
+        """Return the connection of a client, or None."""
+        return None if self.hub is None else self.hub.registry.get(client_id)
+
+    def deliver(self, target: Target, message_type: str, data: Any, policy: Policy) -> SendResult:
+        """Encode a message and send it through the door; to nobody if the app does not run.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+            ForkedError: see ``check_fork``.
+        """
+        self.check_fork()
+        payload = envelope.encode(message_type, data)
+        hub = self.hub
+        return SendResult() if hub is None else hub.door.deliver(target, payload, policy)
+
+
+class Section:
+    """Base of the sections of ``DaebusWebSocket``; it holds the context and nothing else."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+
+def context_of(component: Section) -> Context:
+    """Return the context of a component, for what starts and stops it."""
+    return component._context

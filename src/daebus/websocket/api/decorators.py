@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 from ...arguments import positive_or_none
 from ...errors import DuplicateHandlerError
 from ..connection.connection import Connection
-from ..connection.events import hook_call
 from ..messages.handlers import Middleware
 from ..messages.options import Allow, HandlerThread
 from ..messages.ratelimit import parse_rate
 from ..messages.request import WebSocketRequest
-from .context import Context
+from ..messages.signature import hook_call
+from .context import Section
 
 __all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
 
@@ -27,7 +27,7 @@ Hook = TypeVar("Hook", bound=Callable[..., Any])
 RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 
 
-class Decorators(Context):
+class Decorators(Section):
     """Registering, before the start or while the app runs."""
 
     def socket(
@@ -73,7 +73,7 @@ class Decorators(Context):
         """
 
         def register(handler: SocketHandler) -> SocketHandler:
-            self._settings.dispatcher.add(
+            self._context.dispatcher.table.add(
                 message_type,
                 handler,
                 timeout=positive_or_none("timeout", timeout),
@@ -96,7 +96,7 @@ class Decorators(Context):
         Raises:
             DuplicateHandlerError: there is one already.
         """
-        self._settings.dispatcher.add_binary(handler)
+        self._context.dispatcher.table.add_binary(handler)
         return handler
 
     def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
@@ -114,7 +114,7 @@ class Decorators(Context):
         Raises:
             TypeError: it takes other arguments, or is async and there is a sync handler.
         """
-        self._settings.dispatcher.add_middleware(function)
+        self._context.dispatcher.table.add_middleware(function)
         return function
 
     def on_error(self, hook: ErrorHook) -> ErrorHook:
@@ -125,7 +125,7 @@ class Decorators(Context):
         text and code; where several do, the first decides. It runs where the handler did,
         and may be async.
         """
-        self._settings.dispatcher.on_error.append(hook)
+        self._context.dispatcher.on_error.append(hook)
         return hook
 
     def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
@@ -142,11 +142,11 @@ class Decorators(Context):
             raise ValueError(f"path must start with a slash; write raw({'/' + path!r})")
 
         def register(handler: RawHandler) -> RawHandler:
-            if path in self._settings.raw:
+            if path in self._context.settings.raw:
                 raise DuplicateHandlerError(
                     f"path {path!r} has a raw handler already; use another path"
                 )
-            self._settings.raw[path] = handler
+            self._context.settings.raw[path] = handler
             return handler
 
         return register
@@ -157,7 +157,7 @@ class Decorators(Context):
         It runs in the client's thread, after the client is registered and before its
         first message. It may be async, broadcast, and ``send`` to the new client.
         """
-        self._settings.on_connect.append(lambda client_id, info: hook(client_id))
+        self._context.settings.on_connect.append(lambda client_id, info: hook(client_id))
         return hook
 
     def on_disconnect(self, hook: Hook) -> Hook:
@@ -167,7 +167,7 @@ class Decorators(Context):
         is no longer counted. It may be async. A function of two arguments gets a
         ``DisconnectInfo`` as the second, which says why.
         """
-        self._settings.on_disconnect.append(hook_call(hook))
+        self._context.settings.on_disconnect.append(hook_call(hook))
         return hook
 
     def on_slow_consumer(self, hook: Hook) -> Hook:
@@ -176,7 +176,7 @@ class Decorators(Context):
         Once until the outbox has emptied. A second argument is a ``SlowConsumerInfo``. It
         runs in a thread for such notices, so it may take its time, but the next waits.
         """
-        self._settings.on_slow_consumer.append(hook_call(hook))
+        self._context.settings.on_slow_consumer.append(hook_call(hook))
         return hook
 
     def on_slow_handler(self, hook: Hook) -> Hook:
@@ -186,5 +186,5 @@ class Decorators(Context):
         blocked) and, if it takes two arguments, a ``SlowHandlerInfo`` with the stack. It
         runs in a thread for such notices, while the handler goes on.
         """
-        self._settings.on_slow_handler.append(hook_call(hook))
+        self._context.settings.on_slow_handler.append(hook_call(hook))
         return hook

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 from ...arguments import check_name
 from ...errors import name_of
-from ..hub import Hub
-from .context import Context
+from ..clients.registry import Registry
+from .context import Section
 
 __all__ = ["JoinHook", "Rooms"]
 
 JoinHook = TypeVar("JoinHook", bound=Callable[[str, str], Any])
 
 
-class Rooms(Context):
+class Rooms(Section):
     """Rooms and users, from any thread. A client that leaves is in none any more."""
 
     def join(self, client_id: str, room: str) -> bool:
@@ -40,10 +40,12 @@ class Rooms(Context):
         Threads:
             Any; waits for nothing but the ``on_join`` hooks, which run here.
         """
-        self._check_fork()
+        self._context.check_fork()
         check_name(room, "join(client_id, {})")
-        hub = self._hub
-        if hub is None or (self._settings.on_join and not self._may_join(hub, client_id, room)):
+        hub = self._context.hub
+        if hub is None or (
+            self._context.settings.on_join and not self._may_join(hub.registry, client_id, room)
+        ):
             return False
         return hub.registry.rooms.join(client_id, room)
 
@@ -72,16 +74,16 @@ class Rooms(Context):
         def register(hook: JoinHook) -> JoinHook:
             if inspect.iscoroutinefunction(hook):
                 raise _not_async(hook)
-            self._settings.on_join.append((fits, hook))
+            self._context.settings.on_join.append((fits, hook))
             return hook
 
         return register
 
-    def _may_join(self, hub: Hub, client_id: str, room: str) -> bool:
+    def _may_join(self, registry: Registry, client_id: str, room: str) -> bool:
         """Ask the hooks about a client that is connected and not in the room yet."""
-        if hub.registry.get(client_id) is None or room in hub.registry.rooms.of(client_id):
+        if registry.get(client_id) is None or room in registry.rooms.of(client_id):
             return True
-        for fits, hook in tuple(self._settings.on_join):
+        for fits, hook in tuple(self._context.settings.on_join):
             if fits(room):
                 verdict = hook(client_id, room)
                 if hasattr(verdict, "__await__"):  # true, and yet no answer
@@ -100,23 +102,23 @@ class Rooms(Context):
         Threads:
             Any; never waits.
         """
-        self._check_fork()
-        hub = self._hub
+        self._context.check_fork()
+        hub = self._context.hub
         return hub is not None and hub.registry.rooms.leave(client_id, room)
 
     def get_rooms(self) -> list[str]:
         """Return the rooms that somebody is in, in the order in which they were made."""
-        hub = self._hub
+        hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.names()
 
     def get_room_clients(self, room: str) -> list[str]:
         """Return the ids of the clients in a room, in the order in which they joined."""
-        hub = self._hub
+        hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.members(room)
 
     def get_client_rooms(self, client_id: str) -> list[str]:
         """Return the rooms that a client is in, in the order in which it joined."""
-        hub = self._hub
+        hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.of(client_id)
 
     def identify(self, client_id: str, user: str | None) -> bool:
@@ -137,15 +139,15 @@ class Rooms(Context):
         Threads:
             Any; never waits.
         """
-        self._check_fork()
+        self._context.check_fork()
         if user is not None:
             check_name(user, "identify(client_id, {})")
-        hub = self._hub
-        return hub is not None and hub.registry.users.move(client_id, user)
+        hub = self._context.hub
+        return hub is not None and hub.registry.identify(client_id, user)
 
     def get_user_clients(self, user: str) -> list[str]:
         """Return the ids of a user's clients, in the order in which they were identified."""
-        hub = self._hub
+        hub = self._context.hub
         return [] if hub is None else hub.registry.users.members(user)
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from ...arguments import check_ids, check_name
 from ...errors import NoClientError
-from ..clients.broadcast import OUTCOMES, SendResult
-from ..connection.connection import Connection, current
-from ..connection.writer import GONE, TAKEN, offer_to_all
+from ..clients.broadcast import ALL, OUTCOMES, Door, Policy, SendResult, Target
+from ..connection.outbox import GONE
+from ..messages.activity import Handled, current
 from ..messages.request import asked
 from ..protocol import envelope
-from ..protocol.codec import TEXT, frame
-from .context import Context
+from .context import Section
 
 __all__ = ["Sending"]
 
 
-class Sending(Context):
+class Sending(Section):
     """Sending, from any thread."""
 
     def send(
@@ -28,7 +27,7 @@ class Sending(Context):
         *,
         droppable: bool = False,
         conflate: str | None = None,
-    ) -> bool:
+    ) -> SendResult:
         """Send to the client whose message is being handled.
 
         Args:
@@ -40,7 +39,7 @@ class Sending(Context):
                 this newer one.
 
         Returns:
-            False if that client has left, or the message was dropped.
+            1, or 0 if that client has left or the message was dropped.
 
         Raises:
             NoClientError: called outside of a handler or hook.
@@ -50,28 +49,23 @@ class Sending(Context):
             The handler's, an async handler's included. A sync handler waits here when
             its own client does not read, ``send_timeout`` at most.
         """
-        self._check_fork()
-        connection = current.get(None)
-        if connection is None:
+        self._context.check_fork()
+        activity = current.get(None)
+        if activity is None:
             raise NoClientError(
                 "send() answers the client whose message is being handled, and here is none; "
                 "to reach all clients write app.websocket.broadcast_to_all(data)"
             )
         payload = envelope.encode(message_type, data)
         req = asked.get(None)
-        patient = req is not None and not connection.hub.loop.is_current()
+        patient = req is not None and not activity.runtime.loop.is_current()
         if message_type == "response":
-            if req is None and connection.is_owner():
-                req = connection.request
-            if req is not None:
-                payload = req.stamped(payload)
-        done = connection.reply(
-            connection.text_frame(payload),
-            droppable=droppable,
-            conflate=conflate,
-            patient=patient,
-        )
-        return done in TAKEN
+            handled: Handled | None = req
+            if req is None and activity.writer.is_owner():
+                handled = activity.request
+            if handled is not None:
+                payload = handled._stamped(payload)
+        return Door.reply(activity.writer, payload, Policy(droppable, conflate), patient=patient)
 
     def send_to_client(
         self,
@@ -100,20 +94,14 @@ class Sending(Context):
         Threads:
             Any. Waits only in a sync handler of that very client, as ``send`` does.
         """
-        payload = self._encode(message_type, data)
-        hub = self._hub
-        connection = None if hub is None else hub.registry.get(client_id)
-        if connection is None:
-            return OUTCOMES[GONE]
-        return OUTCOMES[
-            connection.reply(connection.text_frame(payload), droppable=droppable, conflate=conflate)
-        ]
+        policy = Policy(droppable, conflate)
+        return self._context.deliver(Target("client", client_id), message_type, data, policy)
 
     def broadcast_to_clients(
         self,
         client_ids: Iterable[str],
         data: Any,
-        message_type: str = "message",
+        message_type: str = "broadcast",
         *,
         droppable: bool = False,
         conflate: str | None = None,
@@ -137,22 +125,13 @@ class Sending(Context):
         Threads:
             Any; never waits for a client.
         """
-        payload = self._encode(message_type, data)
-        hub = self._hub
-        frames: dict[object, bytes] = {}
-        results: dict[str, SendResult] = {}
-        for client_id in check_ids(client_ids, "broadcast_to_clients({}, data)"):
-            if client_id in results:
-                continue
-            connection = None if hub is None else hub.registry.get(client_id)
-            if connection is None:
-                results[client_id] = OUTCOMES[GONE]
-                continue
-            data_frame = frames.get(connection.compression)
-            if data_frame is None:
-                data_frame = frames[connection.compression] = connection.text_frame(payload)
-            results[client_id] = OUTCOMES[connection.offer(data_frame, droppable, conflate)]
-        return results
+        self._context.check_fork()
+        payload = envelope.encode(message_type, data)
+        ids = check_ids(client_ids, "broadcast_to_clients({}, data)")
+        hub = self._context.hub
+        if hub is None:
+            return dict.fromkeys(ids, OUTCOMES[GONE])
+        return hub.door.deliver_each(ids, payload, Policy(droppable, conflate))
 
     def broadcast_to_all(
         self,
@@ -185,10 +164,8 @@ class Sending(Context):
         Threads:
             Any; never waits for a client.
         """
-        payload = self._encode(message_type, data)
-        hub = self._hub
-        connections = () if hub is None else hub.registry.snapshot()
-        return self._offer(connections, payload, exclude, droppable, conflate)
+        policy = Policy(droppable, conflate, _excluded(exclude))
+        return self._context.deliver(ALL, message_type, data, policy)
 
     def broadcast_to_room(
         self,
@@ -220,11 +197,9 @@ class Sending(Context):
         Threads:
             Any; never waits for a client.
         """
-        payload = self._encode(message_type, data)
         check_name(room, "broadcast_to_room({}, data)")
-        hub = self._hub
-        connections = () if hub is None else hub.registry.rooms.snapshot(room)
-        return self._offer(connections, payload, exclude, droppable, conflate)
+        policy = Policy(droppable, conflate, _excluded(exclude))
+        return self._context.deliver(Target("room", room), message_type, data, policy)
 
     def send_to_user(
         self,
@@ -256,35 +231,10 @@ class Sending(Context):
         Threads:
             Any; never waits for a client.
         """
-        payload = self._encode(message_type, data)
         check_name(user, "send_to_user({}, data)")
-        hub = self._hub
-        connections = () if hub is None else hub.registry.users.snapshot(user)
-        return self._offer(connections, payload, exclude, droppable, conflate)
+        policy = Policy(droppable, conflate, _excluded(exclude))
+        return self._context.deliver(Target("user", user), message_type, data, policy)
 
-    def _encode(self, message_type: str, data: Any) -> bytes:
-        self._check_fork()
-        return envelope.encode(message_type, data)
 
-    def _offer(
-        self,
-        connections: Sequence[Connection],
-        payload: bytes,
-        exclude: Iterable[str],
-        droppable: bool,
-        conflate: str | None,
-    ) -> SendResult:
-        """Offer one message to many: one frame for each kind of compression."""
-        excluded = frozenset(check_ids(exclude, "exclude={}"))
-        if excluded:
-            connections = [c for c in connections if c.client_id not in excluded]
-        if not self._settings.deflate:
-            return SendResult(*offer_to_all(connections, frame(TEXT, payload), droppable, conflate))
-        groups: dict[object, list[Connection]] = {}
-        for connection in connections:
-            groups.setdefault(connection.compression, []).append(connection)
-        counts = [
-            offer_to_all(group, group[0].text_frame(payload), droppable, conflate)
-            for group in groups.values()
-        ]
-        return SendResult(*map(sum, zip(*counts, strict=True)))
+def _excluded(exclude: Iterable[str]) -> frozenset[str]:
+    return frozenset(check_ids(exclude, "exclude={}"))

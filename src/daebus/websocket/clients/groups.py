@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from ...errors import RoomLimitError
+from ..connection.link import Link
+from ..connection.writer import Writer
 
-if TYPE_CHECKING:
-    from ..connection.connection import Connection
+__all__ = ["Announce", "Change", "Groups"]
 
-__all__ = ["Groups"]
+
+class Change(NamedTuple):
+    """A client came into a group or left it.
+
+    Attributes:
+        number: changes of all groups of one registry in the order in which they were made,
+            which announcements of several threads need not keep.
+        client_id: whose.
+        group: which.
+        joined: False for one who left.
+    """
+
+    number: int
+    client_id: str
+    group: str
+    joined: bool
+
+
+Announce = Callable[[tuple[Change, ...]], None]
 
 
 class Groups:
     """Which clients are in which groups.
 
-    A group exists while somebody is in it. Only who is connected can be in one: the
+    A group exists while somebody is in it. Only a connected client can be in one: the
     lock and the open connections are those of the registry, so nobody can enter between
-    leaving the registry and leaving his groups. A broadcast walks a tuple that is made
+    leaving the registry and leaving the groups. A broadcast walks a tuple that is made
     anew only after somebody came or left.
 
     Args:
@@ -27,21 +46,26 @@ class Groups:
         connections: the registry's, by client id; read under the lock.
         max_groups: how many one client may be in.
 
+    Attributes:
+        announce: told what a call changed, after the lock; None tells nobody.
+
     Threads:
-        Every method may be called from any thread and never waits; ``forget_locked`` is
-        the registry's.
+        Every method may be called from any thread and never waits; the ``_locked`` ones
+        are the registry's, which announces what they return.
     """
 
     def __init__(
-        self, lock: threading.Lock, connections: Mapping[str, Connection], max_groups: int
+        self, lock: threading.Lock, connections: Mapping[str, Link], max_groups: int
     ) -> None:
         self._lock = lock
         self._connections = connections
         self._max_groups = max_groups
-        # All guarded by: _lock. In the order in which clients and groups came.
-        self._members: dict[str, dict[str, Connection]] = {}
-        self._groups: dict[str, dict[str, None]] = {}  # by client id
-        self._snapshots: dict[str, tuple[Connection, ...]] = {}
+        self.announce: Announce | None = None
+        # In the order in which clients and groups came.
+        self._members: dict[str, dict[str, Link]] = {}  # guarded by: _lock
+        self._groups: dict[str, dict[str, None]] = {}  # guarded by: _lock
+        self._snapshots: dict[str, tuple[Writer, ...]] = {}  # guarded by: _lock
+        self._changes = 0  # guarded by: _lock
 
     def join(self, client_id: str, group: str) -> bool:
         """Put a client into a group; it may be in it already.
@@ -50,35 +74,22 @@ class Groups:
             False if the client is not connected.
 
         Raises:
-            RoomLimitError: it is in as many as it may.
+            RoomLimitError: the client is in as many groups as it may be.
         """
         with self._lock:
             if client_id not in self._connections:
                 return False
             mine = self._groups.get(client_id, ())
-            if group not in mine:
-                if len(mine) >= self._max_groups:
-                    raise RoomLimitError(
-                        f"client {client_id} is in {len(mine)} rooms, as many as it may; have it "
-                        f"leave one, or write DaebusWebSocket(max_rooms={2 * self._max_groups})"
-                    )
-                self._enter_locked(client_id, group)
-            return True
-
-    def move(self, client_id: str, group: str | None) -> bool:
-        """Put a client into that group alone; None: into none.
-
-        Returns:
-            False if the client is not connected.
-        """
-        with self._lock:
-            if client_id not in self._connections:
-                return False
-            if group is None or group not in self._groups.get(client_id, ()):
-                self.forget_locked(client_id)
-                if group is not None:
-                    self._enter_locked(client_id, group)
-            return True
+            if group in mine:
+                return True
+            if len(mine) >= self._max_groups:
+                raise RoomLimitError(
+                    f"client {client_id} is in {len(mine)} rooms, as many as it may; have it "
+                    f"leave one, or write DaebusWebSocket(max_rooms={2 * self._max_groups})"
+                )
+            change = self._enter_locked(client_id, group)
+        self.tell((change,))
+        return True
 
     def leave(self, client_id: str, group: str) -> bool:
         """Take a client out of a group; False if it was not in it."""
@@ -89,13 +100,28 @@ class Groups:
             del mine[group]
             if not mine:
                 del self._groups[client_id]
-            self._exit_locked(client_id, group)
-            return True
+            change = self._exit_locked(client_id, group)
+        self.tell((change,))
+        return True
 
-    def forget_locked(self, client_id: str) -> None:
+    def move_locked(self, client_id: str, group: str | None) -> tuple[Change, ...]:
+        """Put a connected client into that group alone; None: into none."""
+        assert self._lock.locked()
+        if group is not None and group in self._groups.get(client_id, ()):
+            return ()
+        changes = self.forget_locked(client_id)
+        return changes if group is None else (*changes, self._enter_locked(client_id, group))
+
+    def forget_locked(self, client_id: str) -> tuple[Change, ...]:
         """Take a client out of all groups."""
-        for group in self._groups.pop(client_id, ()):
-            self._exit_locked(client_id, group)
+        assert self._lock.locked()
+        groups = self._groups.pop(client_id, ())
+        return tuple(self._exit_locked(client_id, group) for group in groups)
+
+    def tell(self, changes: tuple[Change, ...]) -> None:
+        """Announce changes; the lock is not held."""
+        if changes and self.announce is not None:
+            self.announce(changes)
 
     def names(self) -> list[str]:
         """Return the groups that somebody is in."""
@@ -112,25 +138,35 @@ class Groups:
         with self._lock:
             return list(self._members.get(group, ()))
 
-    def snapshot(self, group: str) -> tuple[Connection, ...]:
-        """Return the connections in a group now, in the order in which they came."""
+    def writers(self, group: str) -> tuple[Writer, ...]:
+        """Return the sending halves of those in a group, in the order in which they came."""
         with self._lock:
             snapshot = self._snapshots.get(group)
             if snapshot is None:
                 members = self._members.get(group)
                 if members is None:
                     return ()
-                snapshot = self._snapshots[group] = tuple(members.values())
+                snapshot = tuple(link.writer for link in members.values())
+                self._snapshots[group] = snapshot
             return snapshot
 
-    def _enter_locked(self, client_id: str, group: str) -> None:
+    def _enter_locked(self, client_id: str, group: str) -> Change:
+        assert self._lock.locked()
         self._groups.setdefault(client_id, {})[group] = None
         self._members.setdefault(group, {})[client_id] = self._connections[client_id]
         self._snapshots.pop(group, None)
+        return self._change_locked(client_id, group, joined=True)
 
-    def _exit_locked(self, client_id: str, group: str) -> None:
+    def _exit_locked(self, client_id: str, group: str) -> Change:
+        assert self._lock.locked()
         members = self._members[group]
         del members[client_id]
         if not members:
             del self._members[group]
         self._snapshots.pop(group, None)
+        return self._change_locked(client_id, group, joined=False)
+
+    def _change_locked(self, client_id: str, group: str, *, joined: bool) -> Change:
+        assert self._lock.locked()
+        self._changes += 1
+        return Change(self._changes, client_id, group, joined)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..connection.connection import Connection
+from ..connection.link import Link
 
 __all__ = ["KEYS", "describe"]
 
@@ -31,24 +31,25 @@ KEYS = (
 )
 
 
-def describe(connection: Connection, user: str | None) -> dict[str, Any]:
+def describe(link: Link) -> dict[str, Any]:
     """Return what is known about a client: ``KEYS``, then what the app noted.
 
     Threads:
         Any; takes the connection's lock briefly.
     """
-    counts = connection.account()
-    queued_bytes, queued_messages = connection.queued()
+    counts = link.account()
+    peer = link.peer
+    queued_bytes, queued_messages = link.writer.queued()
     return {
-        "client_id": connection.client_id,
-        "user": user,
-        "path": connection.path,
-        "remote_address": connection.remote_address,
-        "secure": connection.secure,
-        "user_agent": connection.user_agent,
-        "subprotocol": connection.subprotocol,
-        "connected_at": connection.connected_time,
-        "last_activity": time.time() - (time.monotonic() - connection.last_in),
+        "client_id": link.client_id,
+        "user": link.user,
+        "path": peer.path,
+        "remote_address": peer.remote_address,
+        "secure": peer.secure,
+        "user_agent": peer.user_agent,
+        "subprotocol": peer.subprotocol,
+        "connected_at": peer.connected_at,
+        "last_activity": time.time() - (time.monotonic() - link.reader.last_in),
         "messages_in": counts.messages_in,
         "messages_out": counts.messages_out,
         "bytes_in": counts.bytes_in,
@@ -56,6 +57,6 @@ def describe(connection: Connection, user: str | None) -> dict[str, Any]:
         "dropped": counts.dropped,
         "queued_bytes": queued_bytes,
         "queued_messages": queued_messages,
-        "round_trip": connection.round_trip,
-        **connection.notes(),
+        "round_trip": link.round_trip,
+        **link.notes(),
     }

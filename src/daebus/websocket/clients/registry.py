@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
+from ..connection.link import Link
+from ..connection.writer import Writer
 from .groups import Groups
-
-if TYPE_CHECKING:
-    from ..connection.connection import Connection
 
 __all__ = ["Registry"]
 
@@ -31,9 +29,10 @@ class Registry:
     def __init__(self, max_clients: int, max_rooms: int = 100) -> None:
         self._max_clients = max_clients
         self._lock = threading.Lock()
-        self._open: dict[str, Connection] = {}  # guarded by: _lock
+        self._open: dict[str, Link] = {}  # guarded by: _lock
         self._reserved = 0  # guarded by: _lock
-        self._snapshot: tuple[Connection, ...] | None = ()  # guarded by: _lock
+        self._snapshot: tuple[Link, ...] | None = ()  # guarded by: _lock
+        self._writers: tuple[Writer, ...] | None = ()  # guarded by: _lock
         self.rooms = Groups(self._lock, self._open, max_rooms)
         self.users = Groups(self._lock, self._open, 1)
 
@@ -50,41 +49,56 @@ class Registry:
         with self._lock:
             self._reserved -= 1
 
-    def add(self, connection: Connection) -> None:
+    def add(self, link: Link) -> None:
         """Turn a reserved place into an entry."""
         with self._lock:
             self._reserved -= 1
-            self._open[connection.client_id] = connection
-            self._snapshot = None
+            self._open[link.client_id] = link
+            self._snapshot = self._writers = None
 
-    def remove(self, connection: Connection) -> bool:
-        """Take the entry out; False if it was out already."""
+    def remove(self, link: Link) -> bool:
+        """Take the entry out, and the client out of its groups; False if it was out already."""
+        client_id = link.client_id
         with self._lock:
-            if self._open.get(connection.client_id) is not connection:
+            if self._open.get(client_id) is not link:
                 return False
-            del self._open[connection.client_id]
-            self.rooms.forget_locked(connection.client_id)
-            self.users.forget_locked(connection.client_id)
-            self._snapshot = None
-            return True
+            del self._open[client_id]
+            rooms = self.rooms.forget_locked(client_id)
+            users = self.users.forget_locked(client_id)
+            self._snapshot = self._writers = None
+        self.rooms.tell(rooms)
+        self.users.tell(users)
+        return True
 
-    def get(self, client_id: str) -> Connection | None:
+    def identify(self, client_id: str, user: str | None) -> bool:
+        """Note whose client it is; False if it is not connected."""
+        with self._lock:
+            if client_id not in self._open:
+                return False
+            changes = self.users.move_locked(client_id, user)
+            self._open[client_id].user = user
+        self.users.tell(changes)
+        return True
+
+    def get(self, client_id: str) -> Link | None:
         """Return the connection of that client, or None."""
         with self._lock:
             return self._open.get(client_id)
-
-    def user(self, client_id: str) -> str | None:
-        """Return the user that a client was identified as, or None."""
-        users = self.users.of(client_id)
-        return users[0] if users else None
 
     def __len__(self) -> int:
         with self._lock:
             return len(self._open)
 
-    def snapshot(self) -> tuple[Connection, ...]:
+    def snapshot(self) -> tuple[Link, ...]:
         """Return the connections that are open now, in order of arrival."""
         with self._lock:
             if self._snapshot is None:
                 self._snapshot = tuple(self._open.values())
             return self._snapshot
+
+    def writers(self) -> tuple[Writer, ...]:
+        """Return the sending halves of the open connections, in order of arrival."""
+        with self._lock:
+            if self._writers is None:
+                self._writers = tuple(link.writer for link in self._open.values())
+            return self._writers

@@ -1,17 +1,10 @@
-"""What hooks are told, and the counters of finished and running connections."""
+"""What hooks are told about a connection."""
 
 from __future__ import annotations
 
-import inspect
-from bisect import bisect_right
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-__all__ = ["BUCKETS", "DisconnectInfo", "SlowConsumerInfo", "SlowHandlerInfo", "Times", "hook_call"]
-
-# Upper bounds in seconds of the handler time histogram; the last bucket has none.
-BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
+__all__ = ["DisconnectInfo", "SlowConsumerInfo", "SlowHandlerInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,43 +59,3 @@ class SlowHandlerInfo:
     message_type: str
     seconds: float
     stack: str
-
-
-class Times:
-    """Handler times of one message type on one connection."""
-
-    __slots__ = ("buckets", "seconds")
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.buckets = [0] * (len(BUCKETS) + 1)
-
-    def add(self, seconds: float) -> None:
-        """Count one call."""
-        self.seconds += seconds
-        self.buckets[bisect_right(BUCKETS, seconds)] += 1
-
-    def merge(self, other: Times) -> None:
-        """Add the counts of another."""
-        self.seconds += other.seconds
-        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
-
-
-def hook_call(hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
-    """Return the hook as a function of two arguments.
-
-    One whose second parameter has a default, as in ``lambda client_id, name=name: ...``,
-    is called with the client id alone.
-    """
-    try:
-        parameters = list(inspect.signature(hook).parameters.values())
-    except (TypeError, ValueError):  # a builtin that tells nothing
-        parameters = []
-    needed = [
-        p
-        for p in parameters
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
-    ]
-    if len(needed) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return hook
-    return lambda client_id, info: hook(client_id)

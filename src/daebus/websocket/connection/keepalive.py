@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ...server.threads.minder import Minder
-from ..protocol.codec import PING
 from .limits import Limits
 
-if TYPE_CHECKING:
-    from .connection import Connection
+__all__ = ["Keepalive", "Pinged"]
 
-__all__ = ["Keepalive"]
+
+class Pinged(Protocol):
+    """What is asked of the connection."""
+
+    @property
+    def open(self) -> bool:
+        """True until either side began to close."""
+
+    @property
+    def last_in(self) -> float:
+        """When the last byte came, of ``time.monotonic()``."""
+
+    @property
+    def last_life(self) -> float:
+        """When the peer last showed any sign of life."""
+
+    def ping(self, data: bytes) -> bool:
+        """Send a ping."""
+
+    def unread(self) -> bool:
+        """Tell whether bytes wait that nobody has read yet."""
+
+    def lose(self, why: str, text: str) -> None:
+        """Give it up."""
 
 
 class Keepalive:
@@ -43,7 +64,7 @@ class Keepalive:
         "round_trip",
     )
 
-    def __init__(self, connection: Connection, minder: Minder, limits: Limits) -> None:
+    def __init__(self, connection: Pinged, minder: Minder, limits: Limits) -> None:
         assert limits.ping_interval is not None
         self._connection = connection
         self._minder = minder
@@ -73,13 +94,11 @@ class Keepalive:
         self._count += 1
         data = b"%d" % self._count
         self._last = (data, time.monotonic())
-        self._connection.control(PING, data)
+        self._connection.ping(data)
 
     def _beat(self) -> None:
         if self._connection.open:
-            # A full socket that takes bytes again shows that the peer's side takes them.
-            life = max(self._connection.last_in, self._connection.last_drained)
-            rest = self._check(time.monotonic() - life)
+            rest = self._check(time.monotonic() - self._connection.last_life)
             if rest is not None:
                 self._timer = self._minder.call_later(rest, self._beat)
 

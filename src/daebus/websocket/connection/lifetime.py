@@ -2,59 +2,44 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import random
 import threading
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...server.threads.minder import Minder
 from .limits import Limits
 
-if TYPE_CHECKING:
-    from .connection import Connection
-
-__all__ = ["Lifetime", "expiry"]
+__all__ = ["Lasting", "Lifetime"]
 
 # An identity expires by the wall clock, which may be set meanwhile, as on a machine that
 # starts without the time: it is looked at this often.
 _LONGEST = 60.0
 
 
-def expiry(identity: Any) -> float | None:
-    """Return when an identity expires, its ``expires_at``, in Unix seconds.
+class Lasting(Protocol):
+    """What is asked of the connection."""
 
-    Args:
-        identity: an object with such an attribute, a mapping with such a key, or
-            anything else, which never expires.
+    identity: Any
 
-    Raises:
-        TypeError: it is neither a number nor a datetime.
-        ValueError: it is NaN, or a datetime without a time zone.
-    """
-    if isinstance(identity, Mapping):
-        value = identity.get("expires_at")
-    else:
-        value = getattr(identity, "expires_at", None)
-    if value is None:
-        return None
-    if isinstance(value, datetime.datetime):
-        if value.utcoffset() is None:
-            raise ValueError(
-                f"expires_at has no time zone: {value!r}; write datetime.now(timezone.utc) + "
-                f"timedelta(minutes=15)"
-            )
-        return value.timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(
-            f"expires_at is a number of seconds or a datetime, not {value!r}; write "
-            f"time.time() + 900"
-        )
-    if math.isnan(value):
-        raise ValueError("expires_at is NaN; write time.time() + 900")
-    return float(value)
+    @property
+    def connected_at(self) -> float:
+        """When it opened, of ``time.monotonic()``."""
+
+    @property
+    def last_message(self) -> float:
+        """When the last message came, or the connection opened."""
+
+    @property
+    def busy(self) -> bool:
+        """True while a handler runs."""
+
+    def has_work(self) -> bool:
+        """Tell whether a job runs for its client, or a call waits for its answer."""
+
+    def shut(self, code: int, reason: str, why: str) -> bool:
+        """Send a close frame."""
 
 
 class Lifetime:
@@ -83,13 +68,13 @@ class Lifetime:
     )
 
     def __init__(
-        self, connection: Connection, minder: Minder, limits: Limits, expires: float | None
+        self, connection: Lasting, minder: Minder, limits: Limits, expires: float | None
     ) -> None:
         self._connection = connection
         self._minder = minder
         self._lock = threading.Lock()
-        self._over = False  # guarded by: _lock, as the next two
-        self._expires = math.inf if expires is None else expires
+        self._over = False  # guarded by: _lock
+        self._expires = math.inf if expires is None else expires  # guarded by: _lock
         self._idle_timeout = math.inf if limits.idle_timeout is None else limits.idle_timeout
         self._busy = 0.0  # when it was last seen at work for its client; only the minder's thread
         self._old = math.inf
@@ -97,14 +82,14 @@ class Lifetime:
             # Those who came together, such as after a restart, must not return together.
             share = 1 - limits.lifetime_jitter * random.random()
             self._old = connection.connected_at + limits.max_lifetime * share
-        self._timer = minder.call_later(self._rest(time.monotonic()), self._look)
+        self._timer = minder.call_later(self._rest(time.monotonic(), self._expires), self._look)
 
     def renew(self, identity: Any, expires: float | None) -> bool:
         """Go on with another identity; False if the connection has just been ended."""
         with self._lock:
             if self._over:
                 return False
-            self._connection.user = identity
+            self._connection.identity = identity
             self._expires = math.inf if expires is None else expires
             self._arm_locked(time.monotonic())
             return True
@@ -137,12 +122,13 @@ class Lifetime:
             self._connection.shut(4408, "no message for long", "idle")
 
     def _arm_locked(self, now: float) -> None:
+        assert self._lock.locked()
         self._timer.cancel()
-        self._timer = self._minder.call_later(self._rest(now), self._look)
+        self._timer = self._minder.call_later(self._rest(now, self._expires), self._look)
 
-    def _rest(self, now: float) -> float:
+    def _rest(self, now: float, expires: float) -> float:
         idle = self._idle_from() + self._idle_timeout - now
-        return max(0.0, min(self._expires - time.time(), _LONGEST, self._old - now, idle))
+        return max(0.0, min(expires - time.time(), _LONGEST, self._old - now, idle))
 
     def _idle_from(self) -> float:
         """Return since when nothing has come: a client that waits for its handler is not idle."""

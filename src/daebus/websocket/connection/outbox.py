@@ -7,9 +7,17 @@ whole frames are ever dropped or replaced.
 from __future__ import annotations
 
 from collections import deque
-from typing import Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
-__all__ = ["OnFull", "Outbox"]
+__all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "OnFull", "Outbox"]
+
+# What became of a frame that was to be sent.
+GONE: Final = 0
+SENT: Final = 1
+QUEUED: Final = 2
+DROPPED: Final = 3
+TAKEN: Final = (SENT, QUEUED)
 
 # What happens to a message that finds no room.
 OnFull = Literal["disconnect", "drop_oldest", "drop_newest", "block"]
@@ -191,6 +199,25 @@ class Outbox:
                 dropped += 1
         self.dropped += dropped
         return dropped
+
+    def write(self, send: Callable[[bytes | memoryview], int]) -> int:
+        """Hand over what is queued until it is all out or no more is taken.
+
+        Args:
+            send: takes bytes, and returns how many of them.
+
+        Returns:
+            How many bytes were taken.
+        """
+        total = 0
+        while self._count:
+            chunk = self.chunk()
+            written = send(chunk)
+            self.advance(written)
+            total += written
+            if written < len(chunk):
+                break
+        return total
 
     def chunk(self, limit: int = 262144) -> bytes | memoryview:
         """Return what to write next: the rest of the first frame, or several small ones."""

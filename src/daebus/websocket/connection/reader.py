@@ -1,4 +1,4 @@
-"""The reading half of a connection: who reads, what waits, and how it ends.
+"""Everything that arrives on one connection: who reads, what waits, and where it ends.
 
 Rules of this module:
 
@@ -7,191 +7,145 @@ Rules of this module:
    the lock, so there are never two.
 2. Messages leave in the order in which they came; a close frame is acted on after the
    messages before it, unless a handler is running.
-3. The descriptor is closed by the owner, through the minder if that ever watched it.
+3. The reader uses the writer, never the reverse.
 """
 
 from __future__ import annotations
 
-import selectors
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
-from ...server.sockets.transport import RECV_SIZE, Transport
-from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
-from .keepalive import Keepalive
-from .lifecycle import CLOSED, OPEN, Hub
-from .lifetime import Lifetime
-from .limits import Limits
-from .writer import SendingHalf
+from ...server.sockets.transport import RECV_SIZE
+from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong
+from .states import LOST, OPEN
+from .writer import Writer
 
-__all__ = ["ReadingHalf"]
+__all__ = ["Interceptor", "Reader", "Watch"]
 
 # Read on behalf of a busy handler at most this many messages: a client that floods is
 # slowed by TCP, while pings and the close of an ordinary one are seen at once.
 MAX_READ_AHEAD = 64
 
+# Ends by the peer, after which the messages that came before are handled still.
+_THEIRS = ("client", "lost")
+
 # While a call waits for its answer, which may come behind many messages.
 MAX_WAITING = 1000
 
 
-class ReadingHalf(SendingHalf):
-    """Between ``SendingHalf`` and ``Connection``: the loop of the owner, and its stand-in.
+class Interceptor(Protocol):
+    """Takes messages out of turn: answers to calls, and cancels."""
+
+    @property
+    def waiting(self) -> bool:
+        """True while a call waits for its answer."""
+
+    def takes_locked(self, text: str) -> bool:
+        """Act on a message that waits for its turn, if it is for us."""
+
+
+class Watch(Protocol):
+    """Looks after handlers that take long."""
+
+    dozing: bool
+
+    def rouse(self) -> None:
+        """Look again: somebody became busy."""
+
+
+class Reader:
+    """The receiving half of a connection.
+
+    Args:
+        writer: the sending half, whose lock is ours too.
+        codec: of this connection alone.
+        watch: told when the owner becomes busy.
 
     Attributes:
         turn: how often the owner has begun to read; the same twice is no progress.
         last_in: moment of the last byte received, of ``time.monotonic()``.
         last_message: that of the last message, or of the opening.
+        messages_in: messages that were handed out; only the owner counts, and who takes
+            one out of turn.
+        interceptor: None until the first call or stoppable request.
+        on_pong: called with the payload of each pong.
     """
 
     __slots__ = (
-        "_ahead",
         "_codec",
-        "_final",
-        "_heartbeat",
-        "_inbox",
-        "_lent",
-        "_reading",
+        "_lock",
         "_recv",
-        "_term",
         "_watch",
+        "_writer",
+        "ahead",
         "bytes_in",
+        "final",
+        "inbox",
+        "interceptor",
         "last_in",
         "last_message",
+        "lent",
         "messages_in",
+        "on_pong",
+        "reading",
         "turn",
     )
 
-    def __init__(
-        self, client_id: str, transport: Transport, codec: Codec, limits: Limits, hub: Hub
-    ) -> None:
-        super().__init__(client_id, transport, limits, hub)
+    def __init__(self, writer: Writer, codec: Codec, watch: Watch) -> None:
+        self._writer = writer
+        self._lock = writer.lock
+        self._recv = writer.transport.recv
+        self._codec = codec
+        self._watch = watch
         self.messages_in = 0
         self.bytes_in = 0
         self.turn = 0
         self.last_in = self.last_message = time.monotonic()
-        self._recv = transport.recv
-        self._watch = hub.watch
-        self._codec = codec
-        self._heartbeat: Keepalive | None = None
-        self._term: Lifetime | None = None
-        self._reading = True  # guarded by: _lock; the owner reads, and has the codec
-        self._lent = False  # guarded by: _lock; the minder reads, and has the codec
-        self._ahead = 0  # guarded by: _lock; bytes that the minder has read for us
-        self._inbox: deque[str | bytes] = deque()
-        self._final: Closed | None = None  # the codec's last event
+        self.reading = True  # the owner reads, and has the codec; stored last, see _take
+        self.lent = False  # guarded by: _lock
+        self.ahead = 0  # guarded by: _lock
+        self.inbox: deque[str | bytes] = deque()
+        self.final: Closed | None = None  # the codec's last event
+        self.interceptor: Interceptor | None = None  # guarded by: _lock
+        self.on_pong: Callable[[bytes], None] | None = None
+
+    # --- the owner's side -------------------------------------------------------
 
     def messages(self) -> Iterator[str | bytes]:
         """Yield each message once the one before has been handled; for the JSON path."""
-        inbox = self._inbox
+        inbox, writer = self.inbox, self._writer
         while True:
             while inbox:
-                if self._state != OPEN and self._why not in ("client", "lost"):
+                if writer.state != OPEN and (writer.cause or LOST).why not in _THEIRS:
                     return  # we ended it: what is left is not ours to handle
                 message = inbox.popleft()
-                self._more = bool(inbox)
+                writer.more = bool(inbox)
                 self.messages_in += 1
                 yield message
             if not self._pull(None):
                 return
 
-    def end(self) -> None:
-        """Stop sending and receiving; say goodbye if nobody did. Does not wait."""
-        with self._lock:
-            if self._state == OPEN:  # a raw handler returned
-                self._close_locked("server", 1000, "", close_frame(1000))
-            # They refer to us as we to them, which is not left to the collector.
-            heartbeat, self._heartbeat = self._heartbeat, None
-            term, self._term = self._term, None
-        for timed in (heartbeat, term):
-            if timed is not None:
-                timed.stop()
+    def receive(self, deadline: float | None) -> str | bytes | None:
+        """Wait for the next message, and return it.
 
-    def finish(self) -> None:
-        """Let the last bytes go, then close: the owner's last act.
-
-        Closing a socket with unread input sends a reset, which would destroy the close
-        frame on its way. So the write side is shut first and the rest is drained, for
-        ``close_timeout`` at most.
-        """
-        deadline = time.monotonic() + self._limits.close_timeout
-        with self._lock:
-            self._lent = False
-            self._reading = True
-            room = self._room_locked()
-            while self._outbox is not None and time.monotonic() < deadline:
-                room.wait(deadline - time.monotonic())
-            lost = self._state == CLOSED
-        if not lost:
-            self._drain(deadline)
-        with self._lock:
-            self._state = CLOSED
-            self._outbox = None
-            self._released = True
-            watched = self._watched
-        if watched:
-            self._hub.minder.release(self)
-        else:
-            self._transport.close()
-
-    def _drain(self, deadline: float) -> None:
-        """Read and drop until the peer has closed too, or the deadline passes.
-
-        After a closing handshake nothing more can come, and the server closes first
-        (RFC 6455 section 7.1.1).
-        """
-        while self._final is None or self._final.failed:
-            if self._final is not None:
-                self._transport.shutdown_write()
-            # Not the minder's deadline: after a stop in this very thread there is none.
-            try:
-                data = self._transport.recv_until(deadline)
-            except OSError:
-                return
-            if not data:
-                return
-            if self._final is None:
-                self._take(data)
-                self._inbox.clear()
-
-    def _pull(self, deadline: float | None) -> bool:
-        """Read once into the inbox.
+        Args:
+            deadline: moment of ``time.monotonic()``; None waits for ever.
 
         Returns:
-            False if nothing more will come.
-        """
-        with self._lock:
-            self._lent = False
-            if self._inbox:
-                return True
-            if self._held:
-                self._flush_held_locked()
-            if self._final is not None and not self._ended:
-                self._finish_locked(self._final)
-            if self._ended or self._state != OPEN:
-                return False  # what the peer still says is for ``finish``
-            self._ahead = 0
-            self._reading = True
-            self.turn += 1
-        data: bytes | None
-        try:
-            if deadline is None:
-                data = self._recv(RECV_SIZE)
-            else:
-                data = self._transport.recv_until(deadline)
-        except OSError:
-            data = b""
-        if data is None:
-            self._reading = False
-            raise TimeoutError("no message in time")
-        more = self._take(data)
-        # After the take, which says that we are busy: the watch looks for busy ones once
-        # more when it has begun to doze, so one of us sees the other.
-        if self._watch.dozing:
-            self._watch.rouse()
-        return more
+            None if there will be none.
 
-    def _take(self, data: bytes) -> bool:
+        Raises:
+            TimeoutError: the time passed first; a message that has begun is not lost.
+        """
+        while not self.inbox:
+            if not self._pull(deadline):
+                return None
+        self.messages_in += 1
+        return self.inbox.popleft()
+
+    def take(self, data: bytes) -> bool:
         """Put what was read through the codec; from now on the minder may read.
 
         Returns:
@@ -201,20 +155,164 @@ class ReadingHalf(SendingHalf):
         self.bytes_in += len(data)
         events = self._codec.feed(data)
         if len(events) == 1 and events[0].__class__ is str:  # nearly always
-            self._inbox.append(events[0])
+            self.inbox.append(events[0])
             self.last_message = now
             # One store, after everything else: it needs no lock to hand the codec over.
-            self._reading = False
+            self.reading = False
             return True
         with self._lock:
-            self._reading = False
+            self.reading = False
             if not data:
                 # A slow consumer's read side was shut by us; its outbox may still empty.
-                if not self._ended:
-                    self._lose_locked()
+                if not self._writer.ended:
+                    self._writer.lose_locked()
                 return False
             self._sort_locked(events)
         return True
+
+    def drain(self, deadline: float) -> None:
+        """Read and drop until the peer has closed too, or the deadline passes.
+
+        After a closing handshake nothing more can come, and the server closes first
+        (RFC 6455 section 7.1.1).
+        """
+        transport = self._writer.transport
+        while self.final is None or self.final.failed:
+            if self.final is not None:
+                transport.shutdown_write()
+            # Not the minder's deadline: after a stop in this very thread there is none.
+            try:
+                data = transport.recv_until(deadline)
+            except OSError:
+                return
+            if not data:
+                return
+            if self.final is None:
+                self.take(data)
+                self.inbox.clear()
+
+    def take_back(self) -> None:
+        """Have the minder read no longer: the owner is about to close."""
+        with self._lock:
+            self.lent = False
+            self.reading = True
+
+    def look_aside(self) -> None:
+        """Act on cancels that were read already; for the owner, when a request can stop."""
+        with self._lock:
+            interceptor, inbox = self.interceptor, self.inbox
+            if interceptor is not None:
+                # Not all of them: a client may have sent thousands in one write.
+                for index in reversed(range(min(len(inbox), MAX_READ_AHEAD))):
+                    text = inbox[index]
+                    if isinstance(text, str) and interceptor.takes_locked(text):
+                        del inbox[index]
+                        self.messages_in += 1
+
+    def _pull(self, deadline: float | None) -> bool:
+        """Read once into the inbox.
+
+        Returns:
+            False if nothing more will come.
+        """
+        writer = self._writer
+        with self._lock:
+            self.lent = False
+            if self.inbox:
+                return True
+            if writer.held:
+                writer.flush_held_locked()
+            if self.final is not None and not writer.ended:
+                self._finish_locked(self.final)
+            if writer.ended or writer.state != OPEN:
+                return False  # what the peer still says is for ``drain``
+            self.ahead = 0
+            self.reading = True
+            self.turn += 1
+        data: bytes | None
+        try:
+            if deadline is None:
+                data = self._recv(RECV_SIZE)
+            else:
+                data = writer.transport.recv_until(deadline)
+        except OSError:
+            data = b""
+        if data is None:
+            self.reading = False
+            raise TimeoutError("no message in time")
+        more = self.take(data)
+        # After the take, which says that we are busy: the watch looks for busy ones once
+        # more when it has begun to doze, so one of us sees the other.
+        if self._watch.dozing:
+            self._watch.rouse()
+        return more
+
+    # --- the minder's side ------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """True while the owner is not waiting for its client."""
+        return not self.reading and self._writer.state == OPEN
+
+    def lend(self, turn: int) -> None:
+        """Let the minder read, if the owner is still in the handler of that turn."""
+        writer = self._writer
+        with self._lock:
+            writer.flush_held_locked()
+            if not (self.reading or writer.ended) and self.turn == turn:
+                if self.final is not None:  # it came with the message that is handled now
+                    self._finish_locked(self.final)
+                else:
+                    # Lent or not: there may be room again for reading ahead.
+                    self.lent = True
+                    writer.attend_locked()
+            gone = writer.state != OPEN
+        if gone:
+            writer.on_gone()
+
+    def listen(self) -> None:
+        """Have the minder read at once, if the owner is busy: an answer is awaited."""
+        if self._writer.is_owner():
+            with self._lock:  # what has been handled meanwhile waits no longer
+                self.ahead = min(self.ahead, sum(map(len, self.inbox)))
+        self.lend(self.turn)
+
+    def unread(self) -> bool:
+        """Tell whether bytes wait that the owner is too busy to read."""
+        with self._lock:
+            return not self._writer.released and self._writer.transport.wait_readable(0)
+
+    def wants_more_locked(self) -> bool:
+        """Tell whether the minder should read: it was lent to, and there is room."""
+        assert self._lock.locked()
+        if (
+            not self.lent
+            or self._writer.ended
+            or self.ahead >= self._writer.limits.max_message_size
+        ):
+            return False
+        waiting = self.interceptor is not None and self.interceptor.waiting
+        return len(self.inbox) < (MAX_WAITING if waiting else MAX_READ_AHEAD)
+
+    def read_for_owner_locked(self) -> None:
+        """Read what is there, unless the owner has come back."""
+        assert self._lock.locked()
+        if not self.lent or self._writer.ended:
+            return
+        try:
+            data = self._writer.transport.try_recv()
+        except OSError:
+            data = b""
+        if data is None:
+            return
+        if not data:
+            self._writer.lose_locked()
+            return
+        self.last_in = time.monotonic()
+        self.bytes_in += len(data)
+        self.ahead += self._sort_locked(self._codec.feed(data))
+        if self.final is not None:
+            self._finish_locked(self.final)
 
     def _sort_locked(self, events: list[Event]) -> int:
         """Messages wait in the inbox, pings are answered, pongs and the end are noted.
@@ -222,128 +320,33 @@ class ReadingHalf(SendingHalf):
         Returns:
             The size of the messages that wait.
         """
-        aside, size = self._aside, 0
+        interceptor, size = self.interceptor, 0
         for event in events:
             if isinstance(event, str | bytes):
                 self.last_message = self.last_in
-                if aside is not None and isinstance(event, str) and aside.takes_locked(event):
+                if (
+                    interceptor is not None
+                    and isinstance(event, str)
+                    and interceptor.takes_locked(event)
+                ):
                     self.messages_in += 1
                     continue
-                self._inbox.append(event)
+                self.inbox.append(event)
                 size += len(event)
             elif isinstance(event, Ping):
-                self._control_locked(PONG, event.data)
+                self._writer.control_locked(PONG, event.data)
             elif isinstance(event, Pong):
-                if self._heartbeat is not None:
-                    self._heartbeat.answered(event.data)
+                if self.on_pong is not None:
+                    self.on_pong(event.data)
             elif isinstance(event, Closed):
-                self._final = event
+                self.final = event
         return size
 
     def _finish_locked(self, final: Closed) -> None:
         """Act on the codec's last event: the peer closed, or broke the rules."""
-        self._ended = True
-        if self._state == OPEN:
+        assert self._lock.locked()
+        writer = self._writer
+        writer.ended = True
+        if writer.state == OPEN:
             why = "protocol" if final.failed else "client"
-            self._close_locked(why, final.code, final.reason, final.answer)
-
-    # --- the minder's side ------------------------------------------------------
-
-    @property
-    def busy(self) -> bool:
-        """True while the owner is not waiting for its client."""
-        return not self._reading and self._state == OPEN
-
-    def lend(self, turn: int) -> None:
-        """Let the minder read, if the owner is still in the handler of that turn."""
-        with self._lock:
-            self._flush_held_locked()
-            if not (self._reading or self._ended) and self.turn == turn:
-                if self._final is not None:  # it came with the message that is handled now
-                    self._finish_locked(self._final)
-                else:
-                    # Lent or not: there may be room again for reading ahead.
-                    self._lent = True
-                    self._attend_locked()
-            gone = self._state != OPEN
-        if gone:
-            self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
-
-    def listen(self) -> None:
-        """Have the minder read at once, if the owner is busy: an answer is awaited."""
-        if self.is_owner():
-            with self._lock:  # what has been handled meanwhile waits no longer
-                self._ahead = min(self._ahead, sum(map(len, self._inbox)))
-        self.lend(self.turn)
-
-    def look_aside(self) -> None:
-        """Act on cancels that were read already; for the owner, when a request can stop."""
-        with self._lock:
-            aside, inbox = self._aside, self._inbox
-            if aside is not None:
-                # Not all of them: a client may have sent thousands in one write.
-                for index in reversed(range(min(len(inbox), MAX_READ_AHEAD))):
-                    text = inbox[index]
-                    if isinstance(text, str) and aside.takes_locked(text):
-                        del inbox[index]
-                        self.messages_in += 1
-
-    def lose(self, why: str, text: str) -> None:
-        """Give up a peer that is silent: leave the registry, cut the connection."""
-        with self._lock:
-            self._note_locked(why, 1006, text)
-            self._lose_locked()
-        self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
-        self.abort()
-
-    def unread(self) -> bool:
-        """Tell whether bytes wait that the owner is too busy to read."""
-        with self._lock:
-            return not self._released and self._transport.wait_readable(0)
-
-    def fileno(self) -> int:
-        """Return the descriptor, -1 once closed."""
-        return self._transport.fileno()
-
-    def interest(self) -> int:
-        """Return the selector events to watch for."""
-        with self._lock:
-            if self._state == CLOSED:
-                return 0
-            events = selectors.EVENT_WRITE if self._outbox is not None else 0
-            if self._lent and not self._ended and self._ahead < self._limits.max_message_size:
-                waiting = self._aside is not None and self._aside.waiting
-                if len(self._inbox) < (MAX_WAITING if waiting else MAX_READ_AHEAD):
-                    events |= selectors.EVENT_READ
-            return events
-
-    def ready(self, events: int) -> None:
-        """Go on writing, and read for a busy owner."""
-        with self._lock:
-            if events & selectors.EVENT_WRITE:
-                self._drain_outbox_locked()
-            if events & selectors.EVENT_READ and self._lent and not self._ended:
-                self._read_for_owner_locked()
-            gone = self._state != OPEN
-        if gone:
-            self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
-
-    def release(self) -> None:
-        """Close: the minder watches no longer."""
-        self._transport.close()
-
-    def _read_for_owner_locked(self) -> None:
-        try:
-            data = self._transport.try_recv()
-        except OSError:
-            data = b""
-        if data is None:
-            return
-        if not data:
-            self._lose_locked()
-            return
-        self.last_in = time.monotonic()
-        self.bytes_in += len(data)
-        self._ahead += self._sort_locked(self._codec.feed(data))
-        if self._final is not None:
-            self._finish_locked(self._final)
+            writer.close_locked(why, final.code, final.reason, final.answer)

@@ -1,4 +1,4 @@
-"""The sending half of a connection: writing, and the outbox.
+"""Everything that leaves one connection, and the state that says whether it may.
 
 Rules of this module:
 
@@ -6,63 +6,91 @@ Rules of this module:
    waits there: what the socket does not take goes to the outbox, for the minder.
 2. Only the owner (the connection's thread), and a thread that runs a job for this
    client, may wait for room in its outbox, and only until a deadline.
-3. ``Hub.left`` is called without the lock: the registry's lock comes before ours.
+3. The up-calls are set once and dropped when the connection has ended. ``on_gone`` is
+   called without the lock, because the registry's lock comes before ours; ``on_end``,
+   ``on_overflow`` and ``attend`` are called under it and must not wait.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable
 
 from ...server.sockets.transport import DONTWAIT, Transport
-from ..protocol.codec import close_frame, frame
-from .lifecycle import CLOSED, CLOSING, OPEN, Hub, Lifecycle
+from ..protocol.codec import Codec, close_frame, frame
+from ..runtime import Runtime
 from .limits import Limits
-from .outbox import Outbox
+from .outbox import DROPPED, GONE, QUEUED, SENT, Outbox
+from .states import CLOSED, CLOSING, CONNECTING, LOST, OPEN, Cause
 
-__all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "SendingHalf", "offer_to_all"]
-
-# What became of a frame.
-GONE: Final = 0
-SENT: Final = 1
-QUEUED: Final = 2
-DROPPED: Final = 3
-TAKEN = (SENT, QUEUED)
+__all__ = ["Writer"]
 
 # Replies held back to leave in one write; beyond this many bytes they go out.
 MAX_HELD = 65536
 
 
-class SendingHalf(Lifecycle):
-    """Base of ``Connection``: everything that more than one thread may do to it."""
+def _nothing(*_: object) -> None:
+    """Stand in for an up-call that was dropped."""
+
+
+class Writer:
+    """The sending half of a connection. It makes the lock that both halves share.
+
+    Args:
+        transport: the socket; the connection's thread owns it.
+        codec: builds frames, compressed if that was negotiated.
+        limits: of the connection.
+        runtime: has the minder.
+
+    Attributes:
+        compress: builds one frame from an opcode and a payload.
+        compression: writers with equal values can be sent the same frames.
+        owner: identifier of the connection's thread, as in ``threading.get_ident``.
+        more: the owner has further messages to answer; only the owner sets it.
+        on_gone: called after the connection has left ``OPEN``, any number of times.
+        on_end: called as it leaves ``OPEN``, perhaps more than once.
+        on_overflow: called with bytes and messages queued, and whether the client is cut.
+        attend: has the minder look at what the connection waits for.
+    """
 
     __slots__ = (
-        "_held",
-        "_held_size",
-        "_more",
-        "_send",
-        "_try_send",
-        "_watched",
-        "bytes_out",
-        "dropped",
-        "last_drained",
-        "messages_out",
-    )
+        "attend", "bytes_out", "cause", "compress", "compression", "dropped", "ended", "held",
+        "last_drained", "limits", "lock", "messages_out", "more", "on_end", "on_gone",
+        "on_overflow", "outbox", "owner", "released", "room", "runtime", "send", "state",
+        "transport", "watched",
+    )  # fmt: skip
 
-    def __init__(self, client_id: str, transport: Transport, limits: Limits, hub: Hub) -> None:
-        super().__init__(client_id, transport, limits, hub)
-        self.messages_out = 0  # guarded by: _lock, as the next two
-        self.bytes_out = 0
-        self.dropped = 0
+    def __init__(
+        self, transport: Transport, codec: Codec, limits: Limits, runtime: Runtime
+    ) -> None:
+        self.lock = threading.Lock()
+        self.transport = transport
+        self.send = transport.send
+        self.compress = codec.compress
+        self.compression = codec.compression
+        self.limits = limits
+        self.runtime = runtime
+        self.owner = 0
+        self.more = False
+        self.state = CONNECTING  # guarded by: lock
+        self.outbox: Outbox | None = None  # guarded by: lock
+        self.held = bytearray()  # guarded by: lock
+        self.room: threading.Condition | None = None  # guarded by: lock
+        self.watched = False  # guarded by: lock
+        self.released = False  # guarded by: lock
+        self.ended = False  # guarded by: lock
+        self.cause: Cause | None = None  # guarded by: lock
+        self.messages_out = 0  # guarded by: lock
+        self.bytes_out = 0  # guarded by: lock
+        self.dropped = 0  # guarded by: lock
         self.last_drained = 0.0  # when the socket, once full, took bytes again
-        self._send = transport.send
-        self._try_send = transport.try_send
-        self._held: list[bytes] = []  # guarded by: _lock; replies to frames of one read
-        self._held_size = 0  # guarded by: _lock
-        self._more = False  # only the owner; it has further messages to answer
-        self._watched = False  # guarded by: _lock; the minder knows the descriptor
+        self.on_gone: Callable[[], None] = _nothing
+        self.on_end: list[Callable[[], None]] = []
+        self.on_overflow: Callable[[int, int, bool], None] = _nothing
+        self.attend: Callable[[], None] = _nothing
+
+    # --- sending ----------------------------------------------------------------
 
     def offer(self, data: bytes, droppable: bool = False, conflate: str | None = None) -> int:
         """Write a frame now, or queue it; never wait.
@@ -76,18 +104,18 @@ class SendingHalf(Lifecycle):
             conflate: replace a queued frame that has the same key.
 
         Returns:
-            ``SENT``, ``QUEUED``, ``DROPPED``, or ``GONE``: not open (any more).
+            ``SENT``, ``QUEUED``, ``DROPPED``, or ``GONE``: the connection is not open.
 
         Threads:
-            Any. Takes ``_lock`` briefly; never waits for the network.
+            Any. Takes ``lock`` briefly; never waits for the network.
         """
-        with self._lock:
-            if self._state != OPEN:
+        with self.lock:
+            if self.state != OPEN:
                 return GONE
-            if self._outbox is None and not self._held:
+            if self.outbox is None and not self.held:
                 # Nothing waits: one call hands the frame over. Nearly always.
                 try:
-                    written = self._send(data, DONTWAIT)
+                    written = self.send(data, DONTWAIT)
                 except OSError:  # full, or broken: the long way finds out
                     written = 0
                 if written == len(data):
@@ -95,20 +123,21 @@ class SendingHalf(Lifecycle):
                     self.messages_out += 1
                     return SENT
                 if written:
-                    self._keep_rest_locked(data, written, conflate)
+                    self.messages_out += 1
+                    self.keep_rest_locked(data, written, conflate)
                     return QUEUED
-            if self._held:
-                self._flush_held_locked()
-            if self._outbox is None:
+            if self.held:
+                self.flush_held_locked()
+            if self.outbox is None:
                 done = self._write_locked(data, conflate)
             else:
-                done = self._queue_locked(self._outbox, data, droppable, conflate)
+                done = self._queue_locked(self.outbox, data, droppable, conflate)
             if done == DROPPED:
                 return DROPPED
             if done != GONE:
                 self.messages_out += 1
                 return done
-        self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
+        self.on_gone()
         return GONE
 
     def answer(self, data: bytes) -> None:
@@ -117,17 +146,17 @@ class SendingHalf(Lifecycle):
         Threads:
             The owner; may wait for room in its outbox.
         """
-        if self._more and self._outbox is None and self._held_size < MAX_HELD:
-            with self._lock:
-                if self._state == OPEN:
-                    self._held.append(data)
-                    self._held_size += len(data)
+        # Stale looks are harmless here: who is late finds out under the lock in ``offer``.
+        if self.more and self.outbox is None and len(self.held) < MAX_HELD:  # unguarded: see above
+            with self.lock:
+                if self.state == OPEN:
+                    self.held += data
                     self.messages_out += 1
             return
-        if self._held:
-            with self._lock:
+        if self.held:  # unguarded: only the owner holds answers back
+            with self.lock:
                 data = self._take_held_locked(data)
-        if self._outbox is not None and self._limits.waits:
+        if self.outbox is not None and self.limits.waits:  # unguarded: see above
             self._wait_for_room(len(data))
         self.offer(data)
 
@@ -152,123 +181,13 @@ class SendingHalf(Lifecycle):
             As ``offer``.
         """
         if (
-            self._outbox is not None
-            and self._limits.waits
+            self.outbox is not None  # unguarded: a late look waits for nothing
+            and self.limits.waits
             and not (droppable or conflate)
-            and (patient or threading.get_ident() == self._thread_id)
+            and (patient or self.is_owner())
         ):
             self._wait_for_room(len(data))
-        return self.offer(data, droppable=droppable, conflate=conflate)
-
-    def queued(self) -> tuple[int, int]:
-        """Return how many bytes and messages wait in the outbox."""
-        with self._lock:
-            return (0, 0) if self._outbox is None else (self._outbox.size, len(self._outbox))
-
-    def shut(self, code: int, reason: str, why: str) -> bool:
-        """Send a close frame and arm the deadline for the peer's answer.
-
-        Returns:
-            False if the connection was closing already.
-
-        Raises:
-            ValueError: the code must not be sent.
-        """
-        data = close_frame(code, reason)
-        with self._lock:
-            if self._state != OPEN:
-                return False
-            self._close_locked(why, code, reason, data)
-        self._hub.minder.call_later(self._limits.close_timeout, self.abort)
-        self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
-        return True
-
-    def _wait_for_room(self, size: int) -> None:
-        """Wait until the outbox takes that much, the time is over or the client is gone."""
-        deadline = time.monotonic() + self._limits.send_timeout
-        with self._lock:
-            room = self._room_locked()
-            while self._outbox is not None and not self._outbox.has_room(size):
-                rest = deadline - time.monotonic()
-                if rest <= 0 or self._state != OPEN:
-                    return
-                room.wait(rest)
-
-    def _queue_locked(
-        self, outbox: Outbox, data: bytes, droppable: bool, conflate: str | None
-    ) -> int:
-        """Queue a frame behind others, as ``on_full`` says if there is no room."""
-        before = outbox.dropped
-        taken = outbox.admit(data, self._limits.on_full, droppable=droppable, key=conflate)
-        self.dropped += outbox.dropped - before
-        if taken and outbox.dropped == before:
-            return QUEUED
-        if taken is None or not (outbox.complained or conflate):
-            outbox.complained = True
-            self._hub.slow_consumer(self, outbox.size, len(outbox), cut=taken is None)  # type: ignore[arg-type]  # Connection is the only subclass
-        if taken is None:
-            self._cut_slow_locked(outbox)
-            return GONE
-        return QUEUED if taken else DROPPED
-
-    def _write_locked(self, data: bytes, conflate: str | None = None) -> int:
-        """Hand a frame to the socket; queue the rest for the minder."""
-        try:
-            written = self._try_send(data)
-        except OSError:
-            self._lose_locked()
-            return GONE
-        self.bytes_out += written
-        if written == len(data):
-            return SENT
-        self._start_outbox_locked(data, written, conflate)
-        return QUEUED
-
-    def _keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
-        """Count a frame of which the socket took a part, and queue the rest."""
-        self.bytes_out += written
-        self.messages_out += 1
-        self._start_outbox_locked(data, written, conflate)
-
-    def _start_outbox_locked(self, data: bytes, written: int, conflate: str | None) -> None:
-        """Leave the rest of a frame to the minder."""
-        self._outbox = Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
-        self._outbox.push(data, written, key=conflate)
-        self._attend_locked()
-
-    def _drain_outbox_locked(self) -> None:
-        """Go on writing what is queued; for the minder, when the socket takes more."""
-        outbox = self._outbox
-        while outbox is not None and len(outbox):
-            chunk = outbox.chunk()
-            try:
-                written = self._try_send(chunk)
-            except OSError:
-                self._lose_locked()
-                return
-            self.bytes_out += written
-            if written:
-                self.last_drained = time.monotonic()
-            outbox.advance(written)
-            if written < len(chunk):
-                break
-        if outbox is not None and not len(outbox):
-            self._outbox = None
-        if self._room is not None and (self._outbox is None or self._outbox.low):
-            self._room.notify_all()
-
-    def _flush_held_locked(self) -> None:
-        if self._held and self._state == OPEN:
-            held = self._take_held_locked(b"")
-            if self._outbox is None:
-                self._write_locked(held)
-            else:
-                self._outbox.push(held)
-
-    def _take_held_locked(self, data: bytes) -> bytes:
-        joined = b"".join((*self._held, data))
-        self._held, self._held_size = [], 0
-        return joined
+        return self.offer(data, droppable, conflate)
 
     def control(self, opcode: int, data: bytes) -> bool:
         """Send a ping or pong, which no full outbox drops and which counts as no message.
@@ -276,87 +195,278 @@ class SendingHalf(Lifecycle):
         Returns:
             False if the connection is no longer open.
         """
-        with self._lock:
-            self._control_locked(opcode, data)
-            open_ = self._state == OPEN
-            gone = self._state == CLOSED
-        if gone:
-            self._hub.left(self)  # type: ignore[arg-type]  # Connection is the only subclass
-        return open_
+        with self.lock:
+            self.control_locked(opcode, data)
+            state = self.state
+        if state == CLOSED:
+            self.on_gone()
+        return state == OPEN
 
-    def _control_locked(self, opcode: int, data: bytes) -> None:
-        if self._state != OPEN:
+    def queued(self) -> tuple[int, int]:
+        """Return how many bytes and messages wait in the outbox."""
+        with self.lock:
+            return (0, 0) if self.outbox is None else (self.outbox.size, len(self.outbox))
+
+    def is_owner(self) -> bool:
+        """Tell whether this is the connection's own thread."""
+        return threading.get_ident() == self.owner
+
+    # --- beginning and end ------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """True until either side began to close."""
+        return self.state == OPEN  # unguarded: true at that moment
+
+    def begin(self, response: bytes) -> bool:
+        """Answer the handshake in the connection's thread, which is the owner from now on.
+
+        Args:
+            response: the whole 101.
+
+        Returns:
+            False if the client has gone.
+        """
+        self.owner = threading.get_ident()
+        with self.lock:
+            try:
+                whole = self.transport.try_send(response) == len(response)
+            except OSError:
+                whole = False
+            if whole:
+                self.state = OPEN
+            else:
+                self.lose_locked()
+        return whole
+
+    def shut(self, code: int, reason: str, why: str) -> bool:
+        """Send a close frame and set the deadline for the peer's answer.
+
+        Returns:
+            False if the connection was closing already.
+
+        Raises:
+            ValueError: the code must not be sent.
+
+        Threads:
+            Any; never waits.
+        """
+        data = close_frame(code, reason)
+        with self.lock:
+            if self.state != OPEN:
+                return False
+            self.close_locked(why, code, reason, data)
+        self.runtime.minder.call_later(self.limits.close_timeout, self.abort)
+        self.on_gone()
+        return True
+
+    def lose(self, why: str, text: str) -> None:
+        """Give up a peer that is silent: leave the registry, cut the connection."""
+        with self.lock:
+            self._note_locked(Cause(why, 1006, text))
+            self.lose_locked()
+        self.on_gone()
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the connection now; the owner wakes and cleans up.
+
+        Threads:
+            Any; never waits.
+        """
+        with self.lock:
+            if not self.released:
+                self.transport.abort()
+
+    def drain(self, deadline: float) -> bool:
+        """Wait until the outbox is empty, or the deadline has passed.
+
+        Returns:
+            False if the peer has vanished.
+
+        Threads:
+            The owner.
+        """
+        self._wait_until(deadline, lambda outbox: False)
+        return self.state != CLOSED  # unguarded: only a stop of ours comes now
+
+    def finish(self) -> bool:
+        """Note that the descriptor is about to close, and drop the up-calls.
+
+        Returns:
+            True if the minder knows the descriptor, so that it must close it.
+
+        Threads:
+            The owner, as its last act but the close.
+        """
+        with self.lock:
+            self.state = CLOSED
+            self.outbox = None
+            self.released = True
+            # They refer to the connection as it refers to us, which is not left to the
+            # collector.
+            self.on_gone = self.on_overflow = self.attend = _nothing
+            self.on_end = []
+            return self.watched
+
+    # --- with the lock held -----------------------------------------------------
+
+    def control_locked(self, opcode: int, data: bytes) -> None:
+        """Send a control frame, or queue it past the bound of the outbox."""
+        assert self.lock.locked()
+        if self.state != OPEN:
             return
-        if self._held:
-            self._flush_held_locked()
-        if self._outbox is None:
+        if self.held:
+            self.flush_held_locked()
+        if self.outbox is None:
             self._write_locked(frame(opcode, data))
         else:
-            self._outbox.push_control(frame(opcode, data), opcode)
+            self.outbox.push_control(frame(opcode, data), opcode)
 
-    def _close_locked(self, why: str, code: int, reason: str, data: bytes) -> None:
-        """Leave OPEN with a last frame; what is queued still goes before it."""
-        self._note_locked(why, code, reason)
-        if self._held:
+    def close_locked(self, why: str, code: int, reason: str, data: bytes) -> None:
+        """Leave ``OPEN`` with a last frame; what is queued still goes before it."""
+        assert self.lock.locked()
+        self._note_locked(Cause(why, code, reason))
+        if self.held:
             data = self._take_held_locked(data)
-        if self._outbox is None:
+        self._append_locked(data)
+        if self.state == OPEN:
+            self.state = CLOSING
+        self._end_locked()
+
+    def lose_locked(self) -> None:
+        """Note that the peer vanished: nothing can be sent or received any more."""
+        assert self.lock.locked()
+        self._note_locked(LOST)
+        self.ended = True
+        self.state = CLOSED
+        self.outbox = None
+        self._end_locked()
+        if not self.released:  # after an error of another kind the owner may still read
+            self.transport.abort()
+
+    def flush_held_locked(self) -> None:
+        """Let the replies go that were held back."""
+        if self.held and self.state == OPEN:
+            self._append_locked(self._take_held_locked(b""))
+
+    def keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
+        """Queue the rest of a frame of which the socket took a part; the minder goes on."""
+        assert self.lock.locked()
+        self.bytes_out += written
+        self.outbox = Outbox(self.limits.max_outbox, self.limits.max_outbox_messages)
+        self.outbox.push(data, written, key=conflate)
+        self.attend_locked()
+
+    def drain_outbox_locked(self) -> None:
+        """Go on writing what is queued; for the minder, when the socket takes more."""
+        assert self.lock.locked()
+        if self.outbox is not None:
+            try:
+                written = self.outbox.write(self.transport.try_send)
+            except OSError:
+                self.lose_locked()
+                return
+            self.bytes_out += written
+            if written:
+                self.last_drained = time.monotonic()
+            if not len(self.outbox):
+                self.outbox = None
+        if self.room is not None and (self.outbox is None or self.outbox.low):
+            self.room.notify_all()
+
+    def attend_locked(self) -> None:
+        """Have the minder look at what the connection waits for."""
+        assert self.lock.locked()
+        self.watched = True
+        self.attend()
+
+    def _write_locked(self, data: bytes, conflate: str | None = None) -> int:
+        """Hand a frame to the socket; queue the rest for the minder."""
+        try:
+            written = self.transport.try_send(data)
+        except OSError:
+            self.lose_locked()
+            return GONE
+        if written == len(data):
+            self.bytes_out += written
+            return SENT
+        self.keep_rest_locked(data, written, conflate)
+        return QUEUED
+
+    def _append_locked(self, data: bytes) -> None:
+        """Send behind what waits, past the bound of the outbox."""
+        assert self.lock.locked()
+        if self.outbox is None:
             self._write_locked(data)
         else:
-            self._outbox.push(data)
-        if self._state == OPEN:
-            self._state = CLOSING
-        self._set_cancelled_locked()
+            self.outbox.push(data)
+
+    def _queue_locked(
+        self, outbox: Outbox, data: bytes, droppable: bool, conflate: str | None
+    ) -> int:
+        """Queue a frame behind others, as ``on_full`` says if there is no room."""
+        assert self.lock.locked()
+        before = outbox.dropped
+        taken = outbox.admit(data, self.limits.on_full, droppable=droppable, key=conflate)
+        self.dropped += outbox.dropped - before
+        if taken and outbox.dropped == before:
+            return QUEUED
+        if taken is None or not (outbox.complained or conflate):
+            outbox.complained = True
+            self.on_overflow(outbox.size, len(outbox), taken is None)
+        if taken is None:
+            self._cut_slow_locked(outbox)
+            return GONE
+        return QUEUED if taken else DROPPED
 
     def _cut_slow_locked(self, outbox: Outbox) -> None:
         """End a client that does not read; say 1013 if it reads after all, for a moment."""
-        self._note_locked("slow_consumer", 1013, "too slow")
+        assert self.lock.locked()
+        self._note_locked(Cause("slow_consumer", 1013, "too slow"))
         self.dropped += outbox.clear() + 1
         outbox.push(close_frame(1013, "too slow"))
-        self._state = CLOSING
-        self._ended = True
-        self._set_cancelled_locked()
-        self._attend_locked()
-        self._hub.minder.call_later(self._limits.slow_close_timeout, self.abort)
+        self.state = CLOSING
+        self.ended = True
+        self._end_locked()
+        self.attend_locked()
+        self.runtime.minder.call_later(self.limits.slow_close_timeout, self.abort)
         # Wakes the owner if it reads; the write side stays, for the close frame.
-        self._transport.shutdown_read()
+        self.transport.shutdown_read()
 
-    def _attend_locked(self) -> None:
-        self._watched = True
-        self._hub.minder.attend(self)  # type: ignore[arg-type]  # Connection is the only subclass
+    def _take_held_locked(self, data: bytes) -> bytes:
+        joined = b"".join((self.held, data))
+        self.held.clear()
+        return joined
 
+    def _note_locked(self, cause: Cause) -> None:
+        """Remember why the connection ends: the first cause counts."""
+        assert self.lock.locked()
+        if self.cause is None:
+            self.cause = cause
 
-def offer_to_all(
-    connections: Iterable[SendingHalf], data: bytes, droppable: bool, conflate: str | None
-) -> tuple[int, int, int]:
-    """Offer one frame to many.
+    def _end_locked(self) -> None:
+        """Tell who listens, and who waits for room, that nothing more is taken."""
+        assert self.lock.locked()
+        for tell in self.on_end:
+            tell()
+        if self.room is not None:
+            self.room.notify_all()
 
-    The common case of ``offer`` is written out: a call for each client, with all that it
-    looks up anew, was measured to cost a fifteenth of a delivery.
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until the outbox takes that much, the time is over or the client is gone."""
+        self._wait_until(
+            time.monotonic() + self.limits.send_timeout,
+            lambda outbox: outbox.has_room(size) or self.state != OPEN,  # unguarded: it is held
+        )
 
-    Returns:
-        How many took or queued it, how many of those queued it, and how many dropped it.
-    """
-    size, flags, reached, queued, dropped = len(data), DONTWAIT, 0, 0, 0
-    for connection in connections:
-        with connection._lock:
-            if connection._state == OPEN and connection._outbox is None and not connection._held:
-                try:
-                    written = connection._send(data, flags)
-                except OSError:
-                    written = 0
-                if written:
-                    reached += 1
-                    if written == size:
-                        connection.bytes_out += size
-                        connection.messages_out += 1
-                    else:
-                        connection._keep_rest_locked(data, written, conflate)
-                        queued += 1
-                    continue
-        done = connection.offer(data, droppable, conflate)
-        if done in TAKEN:
-            reached += 1
-            queued += done == QUEUED
-        elif done == DROPPED:
-            dropped += 1
-    return reached, queued, dropped
+    def _wait_until(self, deadline: float, enough: Callable[[Outbox], bool]) -> None:
+        """Wait until nothing is queued, the outbox is as wanted, or the time is over."""
+        with self.lock:
+            if self.room is None:
+                self.room = threading.Condition(self.lock)
+            while self.outbox is not None and not enough(self.outbox):
+                rest = deadline - time.monotonic()
+                if rest <= 0:
+                    return
+                self.room.wait(rest)

@@ -35,20 +35,20 @@ class CancelToken(threading.Event):
     def __init__(self, lock: threading.Lock, ident: str | float | None) -> None:
         super().__init__()
         self.ident = ident
-        self.reason: Reason | None = None  # guarded by: _connection_lock, as the task
-        self.ended = False  # guarded by: _connection_lock; the handler has returned
+        self.reason: Reason | None = None  # guarded by: _connection_lock
+        self.ended = False  # guarded by: _connection_lock
         self._connection_lock = lock
-        self._task: asyncio.Task[Any] | None = None
+        self._task: asyncio.Task[Any] | None = None  # guarded by: _connection_lock
         self._timer: Timer | None = None
 
     def check(self) -> None:
         """Raise ``Cancelled`` if the request should end."""
-        if self.reason is not None:
+        if self.reason is not None:  # unguarded: it is set once
             raise self.error()
 
     def error(self) -> Cancelled:
         """Return what the client is told."""
-        reason = self.reason or "cancelled"
+        reason = self.reason or "cancelled"  # unguarded: it is set once
         return Cancelled(_TEXTS[reason], "timeout" if reason == "timeout" else "cancelled")
 
     def expire_after(self, seconds: float, minder: Minder) -> None:
@@ -73,6 +73,7 @@ class CancelToken(threading.Event):
 
     def stop_locked(self, reason: Reason) -> None:
         """Set the event, and cancel an async handler; the connection's lock is held."""
+        assert self._connection_lock.locked()
         if self.reason is None:
             self.reason = reason
         self.set()

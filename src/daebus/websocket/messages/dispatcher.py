@@ -16,18 +16,19 @@ import concurrent.futures
 import contextlib
 import difflib
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
 from ...server.threads.safelog import get_logger
-from ..connection.connection import Connection, current
-from ..connection.events import Times
 from ..protocol import envelope
-from . import pending as aside
+from ..protocol.codec import TEXT
+from ..stats import Times
+from .activity import Activity, current
 from .handlers import ANY, BINARY, HandlerTable
 from .options import Handler
+from .pending import KINDS
 from .ratelimit import Rate
 from .request import WebSocketRequest, asked
 from .results import ANSWERED_LATER, PLAIN, resolve
@@ -46,61 +47,59 @@ _QUIET = (*_ASYNC_CANCELLED, Cancelled, ClientGone, EncodeError)
 _MAX_SUGGEST = 64
 
 
-class Dispatcher(HandlerTable):
+class Dispatcher:
     """Has the handler of each message called, and answers.
 
     Args:
         debug: put exception texts into error messages.
 
     Attributes:
+        table: the handlers.
         on_error: hooks for what handlers raise.
+        rate: of each client's messages together; None for no limit.
 
     Threads:
         ``handle`` runs in connection threads, ``run`` in any other.
     """
 
     def __init__(self, *, debug: bool = False) -> None:
-        super().__init__(self.run)
+        self.table = HandlerTable(self.run)
         self.debug = debug
         self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
-        self.rate: Rate | None = None  # of each client's messages together
+        self.rate: Rate | None = None
 
-    def types(self) -> Iterable[str]:
-        """Return the registered message types."""
-        return tuple(self._handlers)
-
-    def handle(self, connection: Connection, message: str | bytes) -> None:
+    def handle(self, activity: Activity, message: str | bytes) -> None:
         """Answer one message; never raises.
 
         Threads:
             The connection's own; waits for the handler, an async one included.
         """
-        if self.rate is not None and self._over(connection, message, self.rate):
+        if self.rate is not None and self._over(activity, message, self.rate):
             return
         ident: Any = None
         if message.__class__ is bytes:
-            handler = self._binary
+            handler = self.table.binary
             if handler is None:
-                self._refuse(connection, "binary_not_supported", "send JSON in text messages")
+                self._refuse(activity, "binary_not_supported", "send JSON in text messages")
                 return
             kind, payload = BINARY, {"data": message}
         else:
             try:
                 kind, payload = envelope.decode(message)  # type: ignore[arg-type]  # no bytes
             except envelope.BadMessage as exc:
-                self._refuse(connection, exc.code, exc.text, None, exc.ident)
+                self._refuse(activity, exc.code, exc.text, None, exc.ident)
                 return
             if "id" in payload:
                 ident = payload["id"]
                 if not envelope.is_id(ident):
-                    self._bad_id(connection, kind)
+                    self._bad_id(activity, kind)
                     return
-            handler = self._handlers.get(kind)
+            handler = self.table.by_type.get(kind)
             if handler is None:
-                handler = self._unhandled(connection, kind, payload, ident)
+                handler = self._unhandled(activity, kind, payload, ident)
                 if handler is None:
                     return
-        connection.request = req = WebSocketRequest(connection, kind, payload)
+        activity.request = req = WebSocketRequest(activity, kind, payload)
         started = perf_counter()
         try:
             result = handler(req)
@@ -108,22 +107,23 @@ class Dispatcher(HandlerTable):
                 if result.__class__ not in PLAIN:
                     result = resolve(req, result)
                     if result is ANSWERED_LATER:  # answered, and counted, where it ends
-                        connection.request = None
+                        activity.request = None
                         return
                 if result is not None:
                     data = envelope.encode("response", result)
                     if ident is not None:
                         data = envelope.stamp(data, ident)
-                    connection.answer(connection.text_frame(data))
+                    writer = activity.writer
+                    writer.answer(writer.compress(TEXT, data))
         except BaseException as exc:  # a SystemExit must not end the connection's thread
             self._failed(req, exc)
-        connection.request = None
-        if req.work is not None:
-            req.work.end()
+        activity.request = None
+        if req._token is not None:
+            req._token.end()
         try:
-            times = connection.times[kind]
+            times = activity.times[kind]
         except KeyError:
-            times = connection.times.setdefault(self._label(kind), Times())
+            times = activity.times.setdefault(self._label(kind), Times())
         elapsed = perf_counter() - started
         if elapsed < 0.001:
             times.seconds += elapsed
@@ -143,61 +143,61 @@ class Dispatcher(HandlerTable):
         Threads:
             Any but the loop's and the minder's; waits for the handler.
         """
-        connection = req.websocket
-        client, request = current.set(connection), asked.set(req)
+        activity = req._activity
+        client, request = current.set(activity), asked.set(req)
         started = perf_counter()
         try:
             result = handler(req)
             if result is not None and result.__class__ not in PLAIN:
                 result = resolve(req, result)
             if result is not None and result is not ANSWERED_LATER:
-                req.reply(envelope.encode("response", result))
+                req._reply(envelope.encode("response", result))
         except BaseException as exc:  # nor may it end that thread
             self._failed(req, exc)
             return exc
         finally:
             asked.reset(request)
             current.reset(client)
-            if req.work is not None:
-                req.work.end()
-            connection.hub.tally.handled(self._label(req.message_type), perf_counter() - started)
+            if req._token is not None:
+                req._token.end()
+            activity.stats.handled(self._label(req.message_type), perf_counter() - started)
         return None
 
     def _label(self, kind: str) -> str:
         """Return what a message counts as: clients invent types where there is a ``"*"``."""
-        return kind if kind in self._handlers or kind == BINARY else ANY
+        return kind if kind in self.table.by_type or kind == BINARY else ANY
 
-    def _over(self, connection: Connection, message: str | bytes, rate: Rate) -> bool:
+    def _over(self, activity: Activity, message: str | bytes, rate: Rate) -> bool:
         """Refuse a message beyond the rate of all messages; the answer has its id."""
-        wait = connection.charge(None, rate)
+        wait = activity.charge(None, rate)
         if not wait:
             return False
         kind = ident = None
         with contextlib.suppress(envelope.BadMessage):
             if isinstance(message, str):
                 kind, payload = envelope.decode(message)
-                if kind in aside.KINDS and connection.take_aside(kind, payload):
+                if kind in KINDS and activity.take_aside(kind, payload):
                     return True  # counted, but an answer or a cancel that we wait for
                 ident = payload.get("id")
                 if not envelope.is_id(ident):
                     ident = None
         more = {"retry_after": wait}
-        self._refuse(connection, "rate_limited", "too many messages", kind, ident, more)
+        self._refuse(activity, "rate_limited", "too many messages", kind, ident, more)
         return True
 
     def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
-        connection, kind = req.websocket, req.message_type
-        if isinstance(exc, _ASYNC_CANCELLED) and req.work is not None and req.work.is_set():
-            exc = req.work.error()
-        if not connection.open and isinstance(exc, _QUIET):
+        activity, kind = req._activity, req.message_type
+        if isinstance(exc, _ASYNC_CANCELLED) and req._token is not None and req._token.is_set():
+            exc = req._token.error()
+        if not activity.link.open and isinstance(exc, _QUIET):
             return
         if isinstance(exc, ClientError):
-            self._refuse(connection, exc.code, exc.text, kind, req.id, exc.data)
+            self._refuse(activity, exc.code, exc.text, kind, req.id, exc.data)
             return
         logger.error(
             "handler for %r failed for client %s",
             kind[: envelope.MAX_ECHO],
-            connection.client_id,
+            activity.link.client_id,
             exc_info=exc,
         )
         more: dict[str, Any] = {}
@@ -206,7 +206,7 @@ class Dispatcher(HandlerTable):
         text = "the handler failed"
         if self.debug:
             text = "".join(traceback.format_exception(exc)).rstrip()
-        self._refuse(connection, "handler_error", text, kind, req.id, more)
+        self._refuse(activity, "handler_error", text, kind, req.id, more)
 
     def _ask(
         self,
@@ -218,7 +218,7 @@ class Dispatcher(HandlerTable):
         try:
             data = hook(req, exc)
             if hasattr(data, "__await__"):
-                data = req.websocket.hub.loop.submit(_await(data)).result()
+                data = req._activity.runtime.loop.run(data)
             if data is not None and not isinstance(data, Mapping):
                 raise TypeError(f"an on_error hook returns a dict or None, not {data!r:.100}")
             return dict(data or {})
@@ -228,7 +228,7 @@ class Dispatcher(HandlerTable):
 
     def _refuse(
         self,
-        connection: Connection,
+        activity: Activity,
         code: str,
         text: str,
         kind: str | None = None,
@@ -238,46 +238,43 @@ class Dispatcher(HandlerTable):
         try:
             data = envelope.error(text, code, kind, more)
         except EncodeError:  # a ClientError with a text or code that JSON cannot carry
-            logger.error("error %r for client %s cannot be sent", code, connection.client_id)
+            logger.error("error %r for client %s cannot be sent", code, activity.link.client_id)
             code = "handler_error"
             data = envelope.error("the handler failed", code, kind)
         if ident is not None:
             data = envelope.stamp(data, ident)
-        if connection.is_owner():
-            connection.errors[code] = connection.errors.get(code, 0) + 1
-            connection.answer(connection.text_frame(data))
+        writer = activity.writer
+        if writer.is_owner():
+            activity.errors[code] = activity.errors.get(code, 0) + 1
+            writer.answer(writer.compress(TEXT, data))
         else:
-            connection.hub.tally.refused_message(code)
-            connection.reply(connection.text_frame(data))
+            activity.stats.refused_message(code)
+            writer.reply(writer.compress(TEXT, data))
 
-    def _bad_id(self, connection: Connection, kind: str) -> None:
-        if kind in aside.KINDS:
-            logger.debug("dropped a %r of client %s: bad id", kind, connection.client_id)
+    def _bad_id(self, activity: Activity, kind: str) -> None:
+        if kind in KINDS:
+            logger.debug("dropped a %r of client %s: bad id", kind, activity.link.client_id)
             return
         text = f'"id" must be a string or a number, of at most {envelope.MAX_ID} characters'
-        self._refuse(connection, "bad_id", text, kind)
+        self._refuse(activity, "bad_id", text, kind)
 
     def _unhandled(
-        self, connection: Connection, kind: str, payload: dict[str, Any], ident: Any
+        self, activity: Activity, kind: str, payload: dict[str, Any], ident: Any
     ) -> Handler | None:
         """Take what belongs to the protocol itself; find the handler of the rest, or refuse."""
-        if kind not in aside.KINDS:
-            handler = self._handlers.get(ANY)
+        if kind not in KINDS:
+            handler = self.table.by_type.get(ANY)
             if handler is None:
-                self._refuse(connection, "unknown_type", self._unknown(kind), kind, ident)
+                self._refuse(activity, "unknown_type", self._unknown(kind), kind, ident)
             return handler
-        if not connection.take_aside(kind, payload):
+        if not activity.take_aside(kind, payload):
             # Late, or unknown. No error: a peer of our own kind would answer that.
-            logger.debug("dropped a %r of client %s: nobody waits", kind, connection.client_id)
+            logger.debug("dropped a %r of client %s: nobody waits", kind, activity.link.client_id)
         return None
 
     def _unknown(self, kind: str) -> str:
         if len(kind) > _MAX_SUGGEST:
             return "unknown message type"
-        close = difflib.get_close_matches(kind, self._handlers, n=1)
+        close = difflib.get_close_matches(kind, self.table.by_type, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown message type {kind!r}{hint}"
-
-
-async def _await(awaitable: Any) -> Any:
-    return await awaitable

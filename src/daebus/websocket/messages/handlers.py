@@ -41,10 +41,14 @@ class _Registered:
 
 
 class HandlerTable:
-    """Base of ``Dispatcher``: the handlers by message type.
+    """The handlers by message type.
 
     Args:
         run: handles a request outside of its connection's thread.
+
+    Attributes:
+        by_type: what a message of a type is answered with, compiled.
+        binary: the same for binary messages, None if there is none.
 
     Threads:
         Registering belongs to the program's start; it may go on while messages come.
@@ -56,8 +60,8 @@ class HandlerTable:
         self._registered_binary: _Registered | None = None
         self._middleware: tuple[Middleware, ...] = ()
         # Replaced by one assignment each: connection threads look things up meanwhile.
-        self._handlers: dict[str, Handler] = {}
-        self._binary: Handler | None = None
+        self.by_type: dict[str, Handler] = {}
+        self.binary: Handler | None = None
 
     def add(self, kind: str, function: Callable[..., Any], **options: Any) -> None:
         """Register a handler, sync or async.
@@ -84,7 +88,7 @@ class HandlerTable:
             )
         compiled = self._compile(new, self._middleware)
         self._registered[kind] = new
-        self._handlers = {**self._handlers, kind: compiled}
+        self.by_type = {**self.by_type, kind: compiled}
 
     def add_binary(self, function: Callable[..., Any]) -> None:
         """Register the handler of binary messages.
@@ -101,7 +105,7 @@ class HandlerTable:
                 f"type to tell them apart, so call {name_of(function)} from there"
             )
         new = _Registered(BINARY, function, handler, {})
-        self._binary = self._compile(new, self._middleware)
+        self.binary = self._compile(new, self._middleware)
         self._registered_binary = new
 
     def add_middleware(self, middleware: Middleware) -> None:
@@ -120,8 +124,8 @@ class HandlerTable:
         compiled = {kind: self._compile(new, chain) for kind, new in self._registered.items()}
         binary = self._registered_binary
         if binary is not None:
-            self._binary = self._compile(binary, chain)
-        self._handlers = compiled
+            self.binary = self._compile(binary, chain)
+        self.by_type = compiled
         self._middleware = chain
 
     def _compile(self, new: _Registered, chain: Iterable[Middleware]) -> Handler:
@@ -165,7 +169,7 @@ def _after_us(kind: str, handler: Handler) -> Handler:
 
     @functools.wraps(handler)
     def look(req: WebSocketRequest) -> Any:
-        if req.websocket.take_aside(kind, req.payload):
+        if req._activity.take_aside(kind, req.payload):
             return None
         return handler(req)
 

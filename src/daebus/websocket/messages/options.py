@@ -79,7 +79,7 @@ def compile_handler(
 def _timed(handler: Handler, timeout: float) -> Handler:
     @functools.wraps(handler)
     def timed(req: WebSocketRequest) -> Any:
-        req.begin().expire_after(timeout, req.websocket.hub.minder)
+        req._begin().expire_after(timeout, req._activity.runtime.minder)
         return handler(req)
 
     return timed
@@ -136,15 +136,15 @@ def _in_main(handler: Handler, run: Run) -> Handler:
 
     @functools.wraps(handler)
     def hand_over(req: WebSocketRequest) -> Any:
-        connection = req.websocket
-        req.begin()
+        activity = req._activity
+        req._begin()
 
         def call() -> None:
             failure = run(req, begin)
             if isinstance(failure, KeyboardInterrupt | SystemExit):  # the host's own
                 raise failure
 
-        if not connection.hub.pump.call(call, lambda: connection.open):
+        if not activity.runtime.pump.call(call, lambda: activity.link.open):
             raise ClientError("the program is busy; try again later", "busy")
         return ANSWERED_LATER
 
@@ -158,8 +158,8 @@ def _in_background(handler: Handler, run: Run) -> Handler:
 
     @functools.wraps(handler)
     def submit(req: WebSocketRequest) -> Any:
-        req.begin()  # here, in the order of the messages: a cancel may be next
-        if not req.websocket.hub.jobs.submit(lambda: run(req, begin)):
+        req._begin()  # here, in the order of the messages: a cancel may be next
+        if not req._activity.runtime.jobs.submit(lambda: run(req, begin)):
             raise ClientError("too many jobs are waiting; try again later", "busy")
         return ANSWERED_LATER
 
@@ -180,7 +180,7 @@ def _at_rate(handler: Handler, rate: Rate) -> Handler:
     @functools.wraps(handler)
     def metered(req: WebSocketRequest) -> Any:
         # Not by the type of the message: for "*" clients invent as many as they like.
-        wait = req.websocket.charge(rate, rate)
+        wait = req._activity.charge(rate, rate)
         if wait:
             text = f"too many {_short(req)!r} messages"
             raise ClientError(text, "rate_limited", {"retry_after": wait})

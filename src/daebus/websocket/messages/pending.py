@@ -12,20 +12,21 @@ Rules of this module:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import ref
 
-from ...errors import CallError, ClientGone
+from ...errors import CallError, CallTimeout, ClientGone
+from ..connection.link import Link
+from ..connection.outbox import TAKEN
 from ..protocol import envelope
+from ..protocol.codec import TEXT
 from .cancellation import CancelToken
 
-if TYPE_CHECKING:
-    from .request import WebSocketRequest
-
-__all__ = ["KINDS", "Pending"]
+__all__ = ["KINDS", "Pending", "PendingCall", "Stoppable"]
 
 # Message types of the protocol itself.
 KINDS = frozenset(("cancel", "error", "response"))
@@ -40,6 +41,16 @@ _MAX_CANCEL = 1024
 _SWEEP = 16
 
 
+class Stoppable(Protocol):
+    """A request that something may stop."""
+
+    _token: CancelToken | None
+
+    @property
+    def id(self) -> str | float | None:
+        """What its client calls it."""
+
+
 class Pending:
     """The open calls and the stoppable requests of one connection.
 
@@ -52,23 +63,24 @@ class Pending:
     def __init__(self, lock: threading.Lock, client_id: str, *, over: bool) -> None:
         self._lock = lock
         self._client_id = client_id
-        self._over = over  # guarded by: _lock, as all below
-        self._token = secrets.token_hex(8)  # in the id of every call
-        self._asked = 0
-        self._calls: dict[str, Future[Any]] = {}
+        self._over = over  # guarded by: _lock
+        self._mark = secrets.token_hex(8)  # in the id of every call
+        self._asked = 0  # guarded by: _lock
+        self._calls: dict[str, Future[Any]] = {}  # guarded by: _lock
         # Weak: a request may outlive its handler, in a thread that the handler started.
         # No WeakSet: it is changed by whichever thread drops the last reference.
-        self._works: list[ref[CancelToken]] = []
-        self._sweep_at = _SWEEP
+        self._tokens: list[ref[CancelToken]] = []  # guarded by: _lock
+        self._sweep_at = _SWEEP  # guarded by: _lock
 
     @property
     def waiting(self) -> bool:
         """True while a call waits for its answer."""
-        return bool(self._calls)
+        return bool(self._calls)  # unguarded: true at that moment
 
     def has_work_locked(self) -> bool:
         """Tell whether a call waits for its answer, or a request that can stop has not ended."""
-        return bool(self._calls) or any(not work.ended for work in self._alive_locked())
+        assert self._lock.locked()
+        return bool(self._calls) or any(not token.ended for token in self._alive_locked())
 
     def ask(self) -> tuple[str, Future[Any]]:
         """Open a call.
@@ -91,7 +103,7 @@ class Pending:
                     "too_many_calls",
                 )
             self._asked += 1
-            ident = f"{self._token}-{self._asked}"
+            ident = f"{self._mark}-{self._asked}"
             self._calls[ident] = future
         return ident, future
 
@@ -100,22 +112,23 @@ class Pending:
         with self._lock:
             return self._calls.pop(ident, None) is not None
 
-    def enlist(self, req: WebSocketRequest) -> CancelToken:
-        """Return the request's work, which is stopped when its client says so, or leaves."""
+    def enlist(self, req: Stoppable) -> CancelToken:
+        """Return the request's token, which is set when its client says so, or leaves."""
         with self._lock:
-            if req.work is None:
-                work = CancelToken(self._lock, req.id)
+            if req._token is None:
+                token = CancelToken(self._lock, req.id)
                 if self._over:
-                    work.stop_locked("gone")
+                    token.stop_locked("gone")
                 else:
-                    self._keep_locked(work)
-                req.work = work
-            return req.work
+                    self._keep_locked(token)
+                req._token = token
+            return req._token
 
     def takes_locked(self, text: str) -> bool:
         """Act on a message that waits for its turn, if it is an answer or a cancel."""
-        if not (self._calls and self._token in text) and not (
-            self._works and len(text) <= _MAX_CANCEL and '"cancel"' in text
+        assert self._lock.locked()
+        if not (self._calls and self._mark in text) and not (
+            self._tokens and len(text) <= _MAX_CANCEL and '"cancel"' in text
         ):
             return False
         try:
@@ -126,16 +139,17 @@ class Pending:
 
     def take_locked(self, kind: str, payload: dict[str, Any]) -> bool:
         """Act on a message of one of ``KINDS``; False if nobody waits for it."""
+        assert self._lock.locked()
         ident = payload.get("id")
         if not envelope.is_id(ident):
             return False
         if kind == "cancel":
-            found = [work for work in self._alive_locked() if work.ident == ident]
-            for work in found:
-                work.stop_locked("cancelled")
+            found = [token for token in self._alive_locked() if token.ident == ident]
+            for token in found:
+                token.stop_locked("cancelled")
             # One that has ended may have left a thread that is to hear of it. But if a
             # later request has the same id, it is that one's cancel, so it keeps its turn.
-            return not all(work.ended for work in found)
+            return not all(token.ended for token in found)
         future = self._calls.pop(ident, None) if isinstance(ident, str) else None
         if future is None:
             return False
@@ -147,23 +161,87 @@ class Pending:
 
     def end_locked(self) -> None:
         """Note that the connection is no longer open: nobody waits for it any longer."""
+        assert self._lock.locked()
         if self._over:
             return
         self._over = True
         for future in self._calls.values():
             future.set_exception(ClientGone(self._client_id))
         self._calls.clear()
-        for work in self._alive_locked():
-            work.stop_locked("gone")
+        for token in self._alive_locked():
+            token.stop_locked("gone")
 
     def _alive_locked(self) -> list[CancelToken]:
-        return [work for work in (kept() for kept in self._works) if work is not None]
+        assert self._lock.locked()
+        return [token for token in (kept() for kept in self._tokens) if token is not None]
 
-    def _keep_locked(self, work: CancelToken) -> None:
-        if len(self._works) >= self._sweep_at:
-            self._works = [kept for kept in self._works if kept() is not None]
-            self._sweep_at = max(_SWEEP, 2 * len(self._works))
-        self._works.append(ref(work))
+    def _keep_locked(self, token: CancelToken) -> None:
+        assert self._lock.locked()
+        if len(self._tokens) >= self._sweep_at:
+            self._tokens = [kept for kept in self._tokens if kept() is not None]
+            self._sweep_at = max(_SWEEP, 2 * len(self._tokens))
+        self._tokens.append(ref(token))
+
+
+class PendingCall:
+    """A question that has been sent, and the wait for its answer.
+
+    Args:
+        link: the client's connection.
+        pending: the calls of that connection.
+        kind: the message type.
+        message: the envelope, without an id.
+
+    Raises:
+        ClientGone: it is no longer open.
+        CallError: too many calls wait already.
+        CallTimeout: the client's outbox is full, and the question was dropped.
+    """
+
+    def __init__(self, link: Link, pending: Pending, kind: str, message: bytes) -> None:
+        self._client_id = link.client_id
+        self._pending = pending
+        self._kind = kind
+        self._ident, self._future = pending.ask()
+        question = link.writer.compress(TEXT, envelope.stamp(message, self._ident))
+        if link.writer.reply(question) not in TAKEN and pending.forget(self._ident):
+            raise CallTimeout(f"{kind!r} was dropped: client {link.client_id} does not read")
+        link.reader.listen()
+
+    def result(self, timeout: float) -> Any:
+        """Wait for the answer, that many seconds.
+
+        Raises:
+            ClientGone, CallTimeout, CallError: as ``DaebusWebSocket.call``.
+        """
+        try:
+            return self._future.result(min(timeout, threading.TIMEOUT_MAX))  # also for ever
+        except TimeoutError:
+            self._give_up(timeout)
+            return self._future.result()
+        finally:
+            self.forget()
+
+    async def result_async(self, timeout: float) -> Any:
+        """Wait for the answer in a coroutine."""
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(self._future), timeout)
+        except TimeoutError:
+            self._give_up(timeout)
+            return self._future.result()
+        finally:
+            self.forget()
+
+    def forget(self) -> None:
+        """Wait no longer."""
+        self._pending.forget(self._ident)
+
+    def _give_up(self, timeout: float) -> None:
+        """Raise, unless the answer came in the last moment."""
+        if self._pending.forget(self._ident):
+            raise CallTimeout(
+                f"client {self._client_id} did not answer {self._kind!r} within {timeout:g} s"
+            )
 
 
 def _call_error(data: Any) -> CallError:

@@ -7,8 +7,10 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..connection.connection import Connection
-from ..connection.writer import TAKEN
+from ..connection.outbox import TAKEN
 from ..protocol import envelope
+from ..protocol.codec import TEXT
+from .activity import Activity
 from .cancellation import CancelToken
 
 __all__ = ["WebSocketRequest", "asked"]
@@ -22,44 +24,53 @@ class WebSocketRequest:
     """One message of one client.
 
     Attributes:
-        client_id: identifier of the connection that the message came on.
         message_type: the ``"type"`` of the message.
         data: its ``"data"``, any JSON value; an empty dict if the message has none.
         payload: the whole message.
-        websocket: the raw connection, to send other things than JSON or to close.
-        id: the ``"id"`` that the client gave the message, None if it gave none; every
-            reply repeats it.
     """
 
-    __slots__ = ("data", "message_type", "payload", "websocket", "work")
+    __slots__ = ("_activity", "_token", "data", "message_type", "payload")
 
-    def __init__(self, websocket: Connection, message_type: str, payload: dict[str, Any]) -> None:
-        self.websocket = websocket
+    def __init__(self, activity: Activity, message_type: str, payload: dict[str, Any]) -> None:
+        self._activity = activity
         self.message_type = message_type
         self.payload = payload
         # Not get(), for which the empty dict would be made with every message.
         self.data: Any = payload["data"] if "data" in payload else {}  # noqa: SIM401
-        self.work: CancelToken | None = None  # made when something may stop it
+        self._token: CancelToken | None = None  # made when something may stop it
+
+    @property
+    def websocket(self) -> Connection:
+        """The raw connection, to send other things than JSON or to close."""
+        return self._activity.connection
 
     @property
     def id(self) -> str | int | float | None:
-        """The ``"id"`` that the client gave the message, None if it gave none."""
+        """The ``"id"`` that the client gave the message, None if it gave none.
+
+        Every reply repeats it.
+        """
         return self.payload.get("id")
 
     @property
     def client_id(self) -> str:
         """Identifier of the connection that the message came on."""
-        return self.websocket.client_id
+        return self._activity.link.client_id
 
     @property
-    def user(self) -> Any:
-        """The client's identity: what ``authenticate`` returned; None without one."""
-        return self.websocket.user
+    def identity(self) -> Any:
+        """Who the client is: what ``authenticate`` returned; None without one."""
+        return self._activity.link.identity
+
+    @property
+    def user(self) -> str | None:
+        """The name that ``identify`` gave the client, or None."""
+        return self._activity.link.user
 
     @property
     def session(self) -> dict[str, Any]:
         """A dict of the client's own, for as long as it is connected; handlers share it."""
-        return self.websocket.session
+        return self._activity.link.session
 
     @property
     def cancelled(self) -> threading.Event:
@@ -68,7 +79,7 @@ class WebSocketRequest:
         Because the client sent a ``cancel`` with the request's id, has left, the handler's
         ``timeout`` is over, or the app stops.
         """
-        return self.begin()
+        return self._begin()
 
     def check(self) -> None:
         """Go on, or end here if ``cancelled`` is set.
@@ -76,7 +87,7 @@ class WebSocketRequest:
         Raises:
             Cancelled: which the client gets as an error, ``cancelled`` or ``timeout``.
         """
-        self.begin().check()
+        self._begin().check()
 
     def progress(
         self, done: float | None = None, total: float | None = None, note: str | None = None
@@ -94,45 +105,44 @@ class WebSocketRequest:
         """
         fields = {"done": done, "total": total, "note": note}
         data = {name: value for name, value in fields.items() if value is not None}
-        connection = self.websocket
-        sent = connection.reply(
-            connection.text_frame(self.stamped(envelope.encode("progress", data))),
+        writer = self._activity.writer
+        sent = writer.reply(
+            writer.compress(TEXT, self._stamped(envelope.encode("progress", data))),
             droppable=True,
             conflate=f"daebus.progress.{id(self)}",
         )
         return sent in TAKEN
 
-    # --- for the library --------------------------------------------------------
+    def __repr__(self) -> str:
+        return f"<WebSocketRequest {self.message_type!r} from {self.client_id}>"
 
-    def begin(self) -> CancelToken:
+    # --- for this room ----------------------------------------------------------
+
+    def _begin(self) -> CancelToken:
         """Have what stops this request noticed from now on."""
-        work = self.work
-        if work is None:
-            connection = self.websocket
-            work = connection.aside.enlist(self)
-            if (
-                self.id is not None and connection.is_owner()
-            ):  # a cancel may have been read with the request
-                connection.look_aside()
-        return work
+        token = self._token
+        if token is None:
+            activity = self._activity
+            token = activity.pending.enlist(self)
+            # A cancel may have been read with the request.
+            if self.id is not None and activity.writer.is_owner():
+                activity.link.reader.look_aside()
+        return token
 
-    def stamped(self, message: bytes) -> bytes:
+    def _stamped(self, message: bytes) -> bytes:
         """Return an envelope with the request's id, if it has one."""
         ident = self.id
         return message if ident is None else envelope.stamp(message, ident)
 
-    def reply(self, message: bytes) -> bool:
+    def _reply(self, message: bytes) -> bool:
         """Send an envelope as a reply to this request.
 
         Returns:
             False if the client has left.
         """
-        connection = self.websocket
-        sent = connection.reply(
-            connection.text_frame(self.stamped(message)),
-            patient=not connection.hub.loop.is_current(),
+        writer = self._activity.writer
+        sent = writer.reply(
+            writer.compress(TEXT, self._stamped(message)),
+            patient=not self._activity.runtime.loop.is_current(),
         )
         return sent in TAKEN
-
-    def __repr__(self) -> str:
-        return f"<WebSocketRequest {self.message_type!r} from {self.client_id}>"

@@ -41,8 +41,8 @@ def resolve(req: WebSocketRequest, result: Any) -> Any:
         return result
     if hasattr(result, "__await__"):
         if req.id is not None:  # it may be cancelled by that
-            req.begin()
-        result = req.websocket.hub.loop.submit(_await(result, req)).result()
+            req._begin()
+        result = req._activity.runtime.loop.submit(_await(result, req)).result()
         # What an async middleware was given by its handler may be looked at closely too.
         return result if result.__class__ in PLAIN else resolve(req, result)
     if isinstance(result, Generator):
@@ -53,27 +53,27 @@ def resolve(req: WebSocketRequest, result: Any) -> Any:
 
 
 def _send_each(items: Generator[Any, Any, Any], req: WebSocketRequest) -> Any:
-    work = req.begin()
+    token = req._begin()
     with contextlib.closing(items):
         while True:
-            work.check()
+            token.check()
             try:
                 item = next(items)
             except StopIteration as stop:
                 return stop.value
-            req.reply(envelope.encode("response", item))
+            req._reply(envelope.encode("response", item))
 
 
 def _send_each_async(items: AsyncGenerator[Any, Any], req: WebSocketRequest) -> None:
     """Send from this thread, which may wait for room in the outbox; the loop must not."""
-    req.begin()
+    req._begin()
     steps: SimpleQueue[_Step] = SimpleQueue()
-    feeding = req.websocket.hub.loop.submit(_await(_feed(items, steps), req))
+    feeding = req._activity.runtime.loop.submit(_await(_feed(items, steps), req))
     feeding.add_done_callback(lambda _: steps.put(None))
     while (step := steps.get()) is not None:
         item, sent = step
         try:
-            req.reply(envelope.encode("response", item))
+            req._reply(envelope.encode("response", item))
             sent.set_result(None)
         except BaseException as exc:  # raised where the generator yielded it
             sent.set_exception(exc)
@@ -93,18 +93,18 @@ async def _await(awaitable: Awaitable[Any], req: WebSocketRequest) -> Any:
     # For tasks that it starts and that outlive it: the connection is at another message
     # by then.
     asked.set(req)
-    connection, work, task = req.websocket, req.work, asyncio.current_task()
+    activity, token, task = req._activity, req._token, asyncio.current_task()
     assert task is not None
-    if work is not None:
-        work.attach(task)
-    if connection.request is not req:  # a job: the connection is at something else
+    if token is not None:
+        token.attach(task)
+    if activity.request is not req:  # a job: the connection is at something else
         return await awaitable
-    connection.task = task
-    if work is None:
-        connection.lone_task = task
-        if not connection.open:  # since before that was set
+    activity.task = task
+    if token is None:
+        activity.lone_task = task
+        if not activity.link.open:  # since before that was set
             task.cancel()
     try:
         return await awaitable
     finally:
-        connection.task = connection.lone_task = None
+        activity.task = activity.lone_task = None

@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import name_of
 from .request import WebSocketRequest
 
-__all__ = ["is_async", "of_request", "takes"]
+__all__ = ["hook_call", "is_async", "of_request", "takes"]
 
 
 def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketRequest], Any]:
@@ -69,3 +69,23 @@ def is_async(handler: Callable[..., Any]) -> bool:
         if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             return True
     return False
+
+
+def hook_call(hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
+    """Return the hook as a function of two arguments.
+
+    One whose second parameter has a default, as in ``lambda client_id, name=name: ...``,
+    is called with the client id alone.
+    """
+    try:
+        parameters = list(inspect.signature(hook).parameters.values())
+    except (TypeError, ValueError):  # a builtin that tells nothing
+        parameters = []
+    needed = [
+        p
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
+    ]
+    if len(needed) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return hook
+    return lambda client_id, info: hook(client_id)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -145,7 +146,10 @@ class Codec:
         self._max_fragments = max_fragments
         self._extensions = extensions
         # Builds one whole frame with the negotiated extensions.
-        self.compress: Callable[[int, bytes], bytes] = self._compress if extensions else frame
+        # No method of ours, which would keep us alive by a circle.
+        self.compress: Callable[[int, bytes], bytes] = (
+            functools.partial(_compressed, extensions) if extensions else frame
+        )
         self._protocol: ServerProtocol | None = None
         self._buffer = bytearray()  # less than one frame, between two calls
         self._need = 0  # no frame can be whole before the buffer holds this many bytes
@@ -193,12 +197,6 @@ class Codec:
     def compression(self) -> object:
         """Equal for codecs whose ``compress`` gives equal frames; None for plain ones."""
         return repr(self._extensions) if self._extensions else None
-
-    def _compress(self, opcode: int, payload: bytes) -> bytes:
-        # An extension holds its compressor while it compresses, and several threads may
-        # send. No context is kept between messages, so a copy loses nothing.
-        extensions = [copy.copy(extension) for extension in self._extensions]
-        return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=extensions)
 
     def _cut(self, data: bytes) -> list[Event]:
         """Cut the bytes into frames; keep what is left of an unfinished one."""
@@ -354,3 +352,10 @@ class Codec:
         self._protocol = None
         self._buffer = bytearray()
         self._parts, self._text, self._fragments = [], None, 0
+
+
+def _compressed(extensions: Sequence[Extension], opcode: int, payload: bytes) -> bytes:
+    # An extension holds its compressor while it compresses, and several threads may
+    # send. No context is kept between messages, so a copy loses nothing.
+    copies = [copy.copy(extension) for extension in extensions]
+    return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=copies)

@@ -1,0 +1,362 @@
+"""One WebSocket, inside: its two halves, its timers, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import selectors
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ...server.sockets.transport import Transport
+from ..protocol.codec import PING, Codec, close_frame
+from ..runtime import Runtime
+from .events import DisconnectInfo, SlowConsumerInfo
+from .keepalive import Keepalive
+from .lifetime import Lifetime
+from .limits import Limits
+from .reader import Reader, Watch
+from .states import CLOSED, LOST, OPEN
+from .writer import Writer
+
+__all__ = ["Activity", "Link", "Peer"]
+
+# Entries of metadata that an app may note about one client.
+MAX_NOTES = 100
+
+
+class Activity(Protocol):
+    """What a connection's thread is at, as far as a connection needs to know."""
+
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task of an async handler that runs."""
+
+    @property
+    def running(self) -> str | None:
+        """The type of the message that is handled, or the name of a hook."""
+
+    def has_work(self) -> bool:
+        """Tell whether a job runs for this client, or a call waits for its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What is known of the other end when it connects, and does not change.
+
+    Attributes:
+        path: of the upgrade request, without the query.
+        remote_address: host of the peer, an empty string on a Unix socket; behind a
+            trusted proxy, of the client.
+        secure: it came over TLS, as ``wss``, to us or to a trusted proxy.
+        user_agent: what the client calls itself; "" if nothing.
+        subprotocol: the negotiated one, or None.
+        connected_at: Unix time.
+    """
+
+    path: str = "/"
+    remote_address: str = ""
+    secure: bool = False
+    user_agent: str = ""
+    subprotocol: str | None = None
+    connected_at: float = 0.0
+
+
+class Link:
+    """One WebSocket; what the minder watches and the registry knows.
+
+    Args:
+        transport: becomes the link's.
+        codec: of this connection alone.
+        limits: of this connection.
+        runtime: threads that connections share.
+        peer: the other end.
+        watch: told when the owner becomes busy.
+        on_gone: called when it is no longer open, any number of times, without its lock.
+        on_overflow: called when its outbox is full; under its lock, so it must not wait.
+
+    Attributes:
+        client_id: empty until one was given.
+        session: a dict for the app, for as long as the connection.
+        identity: what ``authenticate`` returned, or ``renew`` was given.
+        user: the name that ``identify`` gave; the registry sets it.
+        activity: what its thread is at; set by whoever runs the connection, and gone
+            when that has ended.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cancelled",
+        "_keepalive",
+        "_lifetime",
+        "_lock",
+        "_notes",
+        "activity",
+        "client_id",
+        "connected_at",
+        "identity",
+        "limits",
+        "peer",
+        "reader",
+        "runtime",
+        "session",
+        "user",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        codec: Codec,
+        limits: Limits,
+        runtime: Runtime,
+        peer: Peer,
+        *,
+        watch: Watch,
+        on_gone: Callable[[Link], None],
+        on_overflow: Callable[[Link, SlowConsumerInfo], None],
+    ) -> None:
+        self.client_id = ""
+        self.limits = limits
+        self.runtime = runtime
+        self.peer = peer
+        self.writer = Writer(transport, codec, limits, runtime)
+        self.reader = Reader(self.writer, codec, watch)
+        self._lock = self.writer.lock
+        self.writer.on_gone = functools.partial(on_gone, self)
+        self.writer.on_overflow = lambda size, count, cut: on_overflow(
+            self, SlowConsumerInfo(size, count, cut)
+        )
+        self.writer.attend = functools.partial(runtime.minder.attend, self)
+        self.session: dict[str, Any] = {}
+        self.identity: Any = None
+        self.user: str | None = None
+        self.activity: Activity | None = None
+        self.connected_at = self.reader.last_in  # of ``time.monotonic()``
+        self._cancelled: threading.Event | None = None  # guarded by: _lock
+        self._notes: dict[str, Any] = {}  # guarded by: _lock
+        self._keepalive: Keepalive | None = None
+        self._lifetime: Lifetime | None = None  # guarded by: _lock
+
+    def __repr__(self) -> str:
+        peer = self.peer
+        return f"<Connection {self.client_id} from {peer.remote_address} path={peer.path!r}>"
+
+    # --- from the 101 to the close, in the connection's thread ------------------
+
+    def begin(self, response: bytes, early: bytes, expires: float | None = None) -> bool:
+        """Take over in the connection's thread: answer the handshake, then open.
+
+        Args:
+            response: the whole 101.
+            early: bytes that came behind the request; parsed after the 101 is out.
+            expires: when the client's identity does, in Unix seconds; None never.
+
+        Returns:
+            False if the client has gone.
+        """
+        if not self.writer.begin(response):
+            return False
+        self.reader.reading = False
+        if early:
+            self.reader.take(early)
+        if self.limits.ping_interval is not None:
+            self._keepalive = Keepalive(self, self.runtime.minder, self.limits)
+            self.reader.on_pong = self._keepalive.answered
+        if expires is not None or self.limits.ends:
+            lifetime = Lifetime(self, self.runtime.minder, self.limits, expires)
+            with self._lock:
+                self._lifetime = lifetime
+        return True
+
+    def end(self) -> None:
+        """Stop sending and receiving; say goodbye if nobody did. Does not wait."""
+        with self._lock:
+            if self.writer.state == OPEN:  # a raw handler returned
+                self.writer.close_locked("server", 1000, "", close_frame(1000))
+            # They refer to us as we to them, which is not left to the collector.
+            keepalive, self._keepalive = self._keepalive, None
+            lifetime, self._lifetime = self._lifetime, None
+        self.reader.on_pong = None
+        for timer in (keepalive, lifetime):
+            if timer is not None:
+                timer.stop()
+
+    def finish(self) -> None:
+        """Let the last bytes go, then close: the owner's last act.
+
+        Closing a socket with unread input sends a reset, which would destroy the close
+        frame on its way. So the write side is shut first and the rest is drained, for
+        ``close_timeout`` at most.
+        """
+        deadline = time.monotonic() + self.limits.close_timeout
+        self.reader.take_back()
+        if self.writer.drain(deadline):
+            self.reader.drain(deadline)
+        if self.writer.finish():
+            self.runtime.minder.release(self)
+        else:
+            self.writer.transport.close()
+        self.activity = None
+        self.reader.interceptor = None
+
+    # --- what the minder asks ---------------------------------------------------
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 once closed."""
+        return self.writer.transport.fileno()
+
+    def interest(self) -> int:
+        """Return the selector events to watch for."""
+        with self._lock:
+            if self.writer.state == CLOSED:
+                return 0
+            events = selectors.EVENT_WRITE if self.writer.outbox is not None else 0
+            if self.reader.wants_more_locked():
+                events |= selectors.EVENT_READ
+            return events
+
+    def ready(self, events: int) -> None:
+        """Go on writing, and read for a busy owner."""
+        with self._lock:
+            if events & selectors.EVENT_WRITE:
+                self.writer.drain_outbox_locked()
+            if events & selectors.EVENT_READ:
+                self.reader.read_for_owner_locked()
+            gone = self.writer.state != OPEN
+        if gone:
+            self.writer.on_gone()
+
+    def release(self) -> None:
+        """Close: the minder watches no longer."""
+        self.writer.transport.close()
+
+    # --- what the timers ask ----------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """True until either side began to close."""
+        return self.writer.open
+
+    @property
+    def busy(self) -> bool:
+        """True while its thread is not waiting for the client."""
+        return self.reader.busy
+
+    @property
+    def last_life(self) -> float:
+        """When the peer last showed a sign of life, of ``time.monotonic()``.
+
+        A full socket that takes bytes again shows that the peer's side takes them.
+        """
+        return max(self.reader.last_in, self.writer.last_drained)
+
+    @property
+    def last_in(self) -> float:
+        """When the last byte came."""
+        return self.reader.last_in
+
+    @property
+    def last_message(self) -> float:
+        """When the last message came, or the connection opened."""
+        return self.reader.last_message
+
+    def has_work(self) -> bool:
+        """Tell whether a job runs for its client, or a call waits for the client's answer."""
+        activity = self.activity
+        return activity is not None and activity.has_work()
+
+    def ping(self, data: bytes) -> bool:
+        """Send a ping; False if the connection is no longer open."""
+        return self.writer.control(PING, data)
+
+    def unread(self) -> bool:
+        """Tell whether bytes wait that the owner is too busy to read."""
+        return self.reader.unread()
+
+    def lose(self, why: str, text: str) -> None:
+        """Give up a peer that is silent."""
+        self.writer.lose(why, text)
+
+    def shut(self, code: int, reason: str, why: str) -> bool:
+        """Send a close frame; see ``Writer.shut``."""
+        return self.writer.shut(code, reason, why)
+
+    # --- what is known about it -------------------------------------------------
+
+    @property
+    def cancelled(self) -> threading.Event:
+        """Set as soon as the connection is no longer open, even while its handler runs."""
+        with self._lock:
+            if self._cancelled is None:
+                self._cancelled = threading.Event()
+                self.writer.on_end.append(self._cancelled.set)
+                if self.writer.state > OPEN:
+                    self._cancelled.set()
+            return self._cancelled
+
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds between our last ping and its pong; None before the first pong."""
+        keepalive = self._keepalive
+        return None if keepalive is None else keepalive.round_trip
+
+    def renew(self, identity: Any, expires: float | None) -> bool:
+        """Go on with another identity.
+
+        Returns:
+            False if the connection is not open any more.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            if self.writer.state != OPEN:
+                return False
+            lifetime = self._lifetime
+            if lifetime is None:  # what ended it so far was nothing that needs a timer
+                lifetime = Lifetime(self, self.runtime.minder, self.limits, expires)
+                self._lifetime = lifetime
+        return lifetime.renew(identity, expires)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        """Keep what the app wants to know about this client.
+
+        Raises:
+            ValueError: these would be more than ``MAX_NOTES``.
+        """
+        with self._lock:
+            before = self._notes  # what is replaced is freed after the lock
+            notes = {**before, **values}
+            if len(notes) <= MAX_NOTES:
+                self._notes = notes
+        del before
+        if len(notes) > MAX_NOTES:
+            raise ValueError(
+                f"{len(notes)} entries of metadata are too many; a client has {MAX_NOTES} at "
+                f"most, so put a dict into one of them"
+            )
+
+    def notes(self) -> dict[str, Any]:
+        """Return a copy of what the app noted."""
+        with self._lock:
+            return dict(self._notes)
+
+    def account(self) -> DisconnectInfo:
+        """Return why it ended (``lost`` while it has not) and its counts."""
+        reader, writer = self.reader, self.writer
+        with writer.lock:
+            cause = writer.cause or LOST
+            return DisconnectInfo(
+                cause.why,
+                cause.code,
+                time.monotonic() - self.connected_at,
+                reader.messages_in,
+                writer.messages_out,
+                reader.bytes_in,
+                writer.bytes_out,
+                writer.dropped,
+            )

@@ -1,0 +1,145 @@
+"""What one connection's thread is at, and what it has counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from ..connection.connection import Connection
+from ..connection.link import Link
+from ..connection.states import OPEN
+from ..protocol.envelope import MAX_ECHO
+from ..stats import Stats, Times
+from .cancellation import cancel_task
+from .pending import Pending
+from .ratelimit import Rate, RateLimiter
+
+__all__ = ["Activity", "Handled", "current"]
+
+
+class Handled(Protocol):
+    """The request that is being handled."""
+
+    message_type: str
+
+    def _stamped(self, message: bytes) -> bytes:
+        """Return an envelope with the request's id, if it has one."""
+
+
+class Activity:
+    """The messages of one connection. Only the connection's thread changes it.
+
+    Args:
+        link: the connection; it refers back until it has ended.
+        stats: of this start of the app.
+
+    Attributes:
+        connection: the link as the program sees it.
+        writer: the link's.
+        request: that is being handled by the connection's thread.
+        hook: a hook or raw handler that runs in place of one.
+        task: of an async handler that runs.
+        lone_task: the same, if nothing but our end can cancel it.
+        errors: how many were sent, by code.
+        times: how long handlers took, by message type.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_limiter",
+        "_pending",
+        "connection",
+        "errors",
+        "hook",
+        "link",
+        "lone_task",
+        "request",
+        "runtime",
+        "stats",
+        "task",
+        "times",
+        "writer",
+    )
+
+    def __init__(self, link: Link, stats: Stats) -> None:
+        self.link = link
+        self.stats = stats
+        self.connection = Connection(link)
+        self.writer = link.writer
+        self.runtime = link.runtime
+        self.request: Handled | None = None
+        self.hook: str | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.lone_task: asyncio.Task[Any] | None = None
+        self.errors: dict[str, int] = {}
+        self.times: dict[str, Times] = {}
+        self._limiter: RateLimiter | None = None  # made when a rate applies
+        self._pending: Pending | None = None  # made when needed, under the writer's lock
+        link.activity = self
+        link.writer.on_end.append(self._end_locked)
+
+    @classmethod
+    def of(cls, link: Link) -> Activity | None:
+        """Return what a connection is at; None once it has ended."""
+        activity = link.activity
+        assert activity is None or isinstance(activity, cls)
+        return activity
+
+    @property
+    def running(self) -> str | None:
+        """The type of the message that is handled, or the name of a hook."""
+        request = self.request
+        return self.hook if request is None else request.message_type[:MAX_ECHO]
+
+    @property
+    def pending(self) -> Pending:
+        """Its open calls and stoppable requests."""
+        with self.writer.lock:
+            if self._pending is None:
+                over = self.writer.state > OPEN
+                self._pending = Pending(self.writer.lock, self.link.client_id, over=over)
+                self.link.reader.interceptor = self._pending
+            return self._pending
+
+    def take_aside(self, kind: str, payload: dict[str, Any]) -> bool:
+        """Act on an answer or a cancel; False if nobody waits for it."""
+        with self.writer.lock:
+            return self._pending is not None and self._pending.take_locked(kind, payload)
+
+    def has_work(self) -> bool:
+        """Tell whether a job runs for its client, or a call waits for the client's answer."""
+        with self.writer.lock:
+            return self._pending is not None and self._pending.has_work_locked()
+
+    def charge(self, key: Rate | None, rate: Rate) -> float:
+        """Count a message against a rate; close on a client that ignores rates.
+
+        Args:
+            key: the rate, if it is that of one type; None for all messages together.
+            rate: that of the key.
+
+        Returns:
+            0 if the message may pass, else the seconds that the client should wait.
+        """
+        now = time.monotonic()
+        if self._limiter is None:
+            self._limiter = RateLimiter(self.link.limits.max_strikes, now)
+        wait = self._limiter.wait(key, rate, now)
+        if self._limiter.beyond:
+            self.writer.shut(1008, "too many messages", "rate_limited")
+        return wait
+
+    def _end_locked(self) -> None:
+        """Note that the connection is no longer open."""
+        assert self.writer.lock.locked()
+        if self._pending is not None:
+            self._pending.end_locked()
+        if self.lone_task is not None:
+            cancel_task(self.lone_task)
+
+
+# What the calling thread or coroutine works for. A context variable, because the async
+# handlers of all connections share one thread.
+current: ContextVar[Activity] = ContextVar("daebus_activity")

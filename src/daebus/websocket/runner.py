@@ -1,0 +1,160 @@
+"""One connection in its thread, from the 101 to the last hook."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..server.threads.loop import LoopThread
+from ..server.threads.safelog import get_logger
+from .clients.registry import Registry
+from .connection.connection import Connection
+from .connection.link import Link
+from .messages.activity import Activity, current
+from .messages.dispatcher import Dispatcher
+from .settings import HookCall, Settings
+from .stats import Stats
+from .watchdog import Watchdog
+
+__all__ = ["Runner", "call_hooks"]
+
+logger = get_logger("daebus.websocket")
+
+
+class Runner:
+    """Runs connections, each in the thread that calls ``run``.
+
+    Args:
+        settings: hooks and raw handlers.
+        dispatcher: handles messages.
+        loop: for async hooks.
+        registry: knows each connection while it is open.
+        stats: counts each connection.
+        watchdog: roused when one begins.
+        left: takes a connection out of the registry; any number of calls.
+        stopping: tells whether the app stops.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dispatcher: Dispatcher,
+        loop: LoopThread,
+        registry: Registry,
+        stats: Stats,
+        watchdog: Watchdog,
+        *,
+        left: Callable[[Link], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._dispatcher = dispatcher
+        self._loop = loop
+        self._registry = registry
+        self._stats = stats
+        self._watchdog = watchdog
+        self._left = left
+        self._stopping = stopping
+
+    def run(self, activity: Activity, response: bytes, early: bytes, expires: float | None) -> bool:
+        """Answer the handshake, handle every message, and call the hooks.
+
+        Args:
+            activity: of the connection, which has an id and a place.
+            response: the whole 101.
+            early: bytes that came behind the request.
+            expires: when the client's identity does, in Unix seconds; None never.
+
+        Returns:
+            False if the client had gone before it was let in; its place is still taken.
+
+        Threads:
+            The connection's own from now on.
+        """
+        link = activity.link
+        threading.current_thread().name = f"daebus-ws-{link.client_id}"
+        current.set(activity)
+        if not link.begin(response, early, expires):
+            return False
+        self._stats.started(activity)
+        self._registry.add(link)
+        if self._watchdog.dozing:  # a hook or an early message may take long
+            self._watchdog.rouse()
+        try:
+            self._serve(activity)
+        finally:
+            self._part(activity)
+        return True
+
+    def _serve(self, activity: Activity) -> None:
+        link = activity.link
+        if self._stopping():  # admitted just before the stop, which did not see it
+            link.shut(1001, "", "shutdown")
+        peer = link.peer.remote_address or "a Unix socket"
+        logger.info("client %s connected from %s", link.client_id, peer)
+        activity.hook = "on_connect"
+        self._call("on_connect", self._settings.on_connect, link.client_id, None)
+        activity.hook = None
+        raw = self._settings.raw.get(link.peer.path)
+        if raw is not None:
+            self._serve_raw(raw, activity)
+            return
+        handle = self._dispatcher.handle
+        for message in link.reader.messages():
+            handle(activity, message)
+
+    def _serve_raw(self, raw: Callable[[Connection], object], activity: Activity) -> None:
+        link = activity.link
+        activity.hook = link.peer.path
+        try:
+            raw(activity.connection)
+        except BaseException:
+            logger.exception(
+                "raw handler for %r failed for client %s", link.peer.path, link.client_id
+            )
+            link.shut(1011, "", "server")
+
+    def _part(self, activity: Activity) -> None:
+        link = activity.link
+        link.end()
+        self._left(link)
+        info = self._stats.finished(activity)
+        self._call("on_disconnect", self._settings.on_disconnect, link.client_id, info)
+        logger.info(
+            "client %s left: %s, code %d, %.1f s, %d messages in, %d out, %d dropped",
+            link.client_id,
+            info.reason,
+            info.code,
+            info.seconds,
+            info.messages_in,
+            info.messages_out,
+            info.dropped,
+        )
+
+    def _call(self, name: str, hooks: Sequence[HookCall], client_id: str, info: Any) -> None:
+        call_hooks(self._loop, name, hooks, client_id, info)
+
+
+def call_hooks(
+    loop: LoopThread, name: str, hooks: Sequence[HookCall], client_id: str, info: Any
+) -> None:
+    """Call every hook of a kind; one that raises is logged and does not stop the others.
+
+    Args:
+        loop: for async hooks.
+        name: of the kind, for the log.
+        hooks: the hooks.
+        client_id: their first argument.
+        info: their second.
+
+    Threads:
+        Any but the loop's; waits for each hook.
+    """
+    for hook in tuple(hooks):
+        try:
+            result = hook(client_id, info)
+            if hasattr(result, "__await__"):
+                loop.run(result)
+        except BaseException:  # one broken hook must not keep the others from running
+            logger.exception("%s hook failed for client %s", name, client_id)
