@@ -106,7 +106,7 @@ def test_receive_of_a_type_keeps_the_others(app: Daebus) -> None:
         for number, kind in enumerate(("a", "b", "a", "c")):
             app.websocket.broadcast_to_all(number, kind)
         assert client.receive("c") == {"type": "c", "data": 3}
-        assert client.receive(type="b") == {"type": "b", "data": 1}
+        assert client.receive(message_type="b") == {"type": "b", "data": 1}
         assert client.receive("a")["data"] == 0
         assert client.receive()["data"] == 2
 

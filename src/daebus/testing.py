@@ -168,11 +168,13 @@ class AppClient:
         """Send a text or binary message as it is."""
         self.websocket.send(message)
 
-    def receive(self, type: str | None = None, timeout: float | None = None) -> dict[str, Any]:
+    def receive(
+        self, message_type: str | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Wait for the next message.
 
         Args:
-            type: only a message of that type; others are kept for later calls.
+            message_type: only a message of that type; others are kept for later calls.
             timeout: seconds; None takes the client's own.
 
         Returns:
@@ -183,7 +185,7 @@ class AppClient:
             simple_websocket.ConnectionClosed: the connection ended before one came.
         """
         for index, message in enumerate(self._kept):
-            if type is None or message["type"] == type:
+            if message_type is None or message["type"] == message_type:
                 del self._kept[index]
                 return message
         seconds = self._timeout if timeout is None else timeout
@@ -192,11 +194,11 @@ class AppClient:
             text = self.websocket.receive(timeout=max(0.0, deadline - time.monotonic()))
             if text is None:
                 raise TimeoutError(
-                    f"no {type or 'message'} came within {seconds:g} s; "
+                    f"no {message_type or 'message'} came within {seconds:g} s; "
                     f"waiting are: {[message['type'] for message in self._kept]}"
                 )
             message = json.loads(text)
-            if type is None or message["type"] == type:
+            if message_type is None or message["type"] == message_type:
                 return message  # type: ignore[no-any-return]  # the server sends objects only
             self._kept.append(message)
 
