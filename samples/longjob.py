@@ -76,7 +76,7 @@ def watch(req: WebSocketRequest) -> dict[str, Any]:
     return {"versions": pump.versions}
 
 
-@app.socket("install", background=True)
+@app.socket("install", run_in="pool")
 def install(req: WebSocketRequest) -> dict[str, str]:
     version: Any = req.data.get("version") if isinstance(req.data, dict) else None
     if version not in pump.versions:

@@ -59,7 +59,7 @@ def test_request_keeps_other_messages_for_receive(app: Daebus) -> None:
 def test_request_returns_the_response_to_its_own_message(app: Daebus) -> None:
     first, go = threading.Event(), threading.Event()
 
-    @app.socket("slow", background=True)
+    @app.socket("slow", run_in="pool")
     def slow(req: WebSocketRequest) -> str:
         first.set()
         assert go.wait(5)

@@ -298,7 +298,7 @@ class Daebus(Scaffold):
         self._notifier.heartbeat()
 
     def pump(self, timeout: float = 0.0) -> int:
-        """Run the handlers with ``thread="main"`` that wait, in the calling thread.
+        """Run the handlers with ``run_in="main"`` that wait, in the calling thread.
 
         A host whose main thread must run them calls this in its loop. No more are run
         than wait at that moment, so it returns. It returns when the app stops, and then

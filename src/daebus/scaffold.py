@@ -18,7 +18,7 @@ from .websocket.api.context import context_of
 from .websocket.api.decorators import SocketHandler as _SocketHandler
 from .websocket.component import DaebusWebSocket
 from .websocket.messages.options import Allow as _Allow
-from .websocket.messages.options import HandlerThread as _HandlerThread
+from .websocket.messages.options import RunIn as _RunIn
 
 if TYPE_CHECKING:
     from .app import Daebus
@@ -115,8 +115,7 @@ class Scaffold(ABC):
         message_type: str,
         *,
         timeout: float | None = None,
-        background: bool = False,
-        thread: _HandlerThread = None,
+        run_in: _RunIn = "connection",
         allow: _Allow | None = None,
         rate: str | None = None,
     ) -> Callable[[_SocketHandler], _SocketHandler]:
@@ -132,8 +131,7 @@ class Scaffold(ABC):
         return self.websocket.socket(
             message_type,
             timeout=timeout,
-            background=background,
-            thread=thread,
+            run_in=run_in,
             allow=allow,
             rate=rate,
         )

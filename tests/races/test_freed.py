@@ -45,7 +45,7 @@ def busy_app(make_app: Callable[..., Daebus]) -> Daebus:
     async def generate_async(req: WebSocketRequest) -> AsyncIterator[int]:
         yield 1
 
-    @app.socket("job", background=True)
+    @app.socket("job", run_in="pool")
     def job(req: WebSocketRequest) -> int:
         return 1
 

@@ -73,11 +73,11 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         affinity: CPU cores for the connection threads, such as ``{0}`` (Linux). Programs
             that a handler starts inherit it.
 
-        background_workers: threads for handlers that run in the background.
+        background_workers: threads for handlers with ``run_in="pool"``.
         background_queue: how many of those may wait for a thread; more are refused with
             an error of code ``busy``.
         main_timeout: seconds that a message waits for ``app.pump()`` to begin with it, if
-            its handler has ``thread="main"``; then it is refused with ``busy``. Long enough
+            its handler has ``run_in="main"``; then it is refused with ``busy``. Long enough
             for a window that is redrawn or a device that is asked, and short enough that a
             user still waits for the answer.
 

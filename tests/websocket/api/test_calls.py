@@ -77,7 +77,7 @@ def asker(app: Daebus, request: pytest.FixtureRequest) -> Callable[[AppClient], 
     def own(req: WebSocketRequest) -> None:
         ask(req.client_id)
 
-    app.socket("job", background=True)(own)
+    app.socket("job", run_in="pool")(own)
 
     @app.socket("ask async")
     async def own_async(req: WebSocketRequest) -> None:

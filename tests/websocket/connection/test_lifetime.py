@@ -20,6 +20,7 @@ from daebus.server.threads.minder import Timer
 from daebus.websocket.admission.authentication import expiry
 from daebus.websocket.connection.lifetime import Lifetime
 from daebus.websocket.connection.limits import Limits
+from daebus.websocket.messages.options import RunIn
 from tests.support.peer import PING, Peer, upgrade_request
 from tests.support.slow import hub_of
 from tests.support.waiting import eventually
@@ -361,12 +362,12 @@ def test_messages_keep_a_client(make_app: MakeApp, connect: Connect) -> None:
     assert busy.part() == 4408
 
 
-@pytest.mark.parametrize("background", [False, True], ids=["handler", "job"])
+@pytest.mark.parametrize("run_in", ["connection", "pool"], ids=["handler", "job"])
 def test_a_client_that_waits_for_its_handler_is_not_idle(
-    make_app: MakeApp, connect: Connect, background: bool
+    make_app: MakeApp, connect: Connect, run_in: RunIn
 ) -> None:
     app = make_app(idle_timeout=SOON)
-    app.socket("work", background=background)(lambda req: req.cancelled.wait(3 * SOON))
+    app.socket("work", run_in=run_in)(lambda req: req.cancelled.wait(3 * SOON))
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("work")

@@ -23,6 +23,7 @@ from daebus import (
 )
 from daebus.testing import RequestError
 from daebus.websocket.messages.handlers import HandlerTable
+from daebus.websocket.messages.options import RunIn
 from tests.support.peer import BINARY, TEXT, Peer, frame
 from tests.support.waiting import eventually
 
@@ -53,7 +54,7 @@ def test_catch_all_counts_as_one_type_and_errors_name_the_real_one(app: Daebus) 
     def rest(req: WebSocketRequest) -> None:
         raise ValueError
 
-    app.socket("job", background=True)(lambda req: "done")
+    app.socket("job", run_in="pool")(lambda req: "done")
     app.start()
     with app.test_client() as client:
         for number in range(3):
@@ -66,7 +67,7 @@ def test_catch_all_counts_as_one_type_and_errors_name_the_real_one(app: Daebus) 
 
 
 def test_a_background_catch_all_counts_as_one_type_too(app: Daebus) -> None:
-    app.socket("*", background=True)(lambda req: req.message_type)
+    app.socket("*", run_in="pool")(lambda req: req.message_type)
     with app.test_client() as client:
         assert client.request("one") == "one"
         assert client.request("two") == "two"
@@ -106,7 +107,7 @@ def test_middleware_is_around_every_handler_the_first_outermost(app: Daebus) -> 
 
     app.socket("after")(lambda req: ["after", req.data])
     app.socket("*")(lambda req: ["any", req.data])
-    app.socket("job", background=True)(lambda req: threading.current_thread().name[:10])
+    app.socket("job", run_in="pool")(lambda req: threading.current_thread().name[:10])
     with app.test_client() as ada, app.test_client() as bob:
         for client in (ada, bob):
             for kind, name in (("before", "before"), ("after", "after"), ("x", "any")):
@@ -301,7 +302,7 @@ def test_on_error_hears_what_handlers_raise(app: Daebus) -> None:
     def fail(req: WebSocketRequest) -> None:
         raise ValueError("secret")
 
-    app.socket("job", background=True)(fail)
+    app.socket("job", run_in="pool")(fail)
     app.socket("nan")(lambda req: float("nan"))
 
     @app.socket("refuse")
@@ -484,11 +485,11 @@ class Chat:
     "handler",
     [by_request, by_other, by_data, by_data_and_more, by_data_async, Chat().say, Chat()],
 )
-@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("run_in", ["connection", "pool"])
 def test_handlers_take_a_request_or_data_and_client_id(
-    app: Daebus, handler: Callable[..., Any], background: bool
+    app: Daebus, handler: Callable[..., Any], run_in: RunIn
 ) -> None:
-    app.socket("say", background=background)(handler)
+    app.socket("say", run_in=run_in)(handler)
     with app.test_client() as ada, app.test_client() as bob:
         answers = [ada.request("say", 1), bob.request("say", 2)]
         assert [data for data, client_id in answers] == [1, 2]

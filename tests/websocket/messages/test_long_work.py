@@ -15,6 +15,7 @@ import pytest
 
 from daebus import Cancelled, ClientError, Daebus, WebSocketRequest
 from daebus.websocket.messages.activity import Activity
+from daebus.websocket.messages.options import RunIn
 from tests.support.peer import TEXT, Peer, frame
 from tests.support.slow import connections
 from tests.support.waiting import eventually
@@ -33,7 +34,7 @@ class Long:
         self.begun = threading.Semaphore(0)
         self.release = threading.Event()
         self.ended = queue.Queue[str]()
-        options["background"] = flavour.endswith("job")
+        options["run_in"] = "pool" if flavour.endswith("job") else "connection"
         handlers: dict[str, Callable[[WebSocketRequest], Any]] = {
             "sync": self.work,
             "job": self.work,
@@ -115,12 +116,12 @@ def say(client: Any, kind: str, data: Any = None, ident: Any = None) -> None:
 # --- many answers -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("run_in", ["connection", "pool"])
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_each_item_is_a_response(app: Daebus, mode: str, background: bool) -> None:
+def test_each_item_is_a_response(app: Daebus, mode: str, run_in: RunIn) -> None:
     if mode == "sync":
 
-        @app.socket("lines", background=background)
+        @app.socket("lines", run_in=run_in)
         def lines(req: WebSocketRequest) -> Iterator[Any]:
             for line in req.data:
                 app.websocket.send(line, "note")
@@ -128,7 +129,7 @@ def test_each_item_is_a_response(app: Daebus, mode: str, background: bool) -> No
 
     else:
 
-        @app.socket("lines", background=background)
+        @app.socket("lines", run_in=run_in)
         async def lines_async(req: WebSocketRequest) -> AsyncIterator[Any]:
             for line in req.data:
                 app.websocket.send(line, "note")
@@ -203,16 +204,16 @@ def test_a_generator_that_raises_is_answered(app: Daebus, flavour: str) -> None:
         assert client.receive()["data"]["code"] == "mine"
 
 
-@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("run_in", ["connection", "pool"])
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_a_generator_waits_for_a_client_that_reads_slowly(
-    make_app: MakeApp, connect: Connect, mode: str, background: bool
+    make_app: MakeApp, connect: Connect, mode: str, run_in: RunIn
 ) -> None:
     """It would end as a slow consumer otherwise: it is given far more than its outbox takes."""
     app = make_app(max_outbox=100_000)
     size, count = 50_000, 200
 
-    @app.socket("much", background=background)
+    @app.socket("much", run_in=run_in)
     def much(req: WebSocketRequest) -> Any:
         async def items() -> AsyncIterator[str]:
             for _ in range(count):
@@ -349,7 +350,7 @@ def test_cancels_that_race_with_the_end_leave_one_answer_each(make_app: MakeApp)
     app = make_app(background_queue=500)
     app.socket("echo")(lambda req: req.data)
 
-    @app.socket("quick", background=True)
+    @app.socket("quick", run_in="pool")
     async def quick(req: WebSocketRequest) -> str:
         await asyncio.sleep(0)
         return "done"
@@ -495,9 +496,9 @@ def test_a_timeout_must_be_one(app: Daebus, timeout: float) -> None:
 # --- progress -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("background", [False, True])
-def test_progress_goes_to_the_client_that_asked(app: Daebus, background: bool) -> None:
-    @app.socket("work", background=background)
+@pytest.mark.parametrize("run_in", ["connection", "pool"])
+def test_progress_goes_to_the_client_that_asked(app: Daebus, run_in: RunIn) -> None:
+    @app.socket("work", run_in=run_in)
     def work(req: WebSocketRequest) -> str:
         assert req.progress(done=3, total=10, note="reading")
         assert req.progress(0.5)

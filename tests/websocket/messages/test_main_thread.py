@@ -1,4 +1,4 @@
-"""``thread="main"`` and ``app.pump()``: handlers in a thread of the host."""
+"""``run_in="main"`` and ``app.pump()``: handlers in a thread of the host."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def where(req: WebSocketRequest) -> Any:
 
 
 def test_handlers_run_in_the_thread_that_pumps(app: Daebus, requests: Any) -> None:
-    app.socket("where", thread="main")(where)
+    app.socket("where", run_in="main")(where)
     me = threading.get_ident()
     with app.test_client() as ada, app.test_client() as bob:
         answers = [requests(ada, "where", 1), requests(bob, "where", 2)]
@@ -72,7 +72,7 @@ def test_handlers_run_in_the_thread_that_pumps(app: Daebus, requests: Any) -> No
 
 
 def test_order_ids_and_send_are_kept(app: Daebus, connect: Connect) -> None:
-    @app.socket("main", thread="main")
+    @app.socket("main", run_in="main")
     def main(req: WebSocketRequest) -> Any:
         app.websocket.send({"sent": req.data})
         if req.data == 2:
@@ -98,7 +98,7 @@ def test_order_ids_and_send_are_kept(app: Daebus, connect: Connect) -> None:
 
 
 def test_a_pump_returns_though_clients_flood(app: Daebus, connect: Connect) -> None:
-    app.socket("main", thread="main")(lambda req: None)
+    app.socket("main", run_in="main")(lambda req: None)
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.sock.sendall(100 * envelope("main"))
@@ -112,7 +112,7 @@ def test_a_pump_returns_though_clients_flood(app: Daebus, connect: Connect) -> N
 def test_nobody_pumps_and_the_client_is_told(make_app: Any) -> None:
     app: Daebus = make_app(main_timeout=0.05)
     calls = queue.Queue[Any]()
-    app.socket("main", thread="main")(lambda req: calls.put(req.data))
+    app.socket("main", run_in="main")(lambda req: calls.put(req.data))
     app.socket("echo")(lambda req: req.data)
     with app.test_client() as client:
         with pytest.raises(RequestError, match="busy: the program is busy; try again later"):
@@ -124,7 +124,7 @@ def test_nobody_pumps_and_the_client_is_told(make_app: Any) -> None:
 
 def test_what_has_begun_takes_its_time(make_app: Any, requests: Any) -> None:
     app: Daebus = make_app(main_timeout=0.05)
-    app.socket("main", thread="main")(lambda req: time.monotonic() + threading.Event().wait(0.2))
+    app.socket("main", run_in="main")(lambda req: time.monotonic() + threading.Event().wait(0.2))
     with app.test_client() as client:
         answer = requests(client, "main")
         assert app.pump(5) == 1
@@ -135,7 +135,7 @@ def test_a_client_that_left_is_dropped_before_its_turn(app: Daebus, connect: Con
     gone = queue.Queue[str]()
     calls: list[str] = []
 
-    @app.socket("main", thread="main")
+    @app.socket("main", run_in="main")
     def main(req: WebSocketRequest) -> None:
         calls.append(req.data)
 
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_while_its_handler_runs_cancels_it(
 ) -> None:
     peers: list[Peer] = []
 
-    @app.socket("main", thread="main")
+    @app.socket("main", run_in="main")
     def main(req: WebSocketRequest) -> str:
         peers[0].sock.close()
         assert req.cancelled.wait(5)
@@ -177,7 +177,7 @@ def test_a_client_that_leaves_while_its_handler_runs_cancels_it(
 
 def test_a_request_can_be_cancelled_before_its_turn(app: Daebus, connect: Connect) -> None:
     calls: list[Any] = []
-    app.socket("main", thread="main")(lambda req: calls.append(req.data))
+    app.socket("main", run_in="main")(lambda req: calls.append(req.data))
     app.start()
     hub = hub_of(app)
     assert hub is not None
@@ -198,7 +198,7 @@ def test_a_request_can_be_cancelled_before_its_turn(app: Daebus, connect: Connec
 
 
 def test_a_generator_sends_each_item_from_the_main_thread(app: Daebus, requests: Any) -> None:
-    @app.socket("main", thread="main")
+    @app.socket("main", run_in="main")
     def main(req: WebSocketRequest) -> Iterator[Any]:
         yield threading.get_ident()
 
@@ -213,7 +213,7 @@ def test_a_generator_sends_each_item_from_the_main_thread(app: Daebus, requests:
 
 def test_a_stop_ends_a_pump_and_drops_what_waits(app: Daebus, connect: Connect) -> None:
     calls: list[Any] = []
-    app.socket("main", thread="main")(lambda req: calls.append(req.data))
+    app.socket("main", run_in="main")(lambda req: calls.append(req.data))
     app.start()
     peer = Peer.joined(connect(app.http.port))
     results = queue.Queue[int]()
@@ -242,7 +242,7 @@ def test_a_stop_ends_a_pump_and_drops_what_waits(app: Daebus, connect: Connect) 
 
 def test_a_stop_frees_clients_that_wait_for_a_pump(app: Daebus, connect: Connect) -> None:
     calls: list[Any] = []
-    app.socket("main", thread="main")(lambda req: calls.append(req.data))
+    app.socket("main", run_in="main")(lambda req: calls.append(req.data))
     app.start()
     peers = [Peer.joined(connect(app.http.port)) for _ in range(2)]
     hub = hub_of(app)
@@ -261,7 +261,7 @@ def test_a_stop_frees_clients_that_wait_for_a_pump(app: Daebus, connect: Connect
 
 def test_a_handler_in_the_main_thread_may_stop_the_app(app: Daebus, connect: Connect) -> None:
     left: list[list[str]] = []
-    app.socket("main", thread="main")(lambda req: left.append(app.stop(5)))
+    app.socket("main", run_in="main")(lambda req: left.append(app.stop(5)))
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("main")
@@ -282,7 +282,7 @@ def test_a_stop_elsewhere_does_not_wait_for_the_main_thread_for_ever(
     entered, release = threading.Event(), threading.Event()
     hooks = queue.Queue[str]()
 
-    @app.socket("main", thread="main")
+    @app.socket("main", run_in="main")
     def main(req: WebSocketRequest) -> None:
         entered.set()
         assert release.wait(10)
@@ -326,7 +326,7 @@ def test_one_thread_pumps(app: Daebus, requests: Any) -> None:
         except StateError as exc:
             problems.append(str(exc))
 
-    @app.socket("main", thread="main")
+    @app.socket("main", run_in="main")
     def main(req: WebSocketRequest) -> str:
         pump_too()
         other = threading.Thread(target=pump_too)
@@ -348,7 +348,7 @@ def test_one_thread_pumps(app: Daebus, requests: Any) -> None:
 def test_a_failing_handler_does_not_reach_the_host(
     app: Daebus, requests: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app.socket("main", thread="main")(lambda req: 1 / 0)
+    app.socket("main", run_in="main")(lambda req: 1 / 0)
     with app.test_client() as client:
         answer = requests(client, "main")
         assert app.pump(5) == 1
@@ -364,8 +364,8 @@ def test_ctrl_c_in_a_handler_reaches_the_host(app: Daebus, requests: Any) -> Non
         yield from ()
         raise SystemExit(3)
 
-    app.socket("interrupt", thread="main")(interrupt)
-    app.socket("leave", thread="main")(leave)
+    app.socket("interrupt", run_in="main")(interrupt)
+    app.socket("leave", run_in="main")(leave)
     with app.test_client() as client:
         for kind, expected in (("interrupt", KeyboardInterrupt), ("leave", SystemExit)):
             answer = requests(client, kind)
@@ -375,21 +375,21 @@ def test_ctrl_c_in_a_handler_reaches_the_host(app: Daebus, requests: Any) -> Non
         assert app.pump() == 0
 
 
-def test_options_that_do_not_go_together_are_refused(app: Daebus) -> None:
+def test_where_it_cannot_run_is_refused(app: Daebus) -> None:
     async def run(req: WebSocketRequest) -> None: ...
 
-    with pytest.raises(ValueError, match="thread is 'main' or None, not 'other'"):
-        app.socket("x", thread="other")(where)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="leave out background, or thread='main'"):
-        app.socket("x", thread="main", background=True)(where)
+    with pytest.raises(
+        ValueError, match="run_in is 'thread'; write 'connection', 'pool' or 'main'"
+    ):
+        app.socket("x", run_in="thread")(where)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"run is async, so it runs on the loop; write it with def"):
-        app.socket("x", thread="main")(run)
-    app.socket("x", thread="main")(where)
+        app.socket("x", run_in="main")(run)
+    app.socket("x", run_in="main")(where)
 
 
 def test_middleware_and_blueprints_go_along(app: Daebus, requests: Any) -> None:
     part = Blueprint("part")
-    part.socket("main", thread="main")(lambda data, client_id: data)
+    part.socket("main", run_in="main")(lambda data, client_id: data)
     app.websocket.middleware(lambda req, next: [next(req), threading.get_ident()])
     app.register(part)
     with app.test_client() as client:

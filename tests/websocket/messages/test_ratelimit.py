@@ -14,6 +14,7 @@ from websockets.sync.client import connect as websockets_connect
 from daebus import ClientError, Daebus, DisconnectInfo
 from daebus.testing import AppClient, RequestError
 from daebus.websocket.messages.activity import Activity
+from daebus.websocket.messages.options import RunIn
 from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse_rate
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 from tests.support.slow import hub_of
@@ -267,11 +268,11 @@ def test_arguments_that_make_no_sense(app: Daebus, arguments: dict[str, Any]) ->
 # --- one type -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("background", [False, True])
-def test_a_type_has_a_rate_of_its_own(app: Daebus, background: bool) -> None:
+@pytest.mark.parametrize("run_in", ["connection", "pool"])
+def test_a_type_has_a_rate_of_its_own(app: Daebus, run_in: RunIn) -> None:
     calls: list[str] = []
 
-    @app.socket("search", rate="2/h", background=background)
+    @app.socket("search", rate="2/h", run_in=run_in)
     def search(req: Any) -> str:
         calls.append(req.client_id)
         return "found"
@@ -370,7 +371,7 @@ def test_a_type_is_for_those_who_are_allowed(roles: Daebus) -> None:
         assert clerk.request("echo", 1) == 1
 
 
-@pytest.mark.parametrize("options", [{"thread": "main"}, {"background": True}], ids=repr)
+@pytest.mark.parametrize("options", [{"run_in": "main"}, {"run_in": "pool"}], ids=repr)
 def test_wherever_the_handler_runs_the_others_are_kept_out(
     roles: Daebus, options: dict[str, Any]
 ) -> None:

@@ -9,7 +9,7 @@ from ...arguments import positive_or_none
 from ...errors import DuplicateHandlerError
 from ..connection.connection import Connection
 from ..messages.handlers import Middleware
-from ..messages.options import Allow, HandlerThread
+from ..messages.options import Allow, RunIn
 from ..messages.ratelimit import parse_rate
 from ..messages.request import WebSocketRequest
 from ..messages.signature import hook_call
@@ -35,8 +35,7 @@ class Decorators(Section):
         message_type: str,
         *,
         timeout: float | None = None,
-        background: bool = False,
-        thread: HandlerThread = None,
+        run_in: RunIn = "connection",
         allow: Allow | None = None,
         rate: str | None = None,
     ) -> Callable[[SocketHandler], SocketHandler]:
@@ -52,12 +51,12 @@ class Decorators(Section):
                 handler of their own, ``cancel``, ``response`` and ``error`` apart.
             timeout: seconds after which ``req.cancelled`` is set, and an async handler is
                 cancelled; None never.
-            background: run the handler in a pool for jobs (``background_workers``), while
-                its client goes on: its next messages do not wait. If too many wait, the
-                client is told ``busy``.
-            thread: ``"main"`` runs the handler in the thread of the host that calls
-                ``app.pump()``, while its client waits. If none begins with it within
-                ``main_timeout`` seconds, the client is told ``busy``.
+            run_in: ``"connection"`` runs the handler in its client's own thread, one
+                message after the other. ``"pool"`` runs it in a pool for jobs
+                (``background_workers``) while the client's next messages are handled; if
+                too many wait, the client is told ``busy``. ``"main"`` runs it in the thread
+                of the host that calls ``app.pump()``, while its client waits; a call that
+                is not started within ``main_timeout`` seconds is answered ``busy``.
             allow: a function of the request, sync or async, that says whether this client
                 may send this message. If what it returns is false, ``None`` included, the
                 client is told ``forbidden``. It may raise ``ClientError``.
@@ -66,9 +65,10 @@ class Decorators(Section):
                 is told ``rate_limited``, and in how many seconds to try again.
 
         Raises:
-            ValueError: the options do not go together, or the rate is none.
-            TypeError: the handler cannot be called in either way, ``allow`` cannot be called,
-                or the rate is no string.
+            ValueError: ``run_in`` is not one of the three, or ``rate`` is not of the form
+                "10/s".
+            TypeError: the handler cannot be called in either way, is async with
+                ``run_in="main"``, ``allow`` cannot be called, or ``rate`` is not a string.
             DuplicateHandlerError: the type has a handler already.
         """
 
@@ -77,8 +77,7 @@ class Decorators(Section):
                 message_type,
                 handler,
                 timeout=positive_or_none("timeout", timeout),
-                background=background,
-                thread=thread,
+                run_in=run_in,
                 allow=allow,
                 rate=None if rate is None else parse_rate(rate),
             )
@@ -104,8 +103,8 @@ class Decorators(Section):
 
         It is called with the request and ``next``, and returns what ``next(req)`` returned,
         or something else in its place; or it raises ``ClientError`` and does not ask the
-        handler. The first to be registered is the outermost. Handlers in the background
-        have it in their thread.
+        handler. The first to be registered is the outermost. It runs in the thread of the
+        handler, as ``run_in`` says.
 
         Around an async handler ``next(req)`` gives an awaitable, which the middleware
         awaits, if it is async itself, or returns. An async middleware needs async

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ...errors import ClientError, name_of
 from ..protocol.envelope import MAX_ECHO
@@ -18,10 +18,10 @@ from .request import WebSocketRequest
 from .results import ANSWERED_LATER, resolve
 from .signature import is_async
 
-__all__ = ["Allow", "Handler", "HandlerThread", "Run", "bytes_as_message", "compile_handler"]
+__all__ = ["Allow", "Handler", "Run", "RunIn", "bytes_as_message", "compile_handler"]
 
 Handler = Callable[[WebSocketRequest], Any]
-HandlerThread = Literal["main"] | None
+RunIn = Literal["connection", "pool", "main"]
 Run = Callable[[WebSocketRequest, Handler], BaseException | None]
 Allow = Callable[[WebSocketRequest], Any]
 
@@ -31,8 +31,7 @@ def compile_handler(
     run: Run,
     *,
     timeout: float | None = None,
-    background: bool = False,
-    thread: HandlerThread = None,
+    run_in: RunIn = "connection",
     allow: Allow | None = None,
     rate: Rate | None = None,
 ) -> Handler:
@@ -42,33 +41,31 @@ def compile_handler(
         handler: the user's.
         run: handles a request outside of its connection's thread.
         timeout: seconds after which the request is stopped.
-        background: in the pool for jobs.
-        thread: ``"main"`` in the host's thread that pumps.
+        run_in: the connection's own thread, the pool for jobs, or the host's thread that
+            pumps.
         allow: who may send it.
         rate: how often; looked at first, since ``allow`` may be slow.
 
     Raises:
-        ValueError: they do not go together.
-        TypeError: an async handler has the loop's thread, or ``allow`` cannot be called.
+        ValueError: ``run_in`` is not one of the three.
+        TypeError: the handler is async and ``run_in`` is ``"main"``, or ``allow`` cannot be
+            called.
     """
     if allow is not None and not callable(allow):
         raise TypeError(f"allow is a function of the request, not {allow!r}")
-    if thread not in (None, "main"):
-        raise ValueError(f"thread is 'main' or None, not {thread!r}")
-    if thread is not None:
-        if background:
-            raise ValueError("a handler has one thread: leave out background, or thread='main'")
-        if is_async(handler):
-            raise TypeError(
-                f"{name_of(handler)} is async, so it runs on the loop; write it with def, or "
-                f"leave out thread='main'"
-            )
+    if run_in not in get_args(RunIn):
+        raise ValueError(f"run_in is {run_in!r}; write 'connection', 'pool' or 'main'")
+    if run_in == "main" and is_async(handler):
+        raise TypeError(
+            f"{name_of(handler)} is async, so it runs on the loop; write it with def, or "
+            f"leave out run_in='main'"
+        )
     if timeout is not None:
         handler = _timed(handler, timeout)
-    if thread is not None:
+    if run_in == "main":
         handler = _in_main(handler, run)
-    elif background:
-        handler = _in_background(handler, run)
+    elif run_in == "pool":
+        handler = _in_pool(handler, run)
     if allow is not None:
         handler = _if_allowed(handler, allow)
     if rate is not None:
@@ -151,7 +148,7 @@ def _in_main(handler: Handler, run: Run) -> Handler:
     return hand_over
 
 
-def _in_background(handler: Handler, run: Run) -> Handler:
+def _in_pool(handler: Handler, run: Run) -> Handler:
     def begin(req: WebSocketRequest) -> Any:
         req.check()  # it may have waited for long
         return handler(req)

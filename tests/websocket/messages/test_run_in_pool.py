@@ -1,4 +1,4 @@
-"""Handlers in the background: a bounded pool, and a client that goes on meanwhile."""
+"""``run_in="pool"``: a bounded pool, and a client that goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakeApp = Callable[..., Daebus]
 
 
 class Jobs:
-    """An app whose handler ``job`` waits, in the background, until it is let go."""
+    """An app whose handler ``job`` waits, in the pool, until it is let go."""
 
     def __init__(self, app: Daebus) -> None:
         self.app = app
@@ -24,7 +24,7 @@ class Jobs:
         self.begun = threading.Semaphore(0)
         self.go = threading.Event()
         app.socket("echo")(lambda req: req.data)
-        app.socket("job", background=True)(self.job)
+        app.socket("job", run_in="pool")(self.job)
 
     def job(self, req: WebSocketRequest) -> Any:
         self.threads.append(threading.current_thread().name)
@@ -93,7 +93,7 @@ def test_beyond_workers_and_queue_the_client_is_told(jobs: Jobs) -> None:
 
 
 def test_an_async_handler_may_run_there(app: Daebus) -> None:
-    @app.socket("job", background=True)
+    @app.socket("job", run_in="pool")
     async def job(req: WebSocketRequest) -> str:
         app.websocket.send("sent")
         return threading.current_thread().name
@@ -118,7 +118,7 @@ def test_a_job_whose_client_has_left_ends_quietly(
 
 
 def test_a_job_that_raises_anything_does_not_end_its_thread(jobs: Jobs) -> None:
-    @jobs.app.socket("exit", background=True)
+    @jobs.app.socket("exit", run_in="pool")
     def leave(req: WebSocketRequest) -> None:
         raise SystemExit
 
