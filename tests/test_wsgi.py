@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from werkzeug.serving import make_server
 
-from daebus import AttachError, Daebus, DaebusHttp, StateError
+from daebus import AttachError, Daebus, DaebusHttp, Request, StateError
 from tests.support.guest_site import make_app
 from tests.support.peer import CLOSE, TEXT, Peer, envelope, upgrade_request
 from tests.support.waiting import eventually
@@ -303,6 +304,32 @@ def test_a_handler_may_stop_the_app(connect: Connect) -> None:
         peer.say("stop")
         assert peer.part() == 1001
         assert eventually(lambda: left == [[]])
+
+
+def test_a_view_that_stops_the_app_too_is_not_waited_for() -> None:
+    app = make_app()
+    entered, go_on = threading.Event(), threading.Event()
+
+    @app.route("/stop")
+    def stop(req: Request) -> list[str]:
+        entered.set()
+        go_on.wait(20)
+        return app.stop(timeout=20)
+
+    with werkzeug(app) as port:
+        answers: list[Any] = []
+        asking = threading.Thread(target=lambda: answers.append(get(port, "/stop")))
+        asking.start()
+        assert entered.wait(5)
+        began = time.monotonic()
+        stopper = threading.Thread(target=app.stop, args=(20,))
+        stopper.start()
+        assert eventually(lambda: app.stats()["state"] == "stopping")
+        go_on.set()
+        stopper.join(30)
+        asking.join(30)
+        assert answers == [(200, b"[]")]
+        assert time.monotonic() - began < 10
 
 
 def test_stop_waits_for_a_request_in_flight() -> None:

@@ -25,10 +25,11 @@ from . import fork, signals
 from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import DaebusHttp
-from .monitoring.dump import describe, threads_by_role
+from .monitoring.dump import describe
 from .scaffold import Scaffold
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
+from .server.threads.track import is_own, roles, track
 from .websocket.api.context import Context, context_of
 from .wsgi import WsgiAdapter
 
@@ -239,13 +240,14 @@ class Daebus(Scaffold):
         assert self._engine is not None
         if self._engine.loop.is_current():
             if first:
-                threading.Thread(
+                stopper = threading.Thread(
                     target=self._stop, args=(deadline,), name="daebus-stop", daemon=True
-                ).start()
+                )
+                track(stopper, "stop").start()
             return []
         if first:
             return self._stop(deadline)
-        if not threading.current_thread().name.startswith("daebus-"):
+        if not is_own():
             # One of our own threads must not wait: the stop waits for it.
             self._stopped.wait(max(0.0, deadline - time.monotonic()))
         return list(self._left)
@@ -319,7 +321,7 @@ class Daebus(Scaffold):
         Threads:
             One of the host's, always the same where that matters to the handlers.
         """
-        if threading.current_thread().name.startswith("daebus-"):
+        if is_own():
             raise StateError("app.pump() belongs to a thread of the host, its main loop")
         if self.forked:
             raise ForkedError("this process was forked after the app was started; pump the parent")
@@ -370,7 +372,7 @@ class Daebus(Scaffold):
             "name": self.name,
             "state": self._state,
             "seconds": 0.0 if self._stopped.is_set() else time.monotonic() - self._started,
-            "threads": threads_by_role(),
+            "threads": dict(sorted(roles().items())),
             "tasks": self._tasks.stats(),
         }
         if self._websocket is not None:

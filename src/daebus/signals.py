@@ -8,6 +8,8 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .server.threads.track import track
+
 if TYPE_CHECKING:
     from .app import Daebus
 
@@ -55,6 +57,6 @@ def run(app: Daebus, timeout: float, *, notify: bool = False) -> None:
 def _stop_interruptibly(app: Daebus, timeout: float) -> None:
     """Stop from the main thread so that a second signal is seen at once."""
     stopper = threading.Thread(target=app.stop, args=(timeout,), name="daebus-stop", daemon=True)
-    stopper.start()
+    track(stopper, "stop").start()
     while stopper.is_alive():
         stopper.join(SIGNAL_POLL)

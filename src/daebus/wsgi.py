@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
 from .server.handoff import Refusal
+from .server.threads.track import lent
 
 if TYPE_CHECKING:
     from .app import Daebus
@@ -76,7 +77,8 @@ class WsgiAdapter:
                 return refuse(_STOPPING, start_response)
             self._inside.add(me)
         try:
-            return self._app.http.answer(environ, start_response)
+            with lent("http"):
+                return self._app.http.answer(environ, start_response)
         finally:
             with self._lock:
                 self._inside.discard(me)
@@ -122,12 +124,8 @@ class WsgiAdapter:
             upgrade.sock.close()
             return refuse(admitted, start_response)
         del upgrade  # not kept as long as the connection lives
-        thread = threading.current_thread()
-        name = thread.name
-        try:
+        with lent("ws"):
             contextvars.copy_context().run(admitted)
-        finally:
-            thread.name = name
         raise borrowed.part()
 
     # --- beginning and end ------------------------------------------------------

@@ -6,26 +6,13 @@ import sys
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterable
 
 from ..websocket.connection.link import Link
 from ..websocket.hub import Hub
 from ..websocket.watchdog import stack_of
 
-__all__ = ["describe", "threads_by_role"]
-
-
-def threads_by_role() -> dict[str, int]:
-    """Return how many threads of daebus this process has, by what they do."""
-    roles = Counter(
-        thread.name.split("-")[1]
-        for thread in threading.enumerate()
-        if thread.name.startswith("daebus-")
-    )
-    roles["parked"] = sum(thread.name == "daebus-ws-parked" for thread in threading.enumerate())
-    roles["ws"] -= roles["parked"]
-    return {role: count for role, count in sorted(roles.items()) if count}
+__all__ = ["describe"]
 
 
 def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:

@@ -25,6 +25,7 @@ from .sockets.listener import Listener
 from .sockets.poller import make_poller
 from .sockets.transport import RECV_SIZE
 from .threads.safelog import get_logger
+from .threads.track import track
 
 __all__ = ["Acceptor"]
 
@@ -73,7 +74,8 @@ class Acceptor:
             refuse=self._refuse,
             close=self.close,
         )
-        self._thread = threading.Thread(target=self._run, name="daebus-accept", daemon=True)
+        thread = threading.Thread(target=self._run, name="daebus-accept", daemon=True)
+        self._thread = track(thread, "accept")
 
     @property
     def thread(self) -> threading.Thread:

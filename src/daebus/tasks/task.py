@@ -23,6 +23,7 @@ from typing import Any, Literal
 from ..errors import StateError
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
+from ..server.threads.track import track
 
 __all__ = ["Kind", "TaskRun", "StopToken", "Task"]
 
@@ -108,9 +109,9 @@ class TaskRun:
     """
 
     def __init__(self, task: Task, loop: LoopThread, gate: threading.Event) -> None:
-        self.thread = threading.Thread(
-            target=self._run, name=_THREADS[task.kind] + task.name, daemon=True
-        )
+        name = _THREADS[task.kind] + task.name
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread = track(thread, task.kind)
         self._task = task
         self._loop = loop
         self._gate = gate

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from ...errors import StateError
 from .safelog import get_logger
+from .track import track
 
 __all__ = ["LoopThread"]
 
@@ -71,6 +72,7 @@ class LoopThread:
                 thread = threading.Thread(
                     target=self._run, args=(loop,), name="daebus-loop", daemon=True
                 )
+                track(thread, "loop")
                 try:
                     thread.start()
                 except RuntimeError:

@@ -25,6 +25,7 @@ from typing import Protocol
 
 from ..sockets.wakeup import Wakeup
 from .safelog import get_logger
+from .track import track
 
 __all__ = ["Minder", "Timer", "Watched"]
 
@@ -82,7 +83,8 @@ class Minder:
         self._number = itertools.count()
         self._selector = selectors.DefaultSelector()
         self._wakeup = Wakeup(self._selector)
-        self._thread = threading.Thread(target=self._run, name="daebus-minder", daemon=True)
+        thread = threading.Thread(target=self._run, name="daebus-minder", daemon=True)
+        self._thread = track(thread, "minder")
 
     @property
     def thread(self) -> threading.Thread:

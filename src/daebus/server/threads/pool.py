@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from .affinity import keep_on
 from .safelog import get_logger
+from .track import track
 
 __all__ = ["ConnectionThreads", "WorkerPool", "join_all"]
 
@@ -127,6 +128,7 @@ class WorkerPool:
         thread = threading.Thread(
             target=self._run, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
         )
+        track(thread, self._name.removeprefix("daebus-"))
         try:
             thread.start()
         except RuntimeError:  # "can't start new thread": the ones we have go on
@@ -221,7 +223,7 @@ class ConnectionThreads:
                 # Counted before it starts, so that no stop misses it.
                 new = _Parked()
                 thread = threading.Thread(target=self._run, args=(new,), name=name, daemon=True)
-                self._all.add(thread)
+                self._all.add(track(thread, "ws"))
         if seat is not None:
             seat.job, seat.name = job, name
             seat.door.release()
@@ -274,12 +276,14 @@ class ConnectionThreads:
             while seat.job is not None:
                 job, seat.job = seat.job, None
                 thread.name = seat.name
+                track(thread, "ws")
                 rest = _run_logged(job)
                 del job
                 if rest is not None:
                     _run_logged(rest)
                 del rest
                 thread.name = "daebus-ws-parked"
+                track(thread, "parked")
                 if not self._park(seat):
                     return
         finally:
