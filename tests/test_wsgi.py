@@ -266,7 +266,7 @@ def test_stop_says_goodbye_and_later_requests_are_refused(connect: Connect) -> N
         assert not app.running
         assert get(port, "/hello") == (
             503,
-            {"error": "the server is stopping", "code": "stopping"},
+            {"error": "the app is stopping", "code": "stopping"},
         )
         assert refused(connect, port, upgrade_request()) == (503, "stopping")
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
-from .server.handoff import Refusal
+from .server.handoff import STOPPING, Refusal
 from .server.threads.track import lent
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _WORKER_POLL = 0.25
 
 # Seconds that clients and requests have when the process of the server ends.
 _EXIT_TIMEOUT = 5.0
-
-_STOPPING = Refusal(503, "stopping", "the server is stopping", (("Retry-After", "5"),))
 
 
 class WsgiAdapter:
@@ -68,13 +66,13 @@ class WsgiAdapter:
             if problem is not None:
                 return self._cannot(problem, start_response)
             if not self._app.start_as_guest():
-                return refuse(_STOPPING, start_response)
+                return refuse(STOPPING, start_response)
         if wants_websocket(environ):
             return self._upgrade(environ, start_response)
         me = threading.get_ident()
         with self._lock:
             if self._stopping:
-                return refuse(_STOPPING, start_response)
+                return refuse(STOPPING, start_response)
             self._inside.add(me)
         try:
             with lent("http"):

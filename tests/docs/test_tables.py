@@ -108,7 +108,7 @@ def test_close_codes() -> None:
 
 def test_statuses_and_codes_of_http() -> None:
     answers = {("405", "method_not_allowed")}
-    for call in calls("http/**/*.py", "wsgi.py", "websocket/**/*.py"):
+    for call in calls("http/**/*.py", "server/handoff.py", "wsgi.py", "websocket/**/*.py"):
         first = 1 if call.name == "_refuse" else 0  # its client stands before the status
         statuses = [n for n in call.constants(first, int) if 400 <= n < 600]
         if call.name in ("Refusal", "error_response", "_refuse"):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .sockets.transport import Stream
 
-__all__ = ["Refusal", "Upgrade", "UpgradeHandler"]
+__all__ = ["STOPPING", "Refusal", "Upgrade", "UpgradeHandler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,10 @@ class Refusal:
     code: str
     text: str
     headers: tuple[tuple[str, str], ...] = ()
+
+
+# By the next attempt a service that restarts is back, or another one has taken its place.
+STOPPING = Refusal(503, "stopping", "the app is stopping", (("Retry-After", "5"),))
 
 
 class UpgradeHandler(Protocol):

@@ -179,7 +179,7 @@ class TaskRun:
         try:
             result = task.function(*arguments)
             if inspect.iscoroutine(result):
-                self._loop.submit(self._await(result)).result()
+                self._loop.run(self._cancellable(result))
         except BaseException as exc:  # a SystemExit must not end the thread silently
             cancelled = isinstance(exc, concurrent.futures.CancelledError | asyncio.CancelledError)
             if not (cancelled and self._stop.is_set()):
@@ -190,7 +190,8 @@ class TaskRun:
             task.began = None
         return True
 
-    async def _await(self, awaitable: Any) -> None:
+    async def _cancellable(self, awaitable: Any) -> None:
+        """Await a coroutine so that ``stop`` can cancel it."""
         # Stored before the look: a stop sets its event first and looks here second, so
         # one of both sees the other.
         self._async = asyncio.current_task()

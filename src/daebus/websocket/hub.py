@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..server.handoff import Refusal, Upgrade
+from ..server.handoff import STOPPING, Refusal, Upgrade
 from ..server.sockets.transport import Transport
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
@@ -126,7 +126,7 @@ class Hub:
                 if warn:
                     self._warned = now
             if stopping:
-                return self._refused(Refusal(503, "stopping", "the server is stopping", RETRY))
+                return self._refused(STOPPING)
             if warn:
                 logger.warning("refusing clients, no thread for them: %s", exc)
             return self._refused(Refusal(503, "no_thread", "the server is overloaded", RETRY))

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -65,6 +65,25 @@ def test_what_a_coroutine_raises_reaches_its_caller(loop: LoopThread) -> None:
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+
+
+def test_run_waits_for_anything_that_can_be_awaited(loop: LoopThread) -> None:
+    class Later:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+            result.append(threading.current_thread().name)
+
+    result: list[str] = []
+    assert loop.run(name_of_thread()) == "daebus-loop"
+    loop.run(Later())
+    assert result == ["daebus-loop"]
+
+
+def test_run_after_the_stop_leaves_no_coroutine_behind(loop: LoopThread) -> None:
+    loop.stop(time.monotonic() + 5)
+    with pytest.raises(StateError):  # a coroutine that nobody awaits would be a warning
+        loop.run(name_of_thread())
+    gc.collect()
 
 
 def test_context_variables_go_along(loop: LoopThread) -> None:

@@ -24,7 +24,7 @@ from werkzeug.serving import BaseWSGIServer
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import Refusal, UpgradeHandler
+from ...server.handoff import STOPPING, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import RECV_SIZE
 from ...server.threads.pool import WorkerPool, join_all
@@ -230,7 +230,7 @@ class HttpServer(BaseWSGIServer):
     def _dispatch(self, client: Conn, request: Request) -> None:
         refusal: Refusal | None
         if self.draining:
-            refusal = Refusal(503, "stopping", "the app is stopping")
+            refusal = STOPPING
         elif request.head.upgrade:
             refusal = self._start_upgrade(client, request)
         elif self._pool.submit(functools.partial(self._work, client, request)):

@@ -16,6 +16,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
 from ...errors import DuplicateHandlerError, name_of
+from ...server.handoff import STOPPING
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..protocol.cors import Cors
@@ -148,7 +149,7 @@ class Router:
             raise
         result = self._views[endpoint](request, **arguments)
         if inspect.isawaitable(result):
-            result = loop.submit(_await(result)).result()
+            result = loop.run(result)
         return to_response(result)
 
     def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
@@ -218,7 +219,7 @@ class Router:
             response = json_error(405, "the health check is a GET")
             response.headers["Allow"] = "GET, HEAD"
         elif self.draining:
-            response = json_error(503, "the app is stopping", "stopping")
+            response = json_error(STOPPING.status, STOPPING.text, STOPPING.code)
         else:
             response = to_response({"status": "ok"})
         response.headers["Cache-Control"] = "no-store"
@@ -252,9 +253,5 @@ def _call(loop: LoopThread, function: Callable[..., Any], *args: Any) -> Any:
     """Call a function of the app, on the loop's thread if it is async."""
     result = function(*args)
     if inspect.isawaitable(result):
-        result = loop.submit(_await(result)).result()
+        result = loop.run(result)
     return result
-
-
-async def _await(awaitable: Any) -> Any:
-    return await awaitable

@@ -85,16 +85,21 @@ class LoopThread:
             return future
 
     def run(self, awaitable: Awaitable[T]) -> T:
-        """Wait in the calling thread for something awaitable, which the loop runs.
+        """Await on the loop, and wait here for the result.
+
+        Returns:
+            What the awaitable gave.
 
         Raises:
-            StateError, RuntimeError: see ``submit``.
-            Exception: whatever it raises.
+            StateError: the loop has been stopped.
+            RuntimeError: no thread can be started.
+            BaseException: what the awaitable raised; ``CancelledError`` if a stop ended it.
 
         Threads:
-            Any but the loop's.
+            Any but the loop's, which would wait for itself.
         """
-        return self.submit(_await(awaitable)).result()
+        coroutine = awaitable if isinstance(awaitable, Coroutine) else _await(awaitable)
+        return self.submit(coroutine).result()
 
     def probe(self) -> float:
         """Tell for how many seconds the loop has not answered; it is asked anew if it did.
@@ -175,12 +180,12 @@ class LoopThread:
         self._last = loop.create_task(when_cancelled())
 
 
+async def _await(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
 def _cancel_tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     return tasks
-
-
-async def _await(awaitable: Awaitable[T]) -> T:
-    return await awaitable

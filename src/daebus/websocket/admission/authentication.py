@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Reject
-from ...server.handoff import Refusal, Upgrade
+from ...server.handoff import STOPPING, Refusal, Upgrade
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..settings import Check
@@ -32,7 +32,6 @@ __all__ = ["Authenticator", "Known", "expiry"]
 logger = get_logger("daebus.websocket")
 
 _UNKNOWN = Refusal(401, "unauthorized", "the client is not known here")
-_STOPPING = Refusal(503, "stopping", "the server is stopping", (("Retry-After", "5"),))
 _LATE = Refusal(
     503, "authentication_timeout", "the authentication took too long", (("Retry-After", "5"),)
 )
@@ -120,7 +119,7 @@ class Authenticator:
         if not self._stopped and check is not None:
             known = self._ask(check, upgrade)
         # Looked at last: the app may have stopped while the function ran.
-        return _STOPPING if self._stopped else known
+        return STOPPING if self._stopped else known
 
     def stop(self) -> None:
         """Refuse from now on, and give up what async functions are waiting for."""
@@ -140,7 +139,7 @@ class Authenticator:
             return Refusal(exc.status, exc.code, exc.text, exc.headers)
         except BaseException as exc:  # a SystemExit must not end the connection's thread
             if self._stopped and isinstance(exc, concurrent.futures.CancelledError):
-                return _STOPPING
+                return STOPPING
             peer = upgrade.remote_address or "a Unix socket"
             logger.exception("authenticate failed for a client from %s", peer)
             text = "".join(traceback.format_exception(exc)).rstrip()
