@@ -14,9 +14,9 @@ from daebus import Daebus
 class Sample(Daebus):
     """An app, named as its sample is, that says where its page is once ``run`` has it listen."""
 
-    def start(self, *, notify: bool = False) -> None:
+    def start(self, *, port: int | None = None, notify: bool = False) -> None:
         try:
-            super().start(notify=notify)
+            super().start(port=port, notify=notify)
         except OSError as error:
             exit_without_port(self.name, self.http.port, error)
         print(f"{self.name}: http://127.0.0.1:{self.http.port}/  (Ctrl-C ends it)", flush=True)

@@ -128,6 +128,17 @@ def test_start_returns_when_the_app_listens_on_the_real_port(app: Daebus) -> Non
         assert Peer(sock).ask(upgrade_request()).status == 101
 
 
+def test_a_start_may_name_another_port(taken: int) -> None:
+    busy = Daebus("busy")
+    busy.attach(DaebusHttp(port=taken))
+    with pytest.raises(AddressInUseError):
+        busy.start()
+    busy.start(port=0)
+    assert busy.http.port not in (0, taken)
+    busy.stop()
+    assert busy.http.port == taken
+
+
 def test_all_threads_are_daemons_with_names(app: Daebus) -> None:
     @app.socket("async")
     async def handler(req: WebSocketRequest) -> str:

@@ -1,49 +1,31 @@
-"""``Daebus``: the app, its components and its lifecycle.
+"""``Daebus``: the app, as users see it.
 
-::
-
-    NEW -> STARTING -> RUNNING -> STOPPING -> STOPPED (-> STARTING ...)
-
-Rules of this module:
-
-1. Nothing starts at import or attach.
-2. A start that fails releases everything and raises.
-3. ``stop`` ends by its deadline whatever user code does.
+Nothing starts at import or attach. States and their order are in ``lifecycle``, the
+decorators in ``scaffold``.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, overload
 
-from . import fork, signals
-from .engine import Engine
-from .errors import AttachError, ForkedError, StateError
+from . import signals
+from .blueprint import Blueprint, take_steps
+from .components import Components, Needs
+from .errors import DuplicateHandlerError
 from .http.component import DaebusHttp
+from .lifecycle import Lifecycle
 from .monitoring.dump import describe
-from .scaffold import Scaffold
-from .server.sockets.systemd import Notifier
-from .server.threads.pump import AFTER_STOP
-from .server.threads.track import is_own, roles, track
-from .websocket.api.context import Context, context_of
-from .wsgi import WsgiAdapter
+from .scaffold import Decorator, Scaffold
+from .server.threads.track import roles
+from .websocket.component import DaebusWebSocket
 
 if TYPE_CHECKING:
     from .testing import AppClient
 
 __all__ = ["Daebus"]
-
-logger = logging.getLogger("daebus")
-
-NEW, STARTING, RUNNING, STOPPING, STOPPED = "new", "starting", "running", "stopping", "stopped"
-
-# Seconds that a request of another server waits for a start that an earlier one began.
-_START_TIMEOUT = 10.0
 
 
 class Daebus(Scaffold):
@@ -55,40 +37,127 @@ class Daebus(Scaffold):
     """
 
     def __init__(self, name: str, *, debug: bool = False) -> None:
-        super().__init__(debug=debug)
         self.name = name
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._state = NEW  # guarded by: _lock
-        self._stopped = threading.Event()  # set unless the app is up
-        self._stopped.set()
-        self._left: list[str] = []
-        self._started = 0.0
-        self._engine: Engine | None = None  # of the last start
-        self._notifier = Notifier()
-        self._notify = False  # this app speaks for the whole service
-        self._wsgi = WsgiAdapter(self)
-        self._is_guest = False  # guarded by: _lock; it has no port but another server's
-        self.forked = False
+        self.debug = debug
+        self._components = Components()
+        self._lifecycle = Lifecycle(name, self._components)
+        self._blueprints: list[Blueprint] = []
 
     def __repr__(self) -> str:
-        return f"<Daebus {self.name!r} {self._state}>"
+        return f"<Daebus {self.name!r} {self._lifecycle.state}>"
 
-    def _check_at_rest(self) -> None:
-        if self._state not in (NEW, STOPPED):
-            raise AttachError(f"the app is {self._state}; attach components before app.start()")
+    # --- what it is made of -----------------------------------------------------
+
+    @overload
+    def attach(self, component: DaebusHttp) -> DaebusHttp: ...
+
+    @overload
+    def attach(self, component: DaebusWebSocket) -> DaebusWebSocket: ...
+
+    def attach(self, component: DaebusHttp | DaebusWebSocket) -> DaebusHttp | DaebusWebSocket:
+        """Add a component: ``DaebusHttp`` first, then ``DaebusWebSocket``.
+
+        Returns:
+            The component.
+
+        Raises:
+            AttachError: the order is wrong, there is one already, or the app runs.
+            TypeError: it is not a component.
+        """
+        self._lifecycle.check_at_rest()
+        self._components.attach(component, debug=self.debug)
+        return component
+
+    @property
+    def http(self) -> DaebusHttp:
+        """The HTTP component.
+
+        Raises:
+            AttachError: none is attached.
+        """
+        return self._components.http
+
+    @property
+    def websocket(self) -> DaebusWebSocket:
+        """The WebSocket component.
+
+        Raises:
+            AttachError: none is attached.
+        """
+        return self._components.websocket
+
+    def register(self, blueprint: Blueprint) -> None:
+        """Put in what a blueprint holds, before or after the components are attached.
+
+        What needs a component waits until that is attached, which must be before the
+        start.
+
+        Raises:
+            DuplicateHandlerError: the blueprint, or one of that name, is registered
+                already; or the app has a handler for one of its types, paths or names.
+                What came before that one stays registered.
+            TypeError: it is not a blueprint.
+        """
+        if not isinstance(blueprint, Blueprint):
+            raise TypeError(
+                f"{blueprint!r} is not a blueprint; write app.register(Blueprint('chat'))"
+            )
+        for known in self._blueprints:
+            if known is blueprint:
+                raise DuplicateHandlerError(f"{blueprint!r} is registered already")
+            if known.name == blueprint.name:
+                raise DuplicateHandlerError(
+                    f"two blueprints are named {blueprint.name!r}; give one of them another name"
+                )
+        self._blueprints.append(blueprint)
+        self._components.register(take_steps(blueprint))
+
+    def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
+        return find(self._components)
+
+    def start_thread(self, name: str) -> bool:
+        """Start a function of ``thread`` that does not run: it returned, or never began.
+
+        Returns:
+            False if it runs.
+
+        Raises:
+            LookupError: no function of ``thread`` has that name.
+            StateError: the app does not run.
+        """
+        return self._components.tasks.start_one(name)
+
+    def stop_thread(self, name: str, timeout: float = 5.0) -> bool:
+        """Have ``running()`` of a function of ``thread`` become False, and wait for its end.
+
+        Args:
+            name: as it was registered.
+            timeout: seconds.
+
+        Returns:
+            True if it has ended; False if it did not run, or would not end in time.
+
+        Raises:
+            LookupError: no function of ``thread`` has that name.
+
+        Threads:
+            Any; the thread itself is not waited for.
+        """
+        return self._components.tasks.stop_one(name, timeout)
 
     # --- lifecycle --------------------------------------------------------------
 
     @property
     def running(self) -> bool:
         """True between a successful start and the beginning of the stop."""
-        return self._state == RUNNING
+        return self._lifecycle.running
 
-    def start(self, *, notify: bool = False) -> None:
+    def start(self, *, port: int | None = None, notify: bool = False) -> None:
         """Listen and serve, in threads of the app's own; returns once it is listening.
 
         Args:
+            port: listen on this port alone, in place of everything that ``DaebusHttp`` was
+                told; 0 lets the system choose, which suits tests.
             notify: tell systemd when the app is ready, and when it stops: then the program
                 is meant to end. For units with ``Type=notify``; nothing happens elsewhere.
 
@@ -99,16 +168,7 @@ class Daebus(Scaffold):
             StateError: the app runs already.
             ForkedError: it was started before this process was forked.
         """
-        self._start(notify=notify)
-
-    def _start(self, port: int | None = None, *, notify: bool = False) -> None:
-        http = self._claim(guest=False)
-        assert http is not None
-        self._notify = notify
-        self._begin(http, port)
-        logger.info("%s %s", self.name, self._where())
-        if self._websocket is not None and self._websocket.port != http.port:
-            logger.info("%s takes WebSockets on port %s", self.name, self._websocket.port)
+        self._lifecycle.start(port, notify=notify)
 
     def wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request of another server: a WSGI application, WebSockets included.
@@ -128,85 +188,7 @@ class Daebus(Scaffold):
         Threads:
             Those of a threaded server, any number at once.
         """
-        return self._wsgi(environ, start_response)
-
-    def start_as_guest(self) -> bool:
-        """Be up, without a port; False if the app has been stopped since it was.
-
-        Raises:
-            AttachError, StateError, ForkedError: see ``wsgi``.
-        """
-        http = self._claim(guest=True)
-        if http is not None:
-            self._notify = False
-            self._begin(http, None)
-            logger.info("%s answers the requests of another server", self.name)
-        return self.running
-
-    def _claim(self, *, guest: bool) -> DaebusHttp | None:
-        """Make the app's state STARTING; None for a guest that is up, or has been."""
-        if self._http is None:
-            raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
-        self._check_complete()
-        with self._changed:
-            if self.forked:
-                raise ForkedError(
-                    "this process was forked after the app was started; make a new app in the child"
-                )
-            if guest:  # the first requests may come together
-                self._changed.wait_for(lambda: self._state != STARTING, _START_TIMEOUT)
-                if self._is_guest:
-                    return None
-            if self._state not in (NEW, STOPPED):
-                if guest:
-                    raise StateError(
-                        f"the app is {self._state} with a port of its own; use app.start() or "
-                        f"app.wsgi, not both"
-                    )
-                where = " inside another server, which calls app.wsgi" if self._is_guest else ""
-                raise StateError(
-                    f"the app is {self._state}{where}; call app.stop() before another start"
-                )
-            self._state = STARTING
-            self._is_guest = guest
-        return self._http
-
-    def _begin(self, http: DaebusHttp, port: int | None) -> None:
-        engine: Engine | None = None
-        try:
-            engine = self._engine = Engine(
-                http, self._context(), self._tasks, self._wsgi, is_guest=self._is_guest
-            )
-            engine.bind(port)
-            self._started = time.monotonic()
-            self._stopped.clear()
-            fork.remember(self)
-            engine.run()
-            if self._notify:
-                self._notifier.ready(self._where())
-        except BaseException:
-            if engine is not None:
-                engine.abandon()
-            fork.forget(self)
-            with self._changed:
-                self._state = STOPPED
-                self._is_guest = False  # the next request may have more luck
-                self._changed.notify_all()
-            self._stopped.set()
-            raise
-        with self._changed:  # a stop that a first client's handler asked for waits for this
-            self._state = RUNNING
-            self._changed.notify_all()
-        self._tasks.release()
-
-    def announce(self) -> None:
-        """Tell systemd that the app, which runs already, is ready."""
-        self._notify = True
-        self._notifier.ready(self._where())
-
-    def _where(self) -> str:
-        assert self._http is not None
-        return "listens on " + ", ".join(self._http.addresses)
+        return self._lifecycle.wsgi(environ, start_response)
 
     def stop(self, timeout: float = 10.0) -> list[str]:
         """Say goodbye to the clients (close code 1001), finish requests, end the threads.
@@ -227,49 +209,7 @@ class Daebus(Scaffold):
             handler that calls it while the first does returns at once. In an async
             handler the stop goes on in a thread of its own, and this returns at once.
         """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            if self.forked:
-                return []
-            self._changed.wait_for(lambda: self._state != STARTING, timeout)
-            if self._state in (NEW, STARTING, STOPPED):
-                return []
-            first = self._state == RUNNING
-            if first:
-                self._state = STOPPING
-        assert self._engine is not None
-        if self._engine.loop.is_current():
-            if first:
-                stopper = threading.Thread(
-                    target=self._stop, args=(deadline,), name="daebus-stop", daemon=True
-                )
-                track(stopper, "stop").start()
-            return []
-        if first:
-            return self._stop(deadline)
-        if not is_own():
-            # One of our own threads must not wait: the stop waits for it.
-            self._stopped.wait(max(0.0, deadline - time.monotonic()))
-        return list(self._left)
-
-    def _stop(self, deadline: float) -> list[str]:
-        assert self._engine is not None
-        if self._notify:
-            self._notifier.stopping()
-        self._left = [thread.name for thread in self._engine.stop(deadline)]
-        if self._left:
-            logger.warning(
-                "%s stopped, but user code holds these threads: %s",
-                self.name,
-                ", ".join(self._left),
-            )
-        else:
-            logger.info("%s stopped", self.name)
-        fork.forget(self)
-        with self._lock:
-            self._state = STOPPED
-        self._stopped.set()
-        return list(self._left)
+        return self._lifecycle.stop(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the app has stopped; also the sleep of a host's own loop.
@@ -280,11 +220,7 @@ class Daebus(Scaffold):
         Returns:
             True if the app does not run (any more).
         """
-        if timeout is not None:
-            return self._stopped.wait(timeout)
-        while not self._stopped.wait(signals.SIGNAL_POLL):
-            pass
-        return True
+        return self._lifecycle.wait(timeout)
 
     def heartbeat(self) -> None:
         """Tell systemd that the program's own loop still turns.
@@ -297,7 +233,7 @@ class Daebus(Scaffold):
         Threads:
             Any, at any time, with and without an app that runs; never waits.
         """
-        self._notifier.heartbeat()
+        self._lifecycle.heartbeat()
 
     def pump(self, timeout: float = 0.0) -> int:
         """Run the handlers with ``run_in="main"`` that wait, in the calling thread.
@@ -321,17 +257,7 @@ class Daebus(Scaffold):
         Threads:
             One of the host's, always the same where that matters to the handlers.
         """
-        if is_own():
-            raise StateError("app.pump() belongs to a thread of the host, its main loop")
-        if self.forked:
-            raise ForkedError("this process was forked after the app was started; pump the parent")
-        hub = context_of(self.websocket).hub
-        if hub is not None:
-            return hub.runtime.pump.run(timeout)
-        if self._state == NEW:
-            raise StateError("the app was not started; call app.start() before app.pump()")
-        time.sleep(min(timeout, AFTER_STOP))
-        return 0
+        return self._lifecycle.pump(timeout)
 
     def __enter__(self) -> Daebus:
         self.start()
@@ -356,7 +282,14 @@ class Daebus(Scaffold):
             timeout: seconds for the stop.
             notify: see ``start``.
         """
-        signals.run(self, timeout, notify=notify)
+
+        def begin() -> None:
+            if not self.running:
+                self.start(notify=notify)
+            elif notify:
+                self._lifecycle.announce()
+
+        signals.run(self, begin, timeout)
 
     def stats(self) -> dict[str, Any]:
         """Return what the app does, in numbers.
@@ -370,13 +303,13 @@ class Daebus(Scaffold):
         """
         stats: dict[str, Any] = {
             "name": self.name,
-            "state": self._state,
-            "seconds": 0.0 if self._stopped.is_set() else time.monotonic() - self._started,
+            "state": self._lifecycle.state,
+            "seconds": self._lifecycle.seconds,
             "threads": dict(sorted(roles().items())),
-            "tasks": self._tasks.stats(),
+            "tasks": self._components.tasks.stats(),
         }
-        if self._websocket is not None:
-            stats["websocket"] = self._websocket.stats()
+        if self._components.context is not None:
+            stats["websocket"] = self.websocket.stats()
         return stats
 
     def dump(self, file: TextIO | None = None) -> None:
@@ -387,11 +320,12 @@ class Daebus(Scaffold):
         Args:
             file: where to; None is standard error.
         """
-        context = self._context()
+        context = self._components.context
         hub = None if context is None else context.hub
+        tasks = self._components.tasks.describe()
         target = sys.stderr if file is None else file
         if target is not None:  # a program without a console has no standard error
-            print(describe(repr(self), self._tasks.describe(), hub), file=target, flush=True)
+            print(describe(repr(self), tasks, hub), file=target, flush=True)
 
     def test_client(self, path: str = "/", **options: Any) -> AppClient:
         """Return a client for tests; see ``daebus.testing``.
@@ -401,20 +335,3 @@ class Daebus(Scaffold):
         from .testing import AppClient
 
         return AppClient(self, path, **options)
-
-    def after_fork(self) -> None:
-        """Mark this copy as dead: its threads exist in the parent alone."""
-        self._lock = threading.Lock()  # whoever held it does not exist here
-        self._changed = threading.Condition(self._lock)
-        self._state = STOPPED
-        self._wsgi = WsgiAdapter(self)
-        self.forked = True
-        self._stopped = threading.Event()
-        self._stopped.set()
-        self._tasks.forget()
-        for side in (self._http, self._context()):
-            if side is not None:
-                side.forget()
-
-    def _context(self) -> Context | None:
-        return None if self._websocket is None else context_of(self._websocket)

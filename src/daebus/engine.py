@@ -8,11 +8,9 @@ from __future__ import annotations
 import threading
 import time
 
-from .http.component import DaebusHttp
+from .components import Components
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
-from .tasks.registry import Tasks
-from .websocket.api.context import Context
 from .wsgi import WsgiAdapter
 
 __all__ = ["Engine"]
@@ -22,11 +20,9 @@ class Engine:
     """One start of an app.
 
     Args:
-        http: has the port.
-        websocket: None if there is none.
-        tasks: start last and are told first.
+        components: what to start; tasks start last and are told first to stop.
         wsgi: answers the requests of another server.
-        is_guest: there is no port, but that server.
+        is_guest: nothing is listened on; requests come from that server.
 
     Raises:
         OSError: no descriptor is left for the minder.
@@ -34,18 +30,16 @@ class Engine:
 
     def __init__(
         self,
-        http: DaebusHttp,
-        websocket: Context | None,
-        tasks: Tasks,
+        components: Components,
         wsgi: WsgiAdapter,
         *,
         is_guest: bool,
     ) -> None:
         self.loop = LoopThread()
         self._minder = Minder()
-        self._http = http
-        self._websocket = websocket
-        self._tasks = tasks
+        self._http = components.http
+        self._websocket = components.context
+        self._tasks = components.tasks
         self._wsgi = wsgi
         self._is_guest = is_guest
 
@@ -62,7 +56,7 @@ class Engine:
         if self._is_guest:
             http.be_guest(self.loop)
             started = None if websocket is None else websocket.start(self._minder, self.loop)
-            self._wsgi.begin(started, self._minder)
+            self._wsgi.begin(http.answer, started, self._minder)
             return
         if websocket is None:
             http.start(self.loop, port=port)

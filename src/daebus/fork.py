@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from .app import Daebus
-
-__all__ = ["forget", "remember"]
-
-_running: weakref.WeakSet[Daebus] = weakref.WeakSet()
+__all__ = ["Forkable", "forget", "remember"]
 
 
-def remember(app: Daebus) -> None:
-    """Have ``app.after_fork()`` called in a child that is forked from now on."""
+class Forkable(Protocol):
+    """What is told of a fork."""
+
+    def after_fork(self) -> None:
+        """Take note that this is the copy in the child."""
+
+
+_running: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def remember(app: Forkable) -> None:
+    """Have ``after_fork`` called in every child that is forked from now on."""
     _running.add(app)
 
 
-def forget(app: Daebus) -> None:
-    """Let an app be that has stopped."""
+def forget(app: Forkable) -> None:
+    """Stop telling an app of forks; it has stopped."""
     _running.discard(app)
 
 

@@ -1,226 +1,184 @@
-"""The part of ``Daebus`` that puts an app together: components, handlers, views, tasks."""
+"""What an app and a blueprint have in common: every decorator, once.
+
+An app takes what is decorated to its components at once; a blueprint remembers it for the
+apps that will register it. The signatures are those of the components.
+"""
 
 from __future__ import annotations
 
-import threading
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import Any, TypeVar
 
-from .blueprint import COMPONENTS, Blueprint, Step
-from .errors import AttachError, DuplicateHandlerError, name_of
-from .http.component import DaebusHttp
-from .http.site.decorators import View as _View
-from .tasks.registry import BackgroundFunction as _Background
-from .tasks.registry import Tasks
-from .tasks.registry import ThreadFunction as _Thread
-from .websocket.api.context import context_of
-from .websocket.api.decorators import SocketHandler as _SocketHandler
-from .websocket.component import DaebusWebSocket
-from .websocket.messages.options import Allow as _Allow
-from .websocket.messages.options import RunIn as _RunIn
-
-if TYPE_CHECKING:
-    from .app import Daebus
+from .components import Components, Needs
+from .http.site.decorators import View
+from .tasks.registry import BackgroundFunction, ThreadFunction
+from .websocket.api.access import Authenticate
+from .websocket.api.decorators import (
+    ErrorHook,
+    Hook,
+    MiddlewareFunction,
+    RawHandler,
+    RequestHandler,
+    SocketHandler,
+)
+from .websocket.api.rooms import JoinHook
+from .websocket.messages.options import Allow, RunIn
 
 __all__ = ["Scaffold"]
 
+Decorator = TypeVar("Decorator", bound=Callable[[Any], Any])
+
 
 class Scaffold(ABC):
-    """Base of ``Daebus``: what it is made of, and what is registered with it.
+    """Base of ``Daebus`` and ``Blueprint``: all decorators.
 
-    Args:
-        debug: of the app; the components are told.
+    In an app each raises ``AttachError`` if the component is not attached yet.
     """
 
-    def __init__(self, *, debug: bool) -> None:
-        self.debug = debug
-        self._http: DaebusHttp | None = None
-        self._websocket: DaebusWebSocket | None = None
-        self._tasks = Tasks()
-        self._blueprints: list[Blueprint] = []
-        self._waiting: list[Step] = []  # for a component that is not attached yet
-
     @abstractmethod
-    def _check_at_rest(self) -> None:
-        """Raise ``AttachError`` if the app runs."""
+    def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
+        """Return the decorator of a component, or one that remembers what it decorates.
 
-    @overload
-    def attach(self, component: DaebusHttp) -> DaebusHttp: ...
-
-    @overload
-    def attach(self, component: DaebusWebSocket) -> DaebusWebSocket: ...
-
-    def attach(self, component: DaebusHttp | DaebusWebSocket) -> DaebusHttp | DaebusWebSocket:
-        """Add a component: ``DaebusHttp`` first, then ``DaebusWebSocket``.
-
-        Returns:
-            The component.
-
-        Raises:
-            AttachError: the order is wrong, there is one already, or the app runs.
-            TypeError: it is no component.
+        Args:
+            needs: the component that must be attached, None for none.
+            find: returns the component's decorator.
         """
-        self._check_at_rest()
-        if isinstance(component, DaebusHttp):
-            if self._http is not None:
-                raise AttachError("a DaebusHttp is attached already; an app has one")
-            self._http = component
-        elif isinstance(component, DaebusWebSocket):
-            if self._http is None:
-                raise AttachError(
-                    "DaebusWebSocket needs an HTTP component; attach DaebusHttp first: "
-                    "app.attach(DaebusHttp(port=8080))"
-                )
-            if self._websocket is not None:
-                raise AttachError("a DaebusWebSocket is attached already; an app has one")
-            self._websocket = component
-        else:
-            raise TypeError(
-                f"{component!r} is no component; attach DaebusHttp() or DaebusWebSocket()"
-            )
-        if isinstance(component, DaebusWebSocket):
-            context_of(component).attached(
-                debug=self.debug, forked=lambda: cast("Daebus", self).forked
-            )
-        else:
-            component.attached(cast("Daebus", self), debug=self.debug)
-        self._take_steps(self._waiting)
-        return component
 
-    @property
-    def http(self) -> DaebusHttp:
-        """The HTTP component.
+    def _type_of(self, message_type: str) -> str:
+        """Return the message type as clients send it."""
+        return message_type
 
-        Raises:
-            AttachError: none is attached.
-        """
-        if self._http is None:
-            raise AttachError("no HTTP component; write app.attach(DaebusHttp(port=8080)) first")
-        return self._http
+    def _path_of(self, path: str) -> str:
+        """Return the path as clients ask for it."""
+        return path
 
-    @property
-    def websocket(self) -> DaebusWebSocket:
-        """The WebSocket component.
-
-        Raises:
-            AttachError: none is attached.
-        """
-        if self._websocket is None:
-            raise AttachError("no WebSocket component; write app.attach(DaebusWebSocket()) first")
-        return self._websocket
+    # --- WebSocket --------------------------------------------------------------
 
     def socket(
         self,
         message_type: str,
         *,
         timeout: float | None = None,
-        run_in: _RunIn = "connection",
-        allow: _Allow | None = None,
+        run_in: RunIn = "connection",
+        allow: Allow | None = None,
         rate: str | None = None,
-    ) -> Callable[[_SocketHandler], _SocketHandler]:
+    ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
         It gets a ``WebSocketRequest``; what it returns, unless None, is sent to the
         client with type ``response``. For the options see ``DaebusWebSocket.socket``.
 
         Raises:
-            AttachError: no WebSocket component is attached.
             DuplicateHandlerError: the type has a handler already.
         """
-        return self.websocket.socket(
-            message_type,
-            timeout=timeout,
-            run_in=run_in,
-            allow=allow,
-            rate=rate,
+        kind = self._type_of(message_type)
+        return self._decorator(
+            "websocket",
+            lambda parts: parts.websocket.socket(
+                kind, timeout=timeout, run_in=run_in, allow=allow, rate=rate
+            ),
         )
 
-    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[_View], _View]:
+    def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
+        """Decorate a function that gets each connection to a path; see ``DaebusWebSocket.raw``.
+
+        Raises:
+            ValueError: the path does not start with a slash.
+            DuplicateHandlerError: the path has a handler already.
+        """
+        full = self._path_of(path)
+        return self._decorator("websocket", lambda parts: parts.websocket.raw(full))
+
+    def authenticate(self, check: Authenticate) -> Authenticate:
+        """Decorate the function that says who a client is; see ``DaebusWebSocket.authenticate``.
+
+        Raises:
+            DuplicateHandlerError: there is one already.
+        """
+        return self._decorator("websocket", lambda parts: parts.websocket.authenticate)(check)
+
+    def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
+        """Decorate a function that is asked who may enter; see ``DaebusWebSocket.on_join``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_join(room_pattern))
+
+    def on_connect(self, hook: Hook) -> Hook:
+        """Decorate a hook for new clients; see ``DaebusWebSocket.on_connect``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_connect)(hook)
+
+    def on_disconnect(self, hook: Hook) -> Hook:
+        """Decorate a hook for clients that left; see ``DaebusWebSocket.on_disconnect``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_disconnect)(hook)
+
+    def on_slow_consumer(self, hook: Hook) -> Hook:
+        """Decorate a hook for full outboxes; see ``DaebusWebSocket.on_slow_consumer``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_slow_consumer)(hook)
+
+    def on_slow_handler(self, hook: Hook) -> Hook:
+        """Decorate a hook for handlers that take long; see ``DaebusWebSocket.on_slow_handler``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_slow_handler)(hook)
+
+    def on_error(self, hook: ErrorHook) -> ErrorHook:
+        """Decorate a hook for what handlers raise; see ``DaebusWebSocket.on_error``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_error)(hook)
+
+    def on_binary(self, handler: RequestHandler) -> RequestHandler:
+        """Decorate the handler of binary messages; see ``DaebusWebSocket.on_binary``.
+
+        Raises:
+            DuplicateHandlerError: there is one already.
+        """
+        return self._decorator("websocket", lambda parts: parts.websocket.on_binary)(handler)
+
+    def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
+        """Decorate a function around every handler; see ``DaebusWebSocket.middleware``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.middleware)(function)
+
+    # --- HTTP -------------------------------------------------------------------
+
+    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
         """Decorate the view of a path; see ``DaebusHttp.route``.
 
         Raises:
-            AttachError: no HTTP component is attached.
+            ValueError: the path does not start with a slash.
             DuplicateHandlerError: the path has a view for that method already.
         """
-        return self.http.route(path, methods)
+        full, all_methods = self._path_of(path), tuple(methods)
+        return self._decorator("http", lambda parts: parts.http.route(full, all_methods))
 
-    def before_request(self, hook: _View) -> _View:
-        """Decorate a hook that runs before each request; see ``DaebusHttp.before_request``.
+    def before_request(self, hook: View) -> View:
+        """Decorate a hook that runs before each request; see ``DaebusHttp.before_request``."""
+        return self._decorator("http", lambda parts: parts.http.before_request)(hook)
 
-        Raises:
-            AttachError: no HTTP component is attached.
-        """
-        return self.http.before_request(hook)
+    def after_request(self, hook: View) -> View:
+        """Decorate a hook that runs after each request; see ``DaebusHttp.after_request``."""
+        return self._decorator("http", lambda parts: parts.http.after_request)(hook)
 
-    def after_request(self, hook: _View) -> _View:
-        """Decorate a hook that runs after each request; see ``DaebusHttp.after_request``.
-
-        Raises:
-            AttachError: no HTTP component is attached.
-        """
-        return self.http.after_request(hook)
-
-    def error_handler(self, error: int | type[Exception]) -> Callable[[_View], _View]:
+    def error_handler(self, error: int | type[Exception]) -> Callable[[View], View]:
         """Decorate the handler of a status or exception; see ``DaebusHttp.error_handler``.
 
         Raises:
-            AttachError: no HTTP component is attached.
             DuplicateHandlerError: it has a handler already.
         """
-        return self.http.error_handler(error)
+        return self._decorator("http", lambda parts: parts.http.error_handler(error))
 
     def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
         """Give all requests below a prefix to another WSGI app; see ``DaebusHttp.mount``.
 
         Raises:
-            AttachError: no HTTP component is attached.
+            ValueError: the prefix does not start with a slash, or ends with one.
             DuplicateHandlerError: an app is mounted there already.
         """
-        self.http.mount(prefix, wsgi_app)
+        full = self._path_of(prefix)
 
-    def register(self, blueprint: Blueprint) -> None:
-        """Put in what a blueprint holds, before or after the components are attached.
+        self._decorator("http", lambda parts: functools.partial(parts.http.mount, full))(wsgi_app)
 
-        What needs a component waits until that is attached, which must be before the
-        start.
+    # --- tasks ------------------------------------------------------------------
 
-        Raises:
-            DuplicateHandlerError: the blueprint, or one of that name, is registered
-                already; or the app has a handler for one of its types, paths or names.
-                What came before that one stays registered.
-            TypeError: it is no blueprint.
-        """
-        if not isinstance(blueprint, Blueprint):
-            raise TypeError(f"{blueprint!r} is no blueprint; write app.register(Blueprint('chat'))")
-        for known in self._blueprints:
-            if known is blueprint:
-                raise DuplicateHandlerError(f"{blueprint!r} is registered already")
-            if known.name == blueprint.name:
-                raise DuplicateHandlerError(
-                    f"two blueprints are named {blueprint.name!r}; give one of them another name"
-                )
-        self._blueprints.append(blueprint)
-        self._take_steps(self._waiting + blueprint.take())
-
-    def _take_steps(self, steps: list[Step]) -> None:
-        attached = {None: True, "http": self._http, "websocket": self._websocket}
-        self._waiting = [step for step in steps if not attached[step.needs]]
-        for step in steps:
-            if attached[step.needs]:
-                step.take(self)
-
-    def _check_complete(self) -> None:
-        """Raise ``AttachError`` if a blueprint waits for a component."""
-        for step in self._waiting:
-            assert step.needs is not None
-            component = COMPONENTS[step.needs]
-            raise AttachError(
-                f"blueprint {step.blueprint!r} needs a {component} for {name_of(step.function)}; "
-                f"attach it before the start: app.attach({component}())"
-            )
-
-    def background(self, name: str, interval: float) -> Callable[[_Background], _Background]:
+    def background(
+        self, name: str, interval: float
+    ) -> Callable[[BackgroundFunction], BackgroundFunction]:
         """Decorate a function that is called every ``interval`` seconds while the app runs.
 
         It runs in a thread of its own, ``daebus-background-NAME``; if it is async, on the
@@ -233,23 +191,15 @@ class Scaffold(ABC):
             interval: seconds.
 
         Raises:
-            ValueError: the interval is no time that one can wait.
+            ValueError: the interval is not a time that one can wait.
             TypeError: the function needs arguments.
             DuplicateHandlerError: a background function has that name already.
         """
-        if not 0 < interval <= threading.TIMEOUT_MAX:
-            raise ValueError(
-                f"interval is a number of seconds above 0, not {interval!r}; write "
-                f"@app.background({name!r}, 1.0)"
-            )
+        return self._decorator(None, lambda parts: parts.tasks.background(name, interval))
 
-        def register(function: _Background) -> _Background:
-            self._tasks.add("background", name, function, interval=interval)
-            return function
-
-        return register
-
-    def thread(self, name: str, auto_start: bool = True) -> Callable[[_Thread], _Thread]:
+    def thread(
+        self, name: str, auto_start: bool = True
+    ) -> Callable[[ThreadFunction], ThreadFunction]:
         """Decorate a function that has a thread of its own while the app runs.
 
         It gets ``running``: ``running()`` is True until the app stops, and
@@ -265,39 +215,4 @@ class Scaffold(ABC):
             TypeError: the function does not take one argument.
             DuplicateHandlerError: a thread has that name already.
         """
-
-        def register(function: _Thread) -> _Thread:
-            self._tasks.add("thread", name, function, auto_start=auto_start)
-            return function
-
-        return register
-
-    def start_thread(self, name: str) -> bool:
-        """Start a function of ``thread`` that does not run: it returned, or never began.
-
-        Returns:
-            False if it runs.
-
-        Raises:
-            LookupError: no thread has that name.
-            StateError: the app does not run.
-        """
-        return self._tasks.start_one(name)
-
-    def stop_thread(self, name: str, timeout: float = 5.0) -> bool:
-        """Have ``running()`` of a function of ``thread`` become False, and wait for its end.
-
-        Args:
-            name: as it was registered.
-            timeout: seconds.
-
-        Returns:
-            True if it has ended; False if it did not run, or would not end in time.
-
-        Raises:
-            LookupError: no thread has that name.
-
-        Threads:
-            Any; the thread itself is not waited for.
-        """
-        return self._tasks.stop_one(name, timeout)
+        return self._decorator(None, lambda parts: parts.tasks.thread(name, auto_start))

@@ -1,27 +1,44 @@
-"""What ``run()`` does: wait for signals, and stop the app when one comes."""
+"""What ``Daebus.run`` does: wait for signals, and stop the app when one comes."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from .server.threads.track import track
 
-if TYPE_CHECKING:
-    from .app import Daebus
-
-__all__ = ["SIGNAL_POLL", "run"]
+__all__ = ["SIGNAL_POLL", "Stoppable", "run"]
 
 # The main thread wakes this often while it waits: a signal that the kernel gave to
 # another thread is then handled, which an endless wait would miss.
 SIGNAL_POLL = 0.25
 
 
-def run(app: Daebus, timeout: float, *, notify: bool = False) -> None:
-    """Start the app unless it runs, wait until something stops it; see ``Daebus.run``."""
+class Stoppable(Protocol):
+    """What is asked of an app that runs until a signal comes."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has stopped; return False if it runs on."""
+
+    def stop(self, timeout: float = 10.0) -> list[str]:
+        """Stop it within that many seconds."""
+
+    def dump(self) -> None:
+        """Print what goes on in it."""
+
+
+def run(app: Stoppable, begin: Callable[[], None], timeout: float) -> None:
+    """Start an app, and wait until a signal or somebody else stops it.
+
+    Args:
+        app: what to wait for.
+        begin: starts it; called with the handlers of signals in place.
+        timeout: seconds for the stop.
+    """
     # No Event: setting one in a signal handler can deadlock with its own waiter.
     signals: list[int] = []
 
@@ -42,10 +59,7 @@ def run(app: Daebus, timeout: float, *, notify: bool = False) -> None:
         if hasattr(signal, "SIGUSR1"):
             previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, on_dump)
     try:
-        if not app.running:
-            app.start(notify=notify)
-        elif notify:
-            app.announce()
+        begin()
         while not signals and not app.wait(SIGNAL_POLL):
             pass
         _stop_interruptibly(app, timeout)
@@ -54,7 +68,7 @@ def run(app: Daebus, timeout: float, *, notify: bool = False) -> None:
             signal.signal(restored, signal.SIG_DFL if handler is None else handler)
 
 
-def _stop_interruptibly(app: Daebus, timeout: float) -> None:
+def _stop_interruptibly(app: Stoppable, timeout: float) -> None:
     """Stop from the main thread so that a second signal is seen at once."""
     stopper = threading.Thread(target=app.stop, args=(timeout,), name="daebus-stop", daemon=True)
     track(stopper, "stop").start()

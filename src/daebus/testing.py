@@ -19,19 +19,41 @@ import time
 import weakref
 from collections import deque
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import simple_websocket
 
 from .errors import ClientError, DaebusError, StateError
+from .http.component import DaebusHttp
+from .websocket.component import DaebusWebSocket
 
-if TYPE_CHECKING:
-    from .app import Daebus
+__all__ = ["App", "AppClient", "RequestError"]
 
-__all__ = ["AppClient", "RequestError"]
+
+class App(Protocol):
+    """What a client of the tests asks of an app; a ``Daebus`` is one."""
+
+    @property
+    def running(self) -> bool:
+        """True while it runs."""
+
+    @property
+    def http(self) -> DaebusHttp:
+        """Its HTTP component."""
+
+    @property
+    def websocket(self) -> DaebusWebSocket:
+        """Its WebSocket component."""
+
+    def start(self, *, port: int | None = None) -> None:
+        """Start it on that port."""
+
+    def stop(self) -> object:
+        """Stop it."""
+
 
 # How many clients of a test hold an app open that they started themselves.
-_users: weakref.WeakKeyDictionary[Daebus, int] = weakref.WeakKeyDictionary()
+_users: weakref.WeakKeyDictionary[App, int] = weakref.WeakKeyDictionary()
 _users_lock = threading.Lock()
 
 
@@ -86,7 +108,7 @@ class AppClient:
 
     def __init__(
         self,
-        app: Daebus,
+        app: App,
         path: str = "/",
         *,
         headers: dict[str, str] | None = None,
@@ -109,7 +131,7 @@ class AppClient:
         with _users_lock:
             if self._app in _users or not self._app.running:
                 if self._app not in _users:
-                    self._app._start(port=0)
+                    self._app.start(port=0)
                 _users[self._app] = _users.get(self._app, 0) + 1
                 self._holds = True
         scheme, context = "ws", self._ssl_context

@@ -18,19 +18,15 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
-from .server.handoff import STOPPING, Refusal
+from .server.handoff import STOPPING, Refusal, Upgrade
+from .server.threads.minder import Minder
 from .server.threads.track import lent
 
-if TYPE_CHECKING:
-    from .app import Daebus
-    from .server.threads.minder import Minder
-    from .websocket.hub import Hub
-
-__all__ = ["WsgiAdapter"]
+__all__ = ["Doorkeeper", "Guest", "WsgiAdapter"]
 
 logger = logging.getLogger("daebus")
 
@@ -41,6 +37,33 @@ _WORKER_POLL = 0.25
 _EXIT_TIMEOUT = 5.0
 
 
+Answer = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class Guest(Protocol):
+    """What is asked of the app."""
+
+    @property
+    def name(self) -> str:
+        """Its name, for logs."""
+
+    def start_as_guest(self) -> bool:
+        """Start without listening, unless that was done; return False once stopped."""
+
+    def stop(self, timeout: float) -> list[str]:
+        """Stop it within that many seconds."""
+
+
+class Doorkeeper(Protocol):
+    """What is asked of the side that takes WebSockets."""
+
+    def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
+        """Take over a connection, or say why not; see ``UpgradeHandler``."""
+
+    def begin_stop(self) -> None:
+        """Say goodbye to all clients."""
+
+
 class WsgiAdapter:
     """Answers the requests of another server with an app.
 
@@ -48,11 +71,12 @@ class WsgiAdapter:
         app: started at the first request.
     """
 
-    def __init__(self, app: Daebus) -> None:
+    def __init__(self, app: Guest) -> None:
         self._app = app
+        self._answer: Answer | None = None  # while the app runs, and after that
         self._up = False
         self._at_exit = False
-        self._hub: Hub | None = None
+        self._hub: Doorkeeper | None = None
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
         self._inside: set[int] = set()  # guarded by: _lock; threads that answer a request
@@ -75,8 +99,9 @@ class WsgiAdapter:
                 return refuse(STOPPING, start_response)
             self._inside.add(me)
         try:
+            assert self._answer is not None
             with lent("http"):
-                return self._app.http.answer(environ, start_response)
+                return self._answer(environ, start_response)
         finally:
             with self._lock:
                 self._inside.discard(me)
@@ -128,13 +153,15 @@ class WsgiAdapter:
 
     # --- beginning and end ------------------------------------------------------
 
-    def begin(self, hub: Hub | None, minder: Minder) -> None:
+    def begin(self, answer: Answer, hub: Doorkeeper | None, minder: Minder) -> None:
         """Take requests from now on, until the process ends or the app is stopped.
 
         Args:
+            answer: answers one request, see PEP 3333.
             hub: for the WebSockets; None if there are none.
             minder: of the app.
         """
+        self._answer = answer
         self._hub = hub
         with self._lock:
             self._stopping = False
@@ -166,7 +193,7 @@ class WsgiAdapter:
         return [thread for thread in threading.enumerate() if thread.ident in busy]
 
 
-def _say_goodbye_with(worker: Any, hub: Hub, minder: Minder) -> None:
+def _say_goodbye_with(worker: Any, hub: Doorkeeper, minder: Minder) -> None:
     """Say goodbye to the clients once gunicorn wants its worker to end."""
     if worker.alive:
         minder.call_later(_WORKER_POLL, lambda: _say_goodbye_with(worker, hub, minder))
@@ -174,7 +201,7 @@ def _say_goodbye_with(worker: Any, hub: Hub, minder: Minder) -> None:
         hub.begin_stop()
 
 
-def _stop_at_exit(reference: weakref.ref[Daebus]) -> None:
+def _stop_at_exit(reference: weakref.ref[Guest]) -> None:
     app = reference()
     if app is not None:
         with contextlib.suppress(RuntimeError):  # too late for a new thread

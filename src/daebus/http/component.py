@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..server.handoff import UpgradeHandler
 from ..server.sockets.addresses import Addresses
@@ -26,9 +26,6 @@ from .site.router import Router
 
 if sys.platform != "win32":
     import resource
-
-if TYPE_CHECKING:
-    from ..app import Daebus
 
 __all__ = ["DaebusHttp"]
 
@@ -226,7 +223,7 @@ class DaebusHttp(HttpDecorators):
 
     # --- for the app ------------------------------------------------------------
 
-    def attached(self, app: Daebus, *, debug: bool) -> None:
+    def attached(self, *, debug: bool) -> None:
         """Note how much an error tells."""
         self._router.debug = debug
 

@@ -62,6 +62,37 @@ class Tasks:
                 self._start_locked(task, self._loop)
             self._tasks[kind, name] = task
 
+    def background(
+        self, name: str, interval: float
+    ) -> Callable[[BackgroundFunction], BackgroundFunction]:
+        """Decorate a function to call every so many seconds; see ``Daebus.background``.
+
+        Raises:
+            ValueError: the interval is not a time that one can wait.
+        """
+        if not 0 < interval <= threading.TIMEOUT_MAX:
+            raise ValueError(
+                f"interval is a number of seconds above 0, not {interval!r}; write "
+                f"@app.background({name!r}, 1.0)"
+            )
+
+        def register(function: BackgroundFunction) -> BackgroundFunction:
+            self.add("background", name, function, interval=interval)
+            return function
+
+        return register
+
+    def thread(
+        self, name: str, auto_start: bool = True
+    ) -> Callable[[ThreadFunction], ThreadFunction]:
+        """Decorate a function with a thread of its own; see ``Daebus.thread``."""
+
+        def register(function: ThreadFunction) -> ThreadFunction:
+            self.add("thread", name, function, auto_start=auto_start)
+            return function
+
+        return register
+
     def start(self, loop: LoopThread) -> None:
         """Make the threads; no function is called before ``release``.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 from ...errors import ForkedError
@@ -39,12 +38,12 @@ class Context:
         self.dispatcher = Dispatcher()
         self.hub: Hub | None = None
         self.port: int | None = None
-        self._forked: Callable[[], bool] = lambda: False
+        self._forked = False  # the app was started in the parent process
 
-    def attached(self, *, debug: bool, forked: Callable[[], bool]) -> None:
-        """Note what the app is like, and how to tell that this process is a fork of it."""
+    def attached(self, *, debug: bool) -> None:
+        """Note how much an error tells; this is not a forked app's copy any more."""
+        self._forked = False
         self.dispatcher.debug = debug
-        self._forked = forked
 
     def start(self, minder: Minder, loop: LoopThread) -> Hub:
         """Make the hub that admits clients."""
@@ -71,10 +70,11 @@ class Context:
     def forget(self) -> None:
         """Drop the hub in a forked child: its threads do not exist here."""
         self.hub = None
+        self._forked = True
 
     def check_fork(self) -> None:
         """Raise ``ForkedError`` in a child that was forked while the app ran."""
-        if self.hub is None and self._forked():
+        if self._forked:
             raise ForkedError(
                 "this process was forked after the app was started, so the app has no threads "
                 "here; send from the parent, or start an app of its own in the child"

@@ -1,0 +1,164 @@
+"""What an app is made of: its HTTP side, its WebSocket side, its tasks.
+
+A blueprint may be registered before the components are attached. What it holds waits here,
+as steps, until the component that a step needs is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .errors import AttachError, DuplicateHandlerError, name_of
+from .http.component import DaebusHttp
+from .tasks.registry import Tasks
+from .websocket.api.context import Context, context_of
+from .websocket.component import DaebusWebSocket
+
+__all__ = ["Components", "Needs", "Step"]
+
+Needs = Literal["http", "websocket"]
+
+_CLASSES: dict[Needs, str] = {"http": "DaebusHttp", "websocket": "DaebusWebSocket"}
+
+
+class Components:
+    """The components of one app, and what waits for them.
+
+    Attributes:
+        tasks: always there, without being attached.
+
+    Threads:
+        Belongs to the program's start; reading is for any thread.
+    """
+
+    def __init__(self) -> None:
+        self.tasks = Tasks()
+        self._http: DaebusHttp | None = None
+        self._websocket: DaebusWebSocket | None = None
+        self._waiting: list[Step] = []
+
+    @property
+    def http(self) -> DaebusHttp:
+        """The HTTP component.
+
+        Raises:
+            AttachError: none is attached.
+        """
+        if self._http is None:
+            raise AttachError("no HTTP component; write app.attach(DaebusHttp(port=8080)) first")
+        return self._http
+
+    @property
+    def websocket(self) -> DaebusWebSocket:
+        """The WebSocket component.
+
+        Raises:
+            AttachError: none is attached.
+        """
+        if self._websocket is None:
+            raise AttachError("no WebSocket component; write app.attach(DaebusWebSocket()) first")
+        return self._websocket
+
+    @property
+    def context(self) -> Context | None:
+        """What starts and stops the WebSocket component; None if none is attached."""
+        return None if self._websocket is None else context_of(self._websocket)
+
+    def attach(self, component: DaebusHttp | DaebusWebSocket, *, debug: bool) -> None:
+        """Add a component, and register what waits for it.
+
+        Raises:
+            AttachError: the order is wrong, or there is one already.
+            TypeError: it is not a component.
+            DuplicateHandlerError: what waits for it clashes.
+        """
+        if isinstance(component, DaebusHttp):
+            if self._http is not None:
+                raise AttachError("a DaebusHttp is attached already; an app has one")
+            self._http = component
+        elif isinstance(component, DaebusWebSocket):
+            if self._http is None:
+                raise AttachError(
+                    "DaebusWebSocket needs an HTTP component; attach DaebusHttp first: "
+                    "app.attach(DaebusHttp(port=8080))"
+                )
+            if self._websocket is not None:
+                raise AttachError("a DaebusWebSocket is attached already; an app has one")
+            self._websocket = component
+        else:
+            raise TypeError(
+                f"{component!r} is not a component; attach DaebusHttp() or DaebusWebSocket()"
+            )
+        if isinstance(component, DaebusWebSocket):
+            context_of(component).attached(debug=debug)
+        else:
+            component.attached(debug=debug)
+        self._take(self._waiting)
+
+    def register(self, steps: Iterable[Step]) -> None:
+        """Take the steps of a blueprint, at once or when their component is attached.
+
+        Raises:
+            DuplicateHandlerError: a step clashes; those before it stay registered.
+        """
+        self._take([*self._waiting, *steps])
+
+    def _take(self, steps: list[Step]) -> None:
+        attached = {None: True, "http": self._http, "websocket": self._websocket}
+        self._waiting = [step for step in steps if not attached[step.needs]]
+        for step in steps:
+            if attached[step.needs]:
+                step.take(self)
+
+    def check_complete(self) -> None:
+        """Check that an app can start with what is attached.
+
+        Raises:
+            AttachError: nothing is attached, or a blueprint waits for a component.
+        """
+        if self._http is None:
+            raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
+        for step in self._waiting:
+            assert step.needs is not None
+            component = _CLASSES[step.needs]
+            raise AttachError(
+                f"blueprint {step.blueprint!r} needs a {component} for {name_of(step.function)}; "
+                f"attach it before the start: app.attach({component}())"
+            )
+
+    def forget(self) -> None:
+        """Drop what runs in a forked child, where its threads do not exist."""
+        self.tasks.forget()
+        for side in (self._http, self.context):
+            if side is not None:
+                side.forget()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that a blueprint registers.
+
+    Attributes:
+        blueprint: its name.
+        function: what was decorated.
+        needs: the component that must be attached first, None for none.
+        decorator: finds the component's decorator.
+    """
+
+    blueprint: str
+    function: Callable[..., Any]
+    needs: Needs | None
+    decorator: Callable[[Components], Callable[[Any], object]]
+
+    def take(self, components: Components) -> None:
+        """Register it.
+
+        Raises:
+            DuplicateHandlerError: the app has one already; both are named.
+        """
+        try:
+            self.decorator(components)(self.function)
+        except DuplicateHandlerError as exc:
+            raise DuplicateHandlerError(f"blueprint {self.blueprint!r}: {exc}") from None

@@ -1,0 +1,293 @@
+"""The states of an app, and the way from one to the next.
+
+::
+
+    NEW -> STARTING -> RUNNING -> STOPPING -> STOPPED (-> STARTING ...)
+
+Rules of this module:
+
+1. A start that fails releases everything and raises.
+2. ``stop`` ends by its deadline whatever user code does.
+3. After a fork the child's copy is dead, and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from . import fork
+from .components import Components
+from .engine import Engine
+from .errors import AttachError, ForkedError, StateError
+from .server.sockets.systemd import Notifier
+from .server.threads.pump import AFTER_STOP
+from .server.threads.track import is_own, track
+from .signals import SIGNAL_POLL
+from .websocket.api.context import context_of
+from .wsgi import WsgiAdapter
+
+__all__ = ["Lifecycle"]
+
+logger = logging.getLogger("daebus")
+
+NEW: Final = "new"
+STARTING: Final = "starting"
+RUNNING: Final = "running"
+STOPPING: Final = "stopping"
+STOPPED: Final = "stopped"
+
+# Seconds that a request of another server waits for a start that an earlier one began.
+_START_TIMEOUT = 10.0
+
+
+class Lifecycle:
+    """The state machine of one app. For what users are promised see ``Daebus``.
+
+    Args:
+        name: of the app, for logs.
+        components: what is started and stopped.
+
+    Attributes:
+        forked: this is the copy in a child process, and dead.
+    """
+
+    def __init__(self, name: str, components: Components) -> None:
+        self.name = name
+        self._components = components
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._state = NEW  # guarded by: _lock
+        self._stopped = threading.Event()  # set unless the app is up
+        self._stopped.set()
+        self._left: list[str] = []
+        self._started = 0.0
+        self._engine: Engine | None = None  # of the last start
+        self._notifier = Notifier()
+        self._notify = False  # this app speaks for the whole service
+        self._wsgi = WsgiAdapter(self)
+        self._is_guest = False  # guarded by: _lock; it has no port but another server's
+        self.forked = False
+
+    @property
+    def state(self) -> str:
+        """The state, in one word."""
+        return self._state
+
+    @property
+    def running(self) -> bool:
+        """True between a successful start and the beginning of the stop."""
+        return self._state == RUNNING
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start; 0.0 while the app is not up."""
+        return 0.0 if self._stopped.is_set() else time.monotonic() - self._started
+
+    def check_at_rest(self) -> None:
+        """Check that components may be attached now.
+
+        Raises:
+            AttachError: the app runs.
+        """
+        if self._state not in (NEW, STOPPED):
+            raise AttachError(f"the app is {self._state}; attach components before app.start()")
+
+    # --- start ------------------------------------------------------------------
+
+    def start(self, port: int | None, *, notify: bool) -> None:
+        """Listen and serve; see ``Daebus.start``.
+
+        Threads:
+            Any. Takes ``_lock`` briefly.
+        """
+        self._components.check_complete()
+        self._claim()
+        self._notify = notify
+        self._begin(port)
+        http, websocket = self._components.http, self._components.context
+        logger.info("%s %s", self.name, self._where())
+        if websocket is not None and websocket.port != http.port:
+            logger.info("%s takes WebSockets on port %s", self.name, websocket.port)
+
+    def start_as_guest(self) -> bool:
+        """Start without listening, unless that was done; return False once stopped.
+
+        Raises:
+            AttachError, StateError, ForkedError: see ``Daebus.wsgi``.
+
+        Threads:
+            Any number at once: one starts, the others wait for it.
+        """
+        self._components.check_complete()
+        if self._claim_as_guest():
+            self._notify = False
+            self._begin(None)
+            logger.info("%s answers the requests of another server", self.name)
+        return self.running
+
+    def announce(self) -> None:
+        """Tell systemd that the app, which runs already, is ready."""
+        self._notify = True
+        self._notifier.ready(self._where())
+
+    def _claim(self) -> None:
+        """Make the app's state STARTING."""
+        with self._changed:
+            self._check_not_forked("make a new app in the child")
+            if self._state not in (NEW, STOPPED):
+                where = " inside another server, which calls app.wsgi" if self._is_guest else ""
+                raise StateError(
+                    f"the app is {self._state}{where}; call app.stop() before another start"
+                )
+            self._state = STARTING
+            self._is_guest = False
+
+    def _claim_as_guest(self) -> bool:
+        """Make the app's state STARTING; False for a guest that is up, or has been."""
+        with self._changed:
+            self._check_not_forked("make a new app in the child")
+            # The first requests may come together.
+            self._changed.wait_for(lambda: self._state != STARTING, _START_TIMEOUT)
+            if self._is_guest:
+                return False
+            if self._state not in (NEW, STOPPED):
+                raise StateError(
+                    f"the app is {self._state} with a port of its own; use app.start() or "
+                    f"app.wsgi, not both"
+                )
+            self._state = STARTING
+            self._is_guest = True
+            return True
+
+    def _check_not_forked(self, advice: str) -> None:
+        if self.forked:
+            raise ForkedError(f"this process was forked after the app was started; {advice}")
+
+    def _begin(self, port: int | None) -> None:
+        engine: Engine | None = None
+        try:
+            engine = self._engine = Engine(self._components, self._wsgi, is_guest=self._is_guest)
+            engine.bind(port)
+            self._started = time.monotonic()
+            self._stopped.clear()
+            fork.remember(self)
+            engine.run()
+            if self._notify:
+                self._notifier.ready(self._where())
+        except BaseException:
+            if engine is not None:
+                engine.abandon()
+            fork.forget(self)
+            with self._changed:
+                self._state = STOPPED
+                self._is_guest = False  # the next request may have more luck
+                self._changed.notify_all()
+            self._stopped.set()
+            raise
+        with self._changed:  # a stop that a first client's handler asked for waits for this
+            self._state = RUNNING
+            self._changed.notify_all()
+        self._components.tasks.release()
+
+    def _where(self) -> str:
+        return "listens on " + ", ".join(self._components.http.addresses)
+
+    # --- stop -------------------------------------------------------------------
+
+    def stop(self, timeout: float) -> list[str]:
+        """End everything within that many seconds; see ``Daebus.stop``.
+
+        Threads:
+            Any. Takes ``_lock`` briefly, and waits outside of it.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            if self.forked:
+                return []
+            self._changed.wait_for(lambda: self._state != STARTING, timeout)
+            if self._state in (NEW, STARTING, STOPPED):
+                return []
+            first = self._state == RUNNING
+            if first:
+                self._state = STOPPING
+        assert self._engine is not None
+        if self._engine.loop.is_current():
+            if first:
+                stopper = threading.Thread(
+                    target=self._stop, args=(deadline,), name="daebus-stop", daemon=True
+                )
+                track(stopper, "stop").start()
+            return []
+        if first:
+            return self._stop(deadline)
+        if not is_own():
+            # One of our own threads must not wait: the stop waits for it.
+            self._stopped.wait(max(0.0, deadline - time.monotonic()))
+        return list(self._left)
+
+    def _stop(self, deadline: float) -> list[str]:
+        assert self._engine is not None
+        if self._notify:
+            self._notifier.stopping()
+        self._left = [thread.name for thread in self._engine.stop(deadline)]
+        if self._left:
+            logger.warning(
+                "%s stopped, but user code holds these threads: %s",
+                self.name,
+                ", ".join(self._left),
+            )
+        else:
+            logger.info("%s stopped", self.name)
+        fork.forget(self)
+        with self._lock:
+            self._state = STOPPED
+        self._stopped.set()
+        return list(self._left)
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the app has stopped; see ``Daebus.wait``."""
+        if timeout is not None:
+            return self._stopped.wait(timeout)
+        while not self._stopped.wait(SIGNAL_POLL):
+            pass
+        return True
+
+    # --- what the host does with a running app ----------------------------------
+
+    def wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a request of another server; see ``Daebus.wsgi``."""
+        return self._wsgi(environ, start_response)
+
+    def heartbeat(self) -> None:
+        """Feed systemd's watchdog; see ``Daebus.heartbeat``."""
+        self._notifier.heartbeat()
+
+    def pump(self, timeout: float) -> int:
+        """Run what waits for the host's thread; see ``Daebus.pump``."""
+        if is_own():
+            raise StateError("app.pump() belongs to a thread of the host, its main loop")
+        self._check_not_forked("pump the parent")
+        hub = context_of(self._components.websocket).hub
+        if hub is not None:
+            return hub.runtime.pump.run(timeout)
+        if self._state == NEW:
+            raise StateError("the app was not started; call app.start() before app.pump()")
+        time.sleep(min(timeout, AFTER_STOP))
+        return 0
+
+    # --- fork -------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """Mark this copy as dead: its threads exist in the parent alone."""
+        self._lock = threading.Lock()  # whoever held it does not exist here
+        self._changed = threading.Condition(self._lock)
+        self._state = STOPPED
+        self._wsgi = WsgiAdapter(self)
+        self.forked = True
+        self._stopped = threading.Event()
+        self._stopped.set()
+        self._components.forget()
