@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
+from tests.support.child import Child
 from tests.support.waiting import eventually, stable_id
 
 
@@ -100,6 +101,27 @@ def connect() -> Iterator[Callable[..., socket.socket]]:
     yield make
     for sock in opened:
         sock.close()
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which somebody else listens."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock.getsockname()[1]
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[..., Child]]:
+    """Start Python programs; they are killed when the test ends."""
+    children: list[Child] = []
+
+    def start(code: str, **options: Any) -> Child:
+        children.append(Child(code, **options))
+        return children[-1]
+
+    yield start
+    for one in children:
+        one.end()
 
 
 @pytest.fixture

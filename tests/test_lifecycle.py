@@ -1,25 +1,19 @@
-"""``Daebus`` from attach to stop, as a program that embeds it meets it."""
+"""``Daebus`` from start to stop, as a program that embeds it meets it."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import queue
-import signal
 import socket
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
-import daebus
 from daebus import (
     AddressInUseError,
     AttachError,
@@ -30,23 +24,15 @@ from daebus import (
     StateError,
     WebSocketRequest,
 )
+from tests.support.child import Child
 from tests.support.peer import Peer, envelope, upgrade_request
 from tests.support.waiting import eventually
 
 Connect = Callable[[int], socket.socket]
 
-PATIENCE = 20.0  # seconds until a test gives up on another process
-
 
 def daebus_threads() -> set[str]:
     return {thread.name for thread in threading.enumerate() if thread.name.startswith("daebus-")}
-
-
-@pytest.fixture
-def taken() -> Iterator[int]:
-    """A port on which somebody else listens."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        yield sock.getsockname()[1]
 
 
 @pytest.fixture
@@ -56,64 +42,6 @@ def release() -> Iterator[threading.Event]:
     yield event
     event.set()
     assert eventually(lambda: not daebus_threads())
-
-
-# --- attach -------------------------------------------------------------------------
-
-
-def test_attach_in_the_wrong_order_or_twice_is_refused() -> None:
-    app = Daebus("test")
-    with pytest.raises(AttachError, match=r"app\.attach\(DaebusHttp\(port=8080\)\)"):
-        app.attach(DaebusWebSocket())
-    with pytest.raises(AttachError, match=r"write app\.attach\(DaebusHttp\(port=8080\)\) first"):
-        _ = app.http
-    app.attach(DaebusHttp(port=0))
-    with pytest.raises(AttachError, match="a DaebusHttp is attached already"):
-        app.attach(DaebusHttp(port=0))
-    with pytest.raises(AttachError, match=r"write app\.attach\(DaebusWebSocket\(\)\) first"):
-        app.socket("too early")
-    app.attach(DaebusWebSocket())
-    with pytest.raises(AttachError, match="a DaebusWebSocket is attached already"):
-        app.attach(DaebusWebSocket())
-    assert issubclass(AttachError, DaebusError)
-
-
-def test_attach_takes_components_only() -> None:
-    with pytest.raises(TypeError, match=r"attach DaebusHttp\(\) or DaebusWebSocket\(\)"):
-        Daebus("test").attach(DaebusHttp)  # type: ignore[call-overload]
-
-
-def test_attach_to_a_running_app_is_refused_and_to_a_stopped_one_works() -> None:
-    app = Daebus("test")
-    app.attach(DaebusHttp(port=0))
-    with app, pytest.raises(AttachError, match=r"running; attach components before app\.start"):
-        app.attach(DaebusWebSocket())
-    app.attach(DaebusWebSocket())
-    app.socket("echo")(lambda req: req.data)
-    with app.test_client() as client:
-        assert client.request("echo", 1) == 1
-
-
-@pytest.mark.parametrize(
-    ("make", "told"),
-    [
-        (lambda: DaebusHttp(port=70_000), "port must be between 0 and 65535, not 70000"),
-        (lambda: DaebusHttp(port=-1), "port must be between"),
-        (lambda: DaebusHttp(workers=0), "workers must be greater than 0, not 0"),
-        (lambda: DaebusHttp(static="/no/such/folder"), "none at '/no/such/folder'"),
-        (lambda: DaebusWebSocket(max_clients=0), "max_clients must be greater than 0, not 0"),
-        (lambda: DaebusWebSocket(ping_interval=-1), "ping_interval must be greater"),
-        (
-            lambda: DaebusWebSocket(compression="gzip"),  # type: ignore[arg-type]
-            "compression is 'deflate' or None, not 'gzip'",
-        ),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused_at_once(
-    make: Callable[[], object], told: str
-) -> None:
-    with pytest.raises(ValueError, match=told):
-        make()
 
 
 # --- start --------------------------------------------------------------------------
@@ -646,239 +574,15 @@ def test_a_client_that_comes_while_the_app_stops_is_refused(
     stopper.join()
 
 
-# --- run, in a process of its own ---------------------------------------------------
-
-PREAMBLE = """
-import logging, os, signal, sys, threading
-from daebus import Daebus, DaebusHttp, DaebusWebSocket
-
-app = Daebus("child")
-app.attach(DaebusHttp(port=0))
-app.attach(DaebusWebSocket())
-app.socket("echo")(lambda req: req.data)
-
-def tell_port():
-    pause = threading.Event()
-    while not app.running:
-        pause.wait(0.002)
-    print("port", app.http.port, flush=True)
-
-"""
-
-
-class Child:
-    """A Python process that prints lines; it is killed when the test ends."""
-
-    def __init__(self, code: str, *, preamble: str = PREAMBLE) -> None:
-        paths = [str(Path(daebus.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", preamble + textwrap.dedent(code)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines = self._follow(self.process.stdout)
-        self.errors = self._follow(self.process.stderr)
-
-    def _follow(self, stream: IO[str] | None) -> queue.Queue[str]:
-        lines = queue.Queue[str]()
-
-        def read() -> None:
-            assert stream is not None
-            for line in stream:
-                lines.put(line.rstrip("\n"))
-
-        thread = threading.Thread(target=read, name="child-output")
-        thread.start()
-        self._readers = [*getattr(self, "_readers", []), thread]
-        return lines
-
-    def line(self) -> str:
-        """Return the next line it prints."""
-        try:
-            return self.lines.get(timeout=PATIENCE)
-        except queue.Empty:
-            raise AssertionError(f"no line came: {list(self.errors.queue)}") from None
-
-    def port(self) -> int:
-        """Return the port, once it runs."""
-        word, port = self.line().split()
-        assert word == "port"
-        return int(port)
-
-    def send_signal(self, number: int) -> None:
-        self.process.send_signal(number)
-
-    def exit_code(self) -> int:
-        """Wait until it ends; its complaints show up in the failure."""
-        code = self.process.wait(PATIENCE)
-        for reader in self._readers:
-            reader.join(PATIENCE)
-        return code
-
-    def stderr(self) -> list[str]:
-        return list(self.errors.queue)
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for reader in self._readers:
-            reader.join()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
-
-
-@pytest.fixture
-def child() -> Iterator[Callable[..., Child]]:
-    children: list[Child] = []
-
-    def start(code: str, **options: Any) -> Child:
-        children.append(Child(code, **options))
-        return children[-1]
-
-    yield start
-    for one in children:
-        one.end()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-def test_run_ends_on_a_signal_with_handlers_restored_and_exit_code_0(
-    child: Callable[..., Child], connect: Connect, number: signal.Signals
+def test_frames_behind_the_request_reach_an_app_that_just_started(
+    app: Daebus, connect: Connect
 ) -> None:
-    program = child("""
-        def mine(number, frame): ...
-
-        signal.signal(signal.SIGTERM, mine)
-        before = [signal.getsignal(n) for n in signal.valid_signals()]
-        threading.Thread(target=tell_port).start()
-        app.run()
-        print(before == [signal.getsignal(n) for n in signal.valid_signals()])
-        print(app.running, threading.active_count())
-        """)
-    peer = Peer.joined(connect(program.port()))
-    peer.say("echo", 1)
-    assert peer.message()["data"] == 1
-    program.send_signal(number)
-    assert peer.part() == 1001
-    assert program.line() == "True"
-    assert program.line() == "False 1"
-    assert program.exit_code() == 0
-    assert program.stderr() == []
+    app.start()
+    peer = Peer.joined(connect(app.http.port), behind=envelope("echo", "early"))
+    assert peer.message()["data"] == "early"
 
 
-@pytest.mark.slow
-def test_sigterm_is_never_missed(child: Callable[..., Child]) -> None:
-    """Another thread of the host is busy, so the kernel may hand the signal to that one."""
-    rounds = 30
-    program = child(f"""
-        def burn():
-            while True:
-                sum(range(1000))
-
-        threading.Thread(target=burn, daemon=True).start()
-        for _ in range({rounds}):
-            teller = threading.Thread(target=tell_port)
-            teller.start()
-            app.run()
-            teller.join()
-        """)
-    for _ in range(rounds):
-        program.port()
-        program.send_signal(signal.SIGTERM)
-    assert program.exit_code() == 0
-
-
-def test_a_second_ctrl_c_leaves_at_once(child: Callable[..., Child], connect: Connect) -> None:
-    program = child("""
-        @app.socket("hang")
-        def hang(req):
-            print("hangs", flush=True)
-            threading.Event().wait()
-
-        threading.Thread(target=tell_port).start()
-        app.run(timeout=300)
-        """)
-    peer = Peer.joined(connect(program.port()))
-    peer.say("hang")
-    assert program.line() == "hangs"
-    program.send_signal(signal.SIGINT)
-    assert peer.close_frame()[0] == 1001  # so the first one has been seen
-    program.send_signal(signal.SIGINT)
-    assert program.exit_code() == 128 + signal.SIGINT
-
-
-def test_a_stuck_handler_does_not_keep_the_program_alive(
-    child: Callable[..., Child], connect: Connect
-) -> None:
-    program = child("""
-        @app.socket("hang")
-        def hang(req):
-            print("hangs", flush=True)
-            threading.Event().wait()
-
-        app.start()
-        tell_port()
-        sys.stdin.readline()
-        print(app.stop(timeout=0.5), flush=True)
-        """)
-    peer = Peer.joined(connect(program.port()))
-    peer.say("hang")
-    assert program.line() == "hangs"
-    assert program.process.stdin is not None
-    program.process.stdin.write("\n")
-    program.process.stdin.flush()
-    assert program.line().startswith("['daebus-ws-")
-    assert program.exit_code() == 0
-
-
-def test_a_program_that_forgets_to_stop_ends_all_the_same(child: Callable[..., Child]) -> None:
-    program = child("""
-        app.start()
-        with app.test_client() as client:
-            print(client.request("echo", "the end"))
-        """)
-    assert program.line() == "the end"
-    assert program.exit_code() == 0
-    assert program.stderr() == []
-
-
-def test_run_in_another_thread_leaves_signals_alone(app: Daebus) -> None:
-    before = [signal.getsignal(number) for number in signal.valid_signals()]
-    runner = threading.Thread(target=app.run)
-    runner.start()
-    assert eventually(lambda: app.running)
-    assert [signal.getsignal(number) for number in signal.valid_signals()] == before
-    app.stop()
-    runner.join(5)
-    assert not runner.is_alive()
-
-
-def test_run_whose_start_fails_restores_the_handlers(taken: int) -> None:
-    before = [signal.getsignal(number) for number in signal.valid_signals()]
-    app = Daebus("test")
-    app.attach(DaebusHttp(port=taken))
-    with pytest.raises(AddressInUseError):
-        app.run()
-    assert [signal.getsignal(number) for number in signal.valid_signals()] == before
-
-
-def test_run_ends_when_somebody_else_stops_the_app(app: Daebus) -> None:
-    def stop() -> None:
-        eventually(lambda: app.running)
-        app.stop()
-
-    stopper = threading.Thread(target=stop)
-    stopper.start()
-    app.run()
-    stopper.join()
-    assert not app.running
-
-
-# --- import, attach and fork, in a process of their own -----------------------------
+# --- import ---------------------------------------------------------------------------
 
 
 def test_import_and_attach_start_nothing_and_configure_nothing(
@@ -922,128 +626,3 @@ def test_import_and_attach_start_nothing_and_configure_nothing(
     )
     assert program.exit_code() == 0, program.stderr()
     assert program.line() == "nothing"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_child_is_told_and_the_parent_goes_on(child: Callable[..., Child]) -> None:
-    program = child("""
-        import warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
-        from daebus import ForkedError
-
-        def attempt(name, call):
-            try:
-                return f"{name}: {call()}"
-            except ForkedError as exc:
-                return f"{name}: ForkedError {exc}"
-
-        with app, app.test_client() as client:
-            assert client.request("echo", "before") == "before"
-            lines, out = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                report = [
-                    attempt("start", app.start),
-                    attempt("broadcast", lambda: app.websocket.broadcast_to_all("x")),
-                    attempt("send", lambda: app.websocket.send("x")),
-                    attempt("to one", lambda: app.websocket.send_to_client("id", "x")),
-                    attempt("to some", lambda: app.websocket.broadcast_to_clients(["id"], "x")),
-                    attempt("to a room", lambda: app.websocket.broadcast_to_room("hall", "x")),
-                    attempt("to a user", lambda: app.websocket.send_to_user("ann", "x")),
-                    attempt("join", lambda: app.websocket.join("id", "hall")),
-                    attempt("leave", lambda: app.websocket.leave("id", "hall")),
-                    attempt("identify", lambda: app.websocket.identify("id", "ann")),
-                    attempt("note", lambda: app.websocket.set_client_metadata("id", name="ann")),
-                    attempt("away", lambda: app.websocket.disconnect_client("id")),
-                    attempt("all away", app.websocket.disconnect_all_clients),
-                    attempt("stop", app.stop),
-                    attempt("metadata", lambda: app.websocket.get_client_metadata("id")),
-                    attempt("count", app.websocket.get_client_count),
-                    attempt("running", lambda: app.running),
-                ]
-                own = Daebus("of the child")
-                own.attach(DaebusHttp(port=0))
-                own.attach(DaebusWebSocket())
-                own.socket("echo")(lambda req: req.data)
-                with own.test_client() as other:
-                    report.append(attempt("own", lambda: other.request("echo", "works")))
-                os.write(out, "\\n".join(report).encode())
-                os._exit(0)
-            os.close(out)
-            assert os.waitpid(pid, 0)[1] == 0
-            with open(lines) as report:
-                print(report.read())
-            assert client.request("echo", "after") == "after"
-            assert app.websocket.broadcast_to_all("x") == 1
-            assert client.receive("broadcast")["data"] == "x"
-        print("parent goes on")
-        """)
-    assert program.exit_code() == 0, program.stderr()
-    report = [program.line() for _ in range(19)]
-    told = "ForkedError this process was forked after the app was started"
-    assert report[0].startswith(f"start: {told}")
-    assert "make a new app in the child" in report[0]
-    assert all(f": {told}" in line for line in report[:13])
-    assert report[13:] == [
-        "stop: []",
-        "metadata: None",
-        "count: 0",
-        "running: False",
-        "own: works",
-        "parent goes on",
-    ]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_child_does_not_keep_the_ports(child: Callable[..., Child]) -> None:
-    program = child("""
-        import socket, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
-        ports = []
-        for _ in range(2):
-            with socket.create_server(("127.0.0.1", 0)) as probe:
-                ports.append(probe.getsockname()[1])
-        app = Daebus("parent")
-        app.attach(DaebusHttp(port=ports[0]))
-        app.attach(DaebusWebSocket(port=ports[1]))
-        app.start()
-        end, hold = os.pipe()
-        alive, tell = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(hold)
-            os.write(tell, b"!")
-            os.read(end, 1)  # until the parent is done
-            os._exit(0)
-        os.read(alive, 1)
-        app.stop()
-        app.start()  # on the same ports
-        app.stop()
-        os.close(hold)
-        assert os.waitpid(pid, 0)[1] == 0
-        print("both ports were free")
-        """)
-    assert program.exit_code() == 0, program.stderr()
-    assert program.line() == "both ports were free"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_an_app_that_was_not_started_survives_a_fork(child: Callable[..., Child]) -> None:
-    program = child("""
-        pid = os.fork()
-        with app.test_client() as client:
-            assert client.request("echo", 1) == 1
-        if pid == 0:
-            os._exit(0)
-        print(os.waitpid(pid, 0)[1])
-        """)
-    assert program.exit_code() == 0, program.stderr()
-    assert program.line() == "0"
-
-
-def test_frames_behind_the_request_reach_an_app_that_just_started(
-    app: Daebus, connect: Connect
-) -> None:
-    app.start()
-    peer = Peer.joined(connect(app.http.port), behind=envelope("echo", "early"))
-    assert peer.message()["data"] == "early"
