@@ -1,4 +1,4 @@
-"""Checks of arguments, each with an answer that says which one makes no sense."""
+"""Argument checks; errors name the argument and the value."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def check_name(value: object, example: str) -> str:
         example: what to write, with ``{}`` for the name.
 
     Raises:
-        TypeError: it is no string.
-        ValueError: it is empty or longer than ``MAX_NAME``.
+        TypeError: it is not a string.
+        ValueError: it is empty, or longer than ``MAX_NAME``.
     """
     if not isinstance(value, str):
         better = example.format(repr(f"{value!s:.20}"))
@@ -52,7 +52,7 @@ def check_ids(value: Iterable[str], example: str) -> Iterable[str]:
         example: what to write, with ``{}`` for the ids.
 
     Raises:
-        TypeError: it is one string, which would be taken for its characters.
+        TypeError: it is one string, whose characters would be taken for ids.
     """
     if isinstance(value, str):
         better = example.format([value[:MAX_NAME]])

@@ -44,10 +44,10 @@ class Engine:
         self._is_guest = is_guest
 
     def bind(self, port: int | None) -> None:
-        """Listen, and make everything ready; nobody is let in before ``run``.
+        """Listen, and make everything ready; no client is let in before ``run``.
 
         Args:
-            port: in place of those that were asked for; None keeps them.
+            port: listen on this one instead of those that were configured; None keeps them.
 
         Raises:
             OSError: a port cannot be bound.
@@ -86,7 +86,7 @@ class Engine:
         self._tasks.start(self.loop)
 
     def abandon(self) -> None:
-        """Release what a start that failed had taken."""
+        """Release everything after a start that failed."""
         now = time.monotonic()
         self._tasks.begin_stop()
         self._wsgi.begin_stop()
@@ -98,7 +98,7 @@ class Engine:
         self._minder.stop()
 
     def stop(self, deadline: float) -> list[threading.Thread]:
-        """End everything, each part in a share of the time.
+        """Stop everything; each part has a share of the time.
 
         Args:
             deadline: moment of ``time.monotonic()``.

@@ -176,8 +176,8 @@ class Reject(DaebusError):
         headers: more headers of the answer, such as ``{"WWW-Authenticate": "Basic"}``.
 
     Raises:
-        TypeError: the text is no string.
-        ValueError: the status is no error, or a header cannot be sent.
+        TypeError: the text is not a string.
+        ValueError: the status is not an error, or a header cannot be sent.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Reject(DaebusError):
         fields = tuple((headers or {}).items())
         for name, value in fields:
             if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
-                raise ValueError(f"{name!r} is no header for a refusal; leave it out")
+                raise ValueError(f"{name!r} is not a header for a refusal; leave it out")
             if not _HEADER_VALUE.fullmatch(value):
                 raise ValueError(f"the value of {name} cannot be sent: {value!r}")
         super().__init__(text)

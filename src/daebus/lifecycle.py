@@ -60,7 +60,7 @@ class Lifecycle:
         self._components = components
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._state = NEW  # guarded by: _lock
+        self._state = NEW  # written under _lock; one word, which any thread may read
         self._stopped = threading.Event()  # set unless the app is up
         self._stopped.set()
         self._left: list[str] = []
@@ -107,7 +107,7 @@ class Lifecycle:
         self._components.check_complete()
         self._claim()
         self._notify = notify
-        self._begin(port)
+        self._begin(port, is_guest=False)
         http, websocket = self._components.http, self._components.context
         logger.info("%s %s", self.name, self._where())
         if websocket is not None and websocket.port != http.port:
@@ -125,7 +125,7 @@ class Lifecycle:
         self._components.check_complete()
         if self._claim_as_guest():
             self._notify = False
-            self._begin(None)
+            self._begin(None, is_guest=True)
             logger.info("%s answers the requests of another server", self.name)
         return self.running
 
@@ -167,10 +167,10 @@ class Lifecycle:
         if self.forked:
             raise ForkedError(f"this process was forked after the app was started; {advice}")
 
-    def _begin(self, port: int | None) -> None:
+    def _begin(self, port: int | None, *, is_guest: bool) -> None:
         engine: Engine | None = None
         try:
-            engine = self._engine = Engine(self._components, self._wsgi, is_guest=self._is_guest)
+            engine = self._engine = Engine(self._components, self._wsgi, is_guest=is_guest)
             engine.bind(port)
             self._started = time.monotonic()
             self._stopped.clear()
@@ -199,7 +199,7 @@ class Lifecycle:
     # --- stop -------------------------------------------------------------------
 
     def stop(self, timeout: float) -> list[str]:
-        """End everything within that many seconds; see ``Daebus.stop``.
+        """Stop within that many seconds; see ``Daebus.stop``.
 
         Threads:
             Any. Takes ``_lock`` briefly, and waits outside of it.

@@ -173,7 +173,7 @@ class AppClient:
 
     @property
     def websocket(self) -> simple_websocket.Client:
-        """The underlying client, for frames that are no envelopes.
+        """The underlying client, for frames that are not envelopes.
 
         Raises:
             StateError: it is used outside of its ``with`` block.

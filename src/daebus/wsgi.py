@@ -1,11 +1,11 @@
-"""``Daebus.wsgi``: the app as a guest in somebody else's threaded server.
+"""``Daebus.wsgi``: the app inside somebody else's threaded server.
 
 Rules of this module:
 
 1. Nothing starts before the first request: a server may fork after the import.
 2. A WebSocket runs in the thread that the server gave to its request, and that thread
    goes back as it came: name, context variables, the server's own socket.
-3. What a server cannot do is told: to the client each time, to the operator once.
+3. What a server cannot do is answered to each client, and logged once.
 """
 
 from __future__ import annotations

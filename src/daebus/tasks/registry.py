@@ -43,7 +43,7 @@ class Tasks:
         """Register a function; while the app runs it starts at once.
 
         Raises:
-            TypeError: the name is no string, or the function cannot be called so.
+            TypeError: the name is not a string, or the function takes other arguments.
             DuplicateHandlerError: the name is taken.
             RuntimeError: no thread can be started.
         """
@@ -108,7 +108,8 @@ class Tasks:
 
     def release(self) -> None:
         """Let the functions begin: the app runs."""
-        self._gate.set()
+        with self._lock:
+            self._gate.set()
 
     def begin_stop(self) -> None:
         """Tell all functions to end, without waiting for any."""
@@ -129,7 +130,7 @@ class Tasks:
         """Start the thread of that name; False if it runs.
 
         Raises:
-            LookupError: there is none of that name.
+            LookupError: no thread has that name.
             StateError: the app does not run.
             RuntimeError: no thread can be started.
         """
@@ -146,7 +147,7 @@ class Tasks:
         """End the thread of that name; True if it has ended, False if it did not run.
 
         Raises:
-            LookupError: there is none of that name.
+            LookupError: no thread has that name.
         """
         with self._lock:
             task = self._thread_locked(name)
@@ -159,6 +160,7 @@ class Tasks:
         return not run.thread.is_alive()
 
     def _thread_locked(self, name: str) -> Task:
+        assert self._lock.locked()
         task = self._tasks.get(("thread", name))
         if task is None:
             known = ", ".join(repr(name) for kind, name in self._tasks if kind == "thread")
@@ -166,6 +168,7 @@ class Tasks:
         return task
 
     def _start_locked(self, task: Task, loop: LoopThread) -> None:
+        assert self._lock.locked()
         run = TaskRun(task, loop, self._gate)
         run.thread.start()
         task.run = run
@@ -178,7 +181,7 @@ class Tasks:
             task.run = None
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        """Return the counts by kind and name."""
+        """Return counts by kind and name."""
         with self._lock:
             tasks = list(self._tasks.values())
         stats: dict[str, dict[str, Any]] = {"background": {}, "thread": {}}
