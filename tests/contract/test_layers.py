@@ -30,6 +30,7 @@ LAYERS = [
     "engine",
     "scaffold",
     "testing",
+    "components",
     "signals",
     "fork",
     "wsgi",
@@ -94,17 +95,11 @@ MAX_LINES = 300  # of code: docstrings, comments and blank lines do not count
 MAX_MODULES = 16  # in a folder, its __init__ apart
 
 # Entries of LAYERS that are still to be built.
-PLANNED = {"lifecycle"}
+PLANNED: set[str] = set()
 
 # Imports that are wrong today, and modules that are too large. Both lists may only shrink.
 EXCEPTIONS: Edges = {
-    ("fork", "app"),
-    ("http.component", "app"),
     ("http.serving.handler", "http.serving.server"),
-    ("scaffold", "app"),
-    ("scaffold", "blueprint"),
-    ("signals", "app"),
-    ("testing", "app"),
     ("wsgi", "app"),
 }
 TOO_LARGE: set[str] = set()
