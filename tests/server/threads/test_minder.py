@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import selectors
 import socket
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from daebus.server.threads.minder import Minder
+from tests.support.clock import ManualMinder
 
 
 @pytest.fixture
@@ -70,48 +72,65 @@ Pair = tuple[socket.socket, socket.socket]
 # --- deadlines ----------------------------------------------------------------------
 
 
-def test_a_call_comes_when_it_is_due(minder: Minder) -> None:
+@pytest.fixture
+def manual() -> Iterator[ManualMinder]:
+    with ManualMinder() as made:
+        yield made
+
+
+def test_a_call_comes_when_it_is_due(manual: ManualMinder) -> None:
+    calls: list[float] = []
+    due = manual.clock.now + 30
+    manual.call_later(30, lambda: calls.append(manual.clock.now))
+    manual.advance(29.9)
+    assert calls == []
+    manual.advance(60)
+    assert calls == [due]
+
+
+def test_a_call_comes_on_the_thread_of_the_minder(minder: Minder) -> None:
     came = threading.Event()
-    where = []
-    due = time.monotonic() + 0.05
+    where: list[str] = []
 
     def callback() -> None:
-        where.append((threading.current_thread().name, time.monotonic()))
+        where.append(threading.current_thread().name)
         came.set()
 
-    minder.call_later(0.05, callback)
+    minder.call_later(0, callback)
     assert came.wait(5)
-    ((name, moment),) = where
-    assert name == "daebus-minder"
-    assert moment >= due - 0.001
+    assert where == ["daebus-minder"]
 
 
-def test_calls_come_in_the_order_of_their_deadlines(
-    minder: Minder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_thread_sleeps_until_a_call_is_due(minder: Minder) -> None:
+    came = threading.Event()
+    due = time.monotonic() + 0.01
+    minder.call_later(0.01, came.set)
+    assert came.wait(5)
+    assert time.monotonic() >= due - 0.001
+
+
+def test_calls_come_in_the_order_of_their_deadlines(manual: ManualMinder) -> None:
     order: list[int] = []
-    done = threading.Event()
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    minder.call_later(0.09, done.set)
     for number in (3, 1, 2):
-        minder.call_later(number / 50, lambda number=number: order.append(number))  # type: ignore[misc]
-    monkeypatch.undo()
-    assert done.wait(5)
+        manual.call_later(number, functools.partial(order.append, number))
+    manual.advance(3)
     assert order == [1, 2, 3]
 
 
-def test_equal_deadlines_keep_their_order(minder: Minder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_deadlines_keep_their_order(manual: ManualMinder) -> None:
     order: list[int] = []
-    done = threading.Event()
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now)
     for number in range(20):
-        minder.call_later(0.01, lambda number=number: order.append(number))  # type: ignore[misc]
-    minder.call_later(0.01, done.set)
-    monkeypatch.undo()
-    assert done.wait(5)
+        manual.call_later(1, functools.partial(order.append, number))
+    manual.advance(1)
     assert order == list(range(20))
+
+
+def test_it_sleeps_until_the_next_call_and_a_minute_at_most(manual: ManualMinder) -> None:
+    assert manual.run_due() == 60
+    manual.call_later(3600, lambda: None)
+    assert manual.run_due() == 60
+    manual.call_later(7, lambda: None)
+    assert manual.run_due() == 7
 
 
 def test_an_earlier_deadline_wakes_it(minder: Minder) -> None:
@@ -121,30 +140,26 @@ def test_an_earlier_deadline_wakes_it(minder: Minder) -> None:
     assert came.wait(5)
 
 
-def test_a_call_may_ask_for_the_next(minder: Minder) -> None:
-    done = threading.Event()
-    left = [5]
+def test_a_call_may_ask_for_the_next(manual: ManualMinder) -> None:
+    moments: list[float] = []
+    start = manual.clock.now
 
     def again() -> None:
-        left[0] -= 1
-        if left[0]:
-            minder.call_later(0, again)
-        else:
-            done.set()
+        moments.append(manual.clock.now - start)
+        manual.call_later(10, again)
 
-    minder.call_later(0, again)
-    assert done.wait(5)
+    manual.call_later(10, again)
+    manual.advance(35)
+    assert moments == [10, 20, 30]
 
 
-def test_a_cancelled_call_does_not_come(minder: Minder) -> None:
+def test_a_cancelled_call_does_not_come(manual: ManualMinder) -> None:
     calls: list[str] = []
-    done = threading.Event()
-    timer = minder.call_later(0.02, lambda: calls.append("cancelled"))
-    minder.call_later(0.02, lambda: calls.append("kept"))
-    minder.call_later(0.03, done.set)
+    timer = manual.call_later(1, lambda: calls.append("cancelled"))
+    manual.call_later(1, lambda: calls.append("kept"))
     timer.cancel()
     timer.cancel()
-    assert done.wait(5)
+    manual.advance(2)
     assert calls == ["kept"]
 
 
@@ -164,17 +179,18 @@ def test_cancelled_calls_do_not_pile_up(minder: Minder) -> None:
 
 
 def test_a_call_that_raises_does_not_end_it(
-    minder: Minder, caplog: pytest.LogCaptureFixture
+    manual: ManualMinder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    came = threading.Event()
+    calls: list[str] = []
 
     def fail() -> None:
         raise RuntimeError("on purpose")
 
     with caplog.at_level(logging.ERROR, "daebus.server"):
-        minder.call_later(0, fail)
-        minder.call_later(0.01, came.set)
-        assert came.wait(5)
+        manual.call_later(1, fail)
+        manual.call_later(1, lambda: calls.append("next"))
+        manual.advance(1)
+    assert calls == ["next"]
     (record,) = caplog.records
     assert record.exc_info is not None
     assert "on purpose" in str(record.exc_info[1])

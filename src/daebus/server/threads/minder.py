@@ -67,12 +67,17 @@ class Timer:
 class Minder:
     """Runs deadlines and unfinished socket work on one daemon thread.
 
+    Args:
+        clock: seconds, as of ``time.monotonic``; a test passes one that it sets by hand,
+            and calls ``run_due`` in place of ``start``.
+
     Threads:
         ``call_later``, ``attend`` and ``release`` may be called from any thread and
         never wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
         self._inbox: deque[Watched] = deque()  # guarded by: _lock
         self._released: deque[Watched] = deque()  # guarded by: _lock
@@ -106,7 +111,7 @@ class Minder:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Call back on the minder's thread after that many seconds."""
         timer = Timer(callback)
-        when = time.monotonic() + seconds
+        when = self._clock() + seconds
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._number), timer))
             self._additions += 1
@@ -135,13 +140,31 @@ class Minder:
                 return
         target.release()
 
+    def run_due(self) -> float | None:
+        """Run all calls that are due and do the socket work that waits for nothing.
+
+        Returns:
+            Seconds until the next call, one minute at most; None once stopped.
+
+        Threads:
+            The minder's own, or the one that drives a minder that was not started.
+        """
+        while True:
+            self._wakeup.clear()
+            if not self._take_inbox():
+                return None
+            pause = self._fire_timers()
+            if pause > 0:
+                return pause
+            self._serve_all(self._selector.select(0))
+
     def _run(self) -> None:
         try:
             while True:
-                self._wakeup.clear()
-                if not self._take_inbox():
+                pause = self.run_due()
+                if pause is None:
                     return
-                self._serve_all(self._selector.select(self._fire_timers()))
+                self._serve_all(self._selector.select(pause))
         finally:
             self._close()
 
@@ -183,7 +206,7 @@ class Minder:
     def _fire_timers(self) -> float:
         """Run what is due and return how long the minder may sleep."""
         while True:
-            now = time.monotonic()
+            now = self._clock()
             with self._lock:
                 while self._timers and self._timers[0][2].callback is None:
                     heapq.heappop(self._timers)
