@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +16,6 @@ from collections.abc import Callable, Sequence
 from .conn import Conn
 from .sockets.listener import AF_UNIX, Listener
 from .sockets.poller import Poller
-from .spare import SpareDescriptor
 from .threads.safelog import get_logger
 
 __all__ = ["Listeners"]
@@ -30,6 +30,38 @@ _QUIET = 10.0
 _BURST = 64
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class _SpareDescriptor:
+    """A descriptor kept back, and freed when the process has none left to accept with.
+
+    Without it clients would wait in the kernel's queue and never get an answer.
+    """
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self.regain()
+
+    def lend(self) -> bool:
+        """Free the descriptor; return False if it is in use already."""
+        if self._fd < 0:
+            return False
+        self.close()
+        return True
+
+    def regain(self) -> None:
+        """Open it again, if the process may."""
+        if self._fd < 0:
+            try:
+                self._fd = os.open(os.devnull, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            except OSError:
+                self._fd = -1
+
+    def close(self) -> None:
+        """Close it."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Listeners:
@@ -67,7 +99,7 @@ class Listeners:
         self._close = close
         self._warned = -math.inf
         self._last_refused: Conn | None = None  # it holds the spare descriptor
-        self._spare = SpareDescriptor()
+        self._spare = _SpareDescriptor()
 
     def open(self) -> None:
         """Have the listeners reported."""
