@@ -15,9 +15,10 @@ from typing import Any
 
 from ..server.handoff import STOPPING, Refusal, Upgrade
 from ..server.sockets.transport import Transport
+from ..server.threads.connection_threads import ConnectionThreads
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
-from ..server.threads.pool import ConnectionThreads, WorkerPool, join_all
+from ..server.threads.pool import WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import get_logger
 from .admission.admission import RETRY, Admission, Admitted

@@ -2,21 +2,333 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import queue
 import socket
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from daebus import Daebus
-from daebus.server.threads.pool import ConnectionThreads
+from daebus.server.threads import connection_threads
+from daebus.server.threads.connection_threads import ConnectionThreads
+from daebus.server.threads.pool import join_all
+from tests.support.jobs import Gate, NoThreads, note_context
 from tests.support.peer import Peer, upgrade_request
 from tests.support.waiting import eventually
 
 MakeApp = Callable[..., Daebus]
 Connect = Callable[[int], socket.socket]
+
+
+# --- the threads by themselves ---------------------------------------------------------
+
+
+@pytest.fixture
+def make_threads() -> Iterator[Callable[..., ConnectionThreads]]:
+    made: list[ConnectionThreads] = []
+
+    def make(idle_timeout: float = 30.0, max_parked: int = 64) -> ConnectionThreads:
+        made.append(ConnectionThreads(idle_timeout, max_parked))
+        return made[-1]
+
+    yield make
+    for threads in made:
+        assert join_all(threads.stop(), time.monotonic() + 5) == []
+        assert threads.count() == (0, 0)
+
+
+MakeThreads = Callable[..., ConnectionThreads]
+
+
+def test_a_connection_leaves_nothing_in_the_context_of_the_next(make_threads: MakeThreads) -> None:
+    threads, seen = make_threads(), list[str]()
+    for value in "ab":
+        threads.run(partial(note_context, seen, value), "daebus-ws")
+        settled(threads, 1)
+    assert seen == ["clean", "clean"]
+
+
+def settled(threads: ConnectionThreads, count: int) -> None:
+    """Wait until that many threads are left, all of them parked: what they do after a job."""
+    assert eventually(lambda: threads.count() == (count, count)), threads.count()
+
+
+def test_a_job_runs_in_a_thread_of_that_name(make_threads: MakeThreads) -> None:
+    threads, gate = make_threads(), Gate()
+    assert threads.count() == (0, 0)
+    threads.run(gate, "daebus-ws-ann")
+    assert gate.running.wait(5)
+    assert gate.name == "daebus-ws-ann"
+    assert gate.thread is not None
+    assert gate.thread.daemon
+    assert threads.count() == (1, 0)
+    gate.pass_through()
+
+
+def test_a_parked_thread_serves_the_next(make_threads: MakeThreads) -> None:
+    threads = make_threads()
+    used = []
+    for name in ("daebus-ws-ann", "daebus-ws-bob", "daebus-ws-cid"):
+        gate = Gate()
+        threads.run(gate, name)
+        assert gate.running.wait(5)
+        assert gate.name == name
+        assert gate.thread is not None
+        used.append(gate.thread)
+        gate.pass_through()
+        settled(threads, 1)
+        assert gate.thread.name == "daebus-ws-parked"
+    assert used == [used[0]] * 3
+    assert threads.count() == (1, 1)
+
+
+def test_running_threads_are_not_reused(make_threads: MakeThreads) -> None:
+    threads = make_threads()
+    gates = [Gate() for _ in range(5)]
+    for number, gate in enumerate(gates):
+        threads.run(gate, f"daebus-ws-{number}")
+        assert gate.running.wait(5)
+    assert len({gate.thread for gate in gates}) == 5
+    assert threads.count() == (5, 0)
+    for gate in gates:
+        gate.pass_through()
+    settled(threads, 5)
+
+
+def test_no_more_than_so_many_are_parked(make_threads: MakeThreads) -> None:
+    threads = make_threads(max_parked=2)
+    gates = [Gate() for _ in range(5)]
+    for gate in gates:
+        threads.run(gate, "daebus-ws-x")
+        assert gate.running.wait(5)
+    for gate in gates:
+        gate.pass_through()
+    settled(threads, 2)
+
+
+def test_an_idle_thread_ends(make_threads: MakeThreads) -> None:
+    threads, gate = make_threads(idle_timeout=0.01), Gate()
+    threads.run(gate, "daebus-ws-x")
+    gate.pass_through()
+    assert gate.thread is not None
+    gate.thread.join(5)
+    assert not gate.thread.is_alive()
+    assert threads.count() == (0, 0)
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_a_job_that_raises_leaves_the_thread_usable(
+    make_threads: MakeThreads, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    threads, gate = make_threads(), Gate()
+
+    def fail() -> None:
+        raise error("on purpose")
+
+    with caplog.at_level(logging.ERROR, "daebus.server"):
+        threads.run(fail, "daebus-ws-bad")
+        settled(threads, 1)
+    assert "daebus-ws-bad failed" in caplog.text
+    threads.run(gate, "daebus-ws-good")
+    assert gate.running.wait(5)
+    assert threads.count() == (1, 0)
+    gate.pass_through()
+
+
+def test_the_time_runs_out_while_the_seat_is_taken(
+    make_threads: MakeThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_out, taken = threading.Event(), threading.Event()
+
+    class LateDoor:
+        """A lock whose time runs out, and who tells of it only once somebody took the seat."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self.release = self._lock.release
+
+        def acquire(self, timeout: float = -1) -> bool:
+            if timeout < 0:
+                return self._lock.acquire(timeout=5)
+            timed_out.set()
+            assert taken.wait(5)
+            return False
+
+    class Seat(connection_threads._Parked):
+        __slots__ = ()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.door = LateDoor()  # type: ignore[assignment]
+            self.door.acquire()
+
+    monkeypatch.setattr(connection_threads, "_Parked", Seat)
+    threads = make_threads(max_parked=1)
+    first, second = Gate(), Gate()
+    threads.run(first, "daebus-ws-first")
+    first.pass_through()
+    assert timed_out.wait(5)
+    threads.run(second, "daebus-ws-second")
+    taken.set()
+    assert second.running.wait(5)
+    assert second.thread is first.thread
+    assert second.name == "daebus-ws-second"
+    assert threads.count() == (1, 0)
+    second.pass_through()
+
+
+def test_stop_sends_parked_threads_home(make_threads: MakeThreads) -> None:
+    threads, gate = make_threads(), Gate()
+    threads.run(gate, "daebus-ws-x")
+    gate.pass_through()
+    settled(threads, 1)
+    assert join_all(threads.stop(), time.monotonic() + 5) == []
+    assert threads.count() == (0, 0)
+
+
+def test_stop_waits_for_no_job(make_threads: MakeThreads) -> None:
+    threads, gate = make_threads(), Gate()
+    threads.run(gate, "daebus-ws-x")
+    assert gate.running.wait(5)
+    assert threads.stop() == [gate.thread]
+    gate.pass_through()
+    assert gate.thread is not None
+    gate.thread.join(5)
+    assert not gate.thread.is_alive()
+
+
+def test_nothing_runs_after_the_stop(make_threads: MakeThreads) -> None:
+    threads = make_threads()
+    threads.stop()
+    with pytest.raises(RuntimeError, match="stopping"):
+        threads.run(lambda: pytest.fail("ran after the stop"), "daebus-ws-x")
+
+
+def test_a_stop_amid_run_misses_no_thread(
+    make_threads: MakeThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = make_threads()
+    returned: list[list[threading.Thread]] = []
+    stopper = threading.Thread(target=lambda: returned.append(threads.stop()))
+
+    class Interrupted(threading.Thread):
+        """A thread in the midst of whose making somebody stops them all."""
+
+        def __init__(self, **options: object) -> None:
+            super().__init__(**options)  # type: ignore[arg-type]
+            stopper.start()
+            stopper.join(0.2)  # it may have to wait for a lock that our caller holds
+
+    started: list[threading.Thread] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Interrupted)
+        try:
+            threads.run(lambda: started.append(threading.current_thread()), "daebus-ws-late")
+        except RuntimeError:
+            pass  # refused: as good as being told of it
+    stopper.join(5)
+    assert join_all(returned[0], time.monotonic() + 5) == []
+    assert threads.count() == (0, 0)
+    assert set(started) <= set(returned[0])
+
+
+def test_a_thread_that_cannot_start_is_told(
+    make_threads: MakeThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = make_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", NoThreads)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            threads.run(lambda: None, "daebus-ws-x")
+    assert threads.count() == (0, 0)
+
+
+def test_jobs_from_many_threads(make_threads: MakeThreads) -> None:
+    threads = make_threads(max_parked=4)
+    done = threading.Semaphore(0)
+    barrier = threading.Barrier(4)
+
+    def submit() -> None:
+        barrier.wait(5)
+        for _ in range(50):
+            threads.run(done.release, "daebus-ws-x")
+
+    submitters = [threading.Thread(target=submit) for _ in range(4)]
+    for thread in submitters:
+        thread.start()
+    for _ in range(200):
+        assert done.acquire(timeout=5)
+    join_all(submitters, time.monotonic() + 5)
+    assert threads.count()[1] <= 4
+
+
+def test_the_stack_size_is_that_of_these_threads_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.stack_size()
+    seen: list[int] = []
+
+    class Watching(threading.Thread):
+        def start(self) -> None:
+            seen.append(threading.stack_size())
+            super().start()
+
+    threads = ConnectionThreads(stack_size=256 * 1024)
+    gate = Gate()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Thread", Watching)
+        threads.run(gate, "daebus-ws-x")
+    assert gate.running.wait(5)
+    assert seen == [256 * 1024]
+    assert threading.stack_size() == before
+    gate.pass_through()
+    assert join_all(threads.stop(), time.monotonic() + 5) == []
+
+
+@pytest.mark.parametrize("turn", range(20))
+def test_jobs_and_stops_at_once_lose_no_job_and_no_thread(turn: int) -> None:
+    threads = ConnectionThreads(idle_timeout=0.001, max_parked=2)
+    together = threading.Barrier(4, timeout=10)
+    lock = threading.Lock()
+    some_done = threading.Event()
+    accepted = done = 0
+
+    def job() -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            if done > turn:
+                some_done.set()
+
+    def giver() -> None:
+        nonlocal accepted
+        together.wait()
+        for number in range(30):
+            try:
+                threads.run(job, f"daebus-ws-{number}")
+            except RuntimeError:
+                return
+            with lock:
+                accepted += 1
+
+    givers = [threading.Thread(target=giver) for _ in range(3)]
+    for thread in givers:
+        thread.start()
+    together.wait()
+    assert some_done.wait(5)
+    ending = threads.stop()
+    for thread in givers:
+        thread.join(10)
+    for thread in [*ending, *threads.stop()]:
+        thread.join(5)
+        assert not thread.is_alive()
+    assert eventually(lambda: done == accepted)
+    assert eventually(lambda: threads.count() == (0, 0))
+
+
+# --- under an app -----------------------------------------------------------------------
 
 
 def parked() -> list[threading.Thread]:
@@ -53,61 +365,6 @@ def test_a_stop_ends_the_parked_ones_at_once(app: Daebus, connect: Connect) -> N
     threads = parked()
     assert app.stop(timeout=2) == []
     assert not [thread for thread in threads if thread.is_alive()]
-
-
-def run_at_once(threads: ConnectionThreads, count: int) -> list[int]:
-    """Run that many jobs, which all run at the same time; return their threads."""
-    together = threading.Barrier(count + 1, timeout=10)
-    idents = queue.Queue[int]()
-
-    def job() -> None:
-        idents.put(threading.get_ident())
-        together.wait()
-
-    for number in range(count):
-        threads.run(job, f"daebus-ws-{number}")
-    together.wait()
-    return [idents.get(timeout=5) for _ in range(count)]
-
-
-def test_no_more_than_so_many_are_kept() -> None:
-    threads = ConnectionThreads(max_parked=3)
-    assert len(set(run_at_once(threads, 10))) == 10
-    assert eventually(lambda: threads.count() == (3, 3))
-    for thread in threads.stop():
-        thread.join(5)
-    assert threads.count() == (0, 0)
-
-
-def test_a_parked_thread_ends_when_nobody_comes() -> None:
-    threads = ConnectionThreads(idle_timeout=0.05)
-    run_at_once(threads, 4)
-    assert eventually(lambda: threads.count() == (0, 0))
-    assert threads.stop() == []
-
-
-def test_a_job_that_fails_does_not_cost_the_thread() -> None:
-    threads = ConnectionThreads()
-    failed = threading.Event()
-
-    def job() -> None:
-        failed.set()
-        raise SystemExit(3)
-
-    threads.run(job, "daebus-ws-fails")
-    assert failed.wait(5)
-    assert eventually(lambda: threads.count() == (1, 1))
-    run_at_once(threads, 1)
-    assert eventually(lambda: threads.count() == (1, 1))
-    for thread in threads.stop():
-        thread.join(5)
-
-
-def test_after_a_stop_there_are_no_threads_to_be_had() -> None:
-    threads = ConnectionThreads()
-    threads.stop()
-    with pytest.raises(RuntimeError, match="stopping"):
-        threads.run(lambda: None, "late")
 
 
 def depth(limit: int) -> int:
@@ -213,64 +470,3 @@ def test_a_place_is_given_back_when_there_was_no_thread(
         assert Peer(connect(app.http.port)).ask(upgrade_request()).json["code"] == "no_thread"
     monkeypatch.undo()
     Peer.joined(connect(app.http.port)).close()
-
-
-# --- park and unpark ----------------------------------------------------------------
-
-
-def test_a_seat_taken_as_its_time_runs_out_gets_its_job() -> None:
-    """The thread gives up waiting, and before it says so somebody takes its seat."""
-    threads = ConnectionThreads(idle_timeout=0.05)
-    ran = threading.Event()
-    run_at_once(threads, 1)
-    assert eventually(lambda: threads.count() == (1, 1))
-    with threads._lock:  # the thread wants it to leave its seat, and waits for it
-        seat = threads._parked.pop()
-        threading.Event().wait(0.2)
-        seat.job, seat.name = ran.set, "daebus-ws-late"
-    seat.door.release()
-    assert ran.wait(5)
-    for thread in threads.stop():
-        thread.join(5)
-    assert threads.count()[0] == 0
-
-
-@pytest.mark.parametrize("turn", range(20))
-def test_jobs_and_stops_at_once_lose_no_job_and_no_thread(turn: int) -> None:
-    threads = ConnectionThreads(idle_timeout=0.001, max_parked=2)
-    together = threading.Barrier(4, timeout=10)
-    lock = threading.Lock()
-    some_done = threading.Event()
-    accepted = done = 0
-
-    def job() -> None:
-        nonlocal done
-        with lock:
-            done += 1
-            if done > turn:
-                some_done.set()
-
-    def giver() -> None:
-        nonlocal accepted
-        together.wait()
-        for number in range(30):
-            try:
-                threads.run(job, f"daebus-ws-{number}")
-            except RuntimeError:
-                return
-            with lock:
-                accepted += 1
-
-    givers = [threading.Thread(target=giver) for _ in range(3)]
-    for thread in givers:
-        thread.start()
-    together.wait()
-    assert some_done.wait(5)
-    ending = threads.stop()
-    for thread in givers:
-        thread.join(10)
-    for thread in [*ending, *threads.stop()]:
-        thread.join(5)
-        assert not thread.is_alive()
-    assert eventually(lambda: done == accepted)
-    assert eventually(lambda: threads.count() == (0, 0))
