@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from .conn import Conn
 from .sockets.listener import AF_UNIX, Listener
 from .sockets.poller import Poller
-from .threads.safelog import get_logger
+from .threads.safelog import LogThrottle, get_logger
 
 __all__ = ["Listeners"]
 
@@ -24,8 +24,6 @@ logger = get_logger("daebus.server")
 
 # Seconds to wait when not even the spare descriptor is left; one is likely to come free.
 _PAUSE = 0.5
-# Seconds between two warnings about that: a crowd must not flood the log.
-_QUIET = 10.0
 # Connections taken in one go before others get their turn.
 _BURST = 64
 
@@ -97,7 +95,7 @@ class Listeners:
         self._admit = admit
         self._refuse = refuse
         self._close = close
-        self._warned = -math.inf
+        self._warnings = LogThrottle()
         self._last_refused: Conn | None = None  # it holds the spare descriptor
         self._spare = _SpareDescriptor()
 
@@ -129,9 +127,7 @@ class Listeners:
 
     def _accept_without_room(self, listener: Listener, exc: OSError) -> None:
         """Answer one client with the spare descriptor, or else pause."""
-        now = time.monotonic()
-        if now - self._warned > _QUIET:
-            self._warned = now
+        if self._warnings.is_due():
             logger.warning("cannot accept: %s; clients are refused until it is over", exc)
         if self._last_refused is not None:
             self._close(self._last_refused)
@@ -150,7 +146,7 @@ class Listeners:
                 return
         for fd in self.open_ones:
             self._poller.forget(fd)
-        self.resume = now + _PAUSE
+        self.resume = time.monotonic() + _PAUSE
 
     def left(self, client: Conn) -> None:
         """Note that a client is closed: its descriptor may have been the spare one."""

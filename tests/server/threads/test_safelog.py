@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from daebus.server.threads.pool import WorkerPool
-from daebus.server.threads.safelog import get_logger
+from daebus.server.threads.safelog import WARNING_INTERVAL, LogThrottle, get_logger
+from tests.support.clock import ManualClock
 
 NAME = "daebus.server"
 
@@ -104,3 +105,15 @@ def test_a_log_that_cannot_be_opened_does_not_end_the_server(tmp_path: Path) -> 
     )
     assert found.stdout == "['HTTP/1.1 503', 'HTTP/1.1 404']\n"
     assert "Too many open files" in found.stderr
+
+
+def test_lasting_trouble_is_one_warning_an_interval() -> None:
+    clock = ManualClock()
+    throttle = LogThrottle(clock)
+    assert throttle.is_due()
+    assert not throttle.is_due()
+    clock.now += WARNING_INTERVAL - 0.5
+    assert not throttle.is_due()
+    clock.now += 0.5
+    assert throttle.is_due()
+    assert not throttle.is_due()

@@ -13,14 +13,13 @@ Rules of this module:
 from __future__ import annotations
 
 import contextvars
-import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from .safelog import get_logger
+from .safelog import LogThrottle, get_logger
 from .track import track
 
 __all__ = ["WorkerPool", "join_all", "run_logged"]
@@ -28,9 +27,6 @@ __all__ = ["WorkerPool", "join_all", "run_logged"]
 logger = get_logger("daebus.server")
 
 Job = Callable[[], object]
-
-# Seconds between two warnings of a pool that gets no thread: a crowd must not flood the log.
-_QUIET = 10.0
 
 T = TypeVar("T")
 
@@ -75,7 +71,7 @@ class WorkerPool:
         self._jobs: deque[Job] = deque()  # guarded by: _lock
         self._threads: list[threading.Thread] = []  # guarded by: _lock
         self._idle = 0  # guarded by: _lock
-        self._warned = -math.inf  # guarded by: _lock; moment of the last warning
+        self._warnings = LogThrottle()  # guarded by: _lock; that no thread can be started
         self._waking = False  # guarded by: _lock; one was woken and has not looked yet
         self._stopping = False  # guarded by: _lock
 
@@ -119,7 +115,7 @@ class WorkerPool:
             self._work.notify()
 
     def _start_locked(self) -> str | None:
-        """Start a thread; if that fails, return its name now and then, for the log."""
+        """Start a thread; if that fails and a warning is due, return the thread's name."""
         thread = threading.Thread(
             target=self._run, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
         )
@@ -127,11 +123,7 @@ class WorkerPool:
         try:
             thread.start()
         except RuntimeError:  # "can't start new thread": the ones we have go on
-            now = time.monotonic()
-            if now - self._warned < _QUIET:
-                return None
-            self._warned = now
-            return thread.name
+            return thread.name if self._warnings.is_due() else None
         self._threads.append(thread)
         return None
 

@@ -1,18 +1,24 @@
-"""Logging that does not end the thread that logs.
+"""Logging that does not end the thread that logs, nor flood the log.
 
 Handlers belong to the host and may raise: out of descriptors, even those of the standard
-library do when they open their file late or again. What our own threads have to say is
-not worth a server that accepts nobody any more.
+library do when they open their file late or again. A log line is not worth a server that
+accepts no connections any more.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["get_logger"]
+__all__ = ["WARNING_INTERVAL", "LogThrottle", "get_logger"]
+
+# Seconds between two warnings about the same trouble: a crowd must not flood the log.
+WARNING_INTERVAL = 10.0
 
 
 class _Adapter(logging.LoggerAdapter[logging.Logger]):
@@ -32,5 +38,30 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
 
 
 def get_logger(name: str) -> logging.LoggerAdapter[logging.Logger]:
-    """Return a logger for threads of ours."""
+    """Return a logger for daebus's own threads."""
     return _Adapter(logging.getLogger(name), {})
+
+
+class LogThrottle:
+    """Decides whether a warning about lasting trouble is due again.
+
+    Args:
+        clock: seconds, as of ``time.monotonic``.
+
+    Threads:
+        One at a time: its owner's thread, or whoever holds its owner's lock.
+    """
+
+    __slots__ = ("_clock", "_last")
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = -math.inf  # moment of the last warning
+
+    def is_due(self) -> bool:
+        """Return True for the first warning, and then once every ``WARNING_INTERVAL``."""
+        now = self._clock()
+        if now - self._last < WARNING_INTERVAL:
+            return False
+        self._last = now
+        return True
