@@ -12,7 +12,7 @@ from typing import Any
 from websockets.frames import CloseCode
 
 from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusWebSocket
-from daebus.http.protocol import heads as wire
+from daebus.http.protocol import errors as wire
 from daebus.http.site import request
 from daebus.websocket.connection import reader as reading
 from daebus.websocket.messages import pending as aside
@@ -109,10 +109,9 @@ def test_close_codes() -> None:
 def test_statuses_and_codes_of_http() -> None:
     answers = {("405", "method_not_allowed")}
     for call in calls("http/**/*.py", "server/handoff.py", "wsgi.py", "websocket/**/*.py"):
-        first = 1 if call.name == "_refuse" else 0  # its client stands before the status
-        statuses = [n for n in call.constants(first, int) if 400 <= n < 600]
-        if call.name in ("Refusal", "error_response", "_refuse"):
-            codes = call.constants(first + 1, str)
+        statuses = [n for n in call.constants(0, int) if 400 <= n < 600]
+        if call.name == "Refusal":
+            codes = call.constants(1, str)
             answers.update((str(n), code) for n in statuses for code in codes)
         elif call.name in ("BadRequest", "json_error"):
             codes = call.constants(2, str)

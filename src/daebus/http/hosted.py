@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import socket
 import ssl
@@ -16,10 +15,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote
 
-from werkzeug.http import HTTP_STATUS_CODES
-
 from ..server.handoff import Refusal, Upgrade
 from ..server.sockets.transport import RECV_SIZE
+from .protocol.errors import error_body, status_line
 from .serving.upgrade import UpgradeRequest
 
 __all__ = ["Borrowed", "borrow", "find_greenlets", "refuse", "wants_websocket"]
@@ -42,9 +40,9 @@ def wants_websocket(environ: dict[str, Any]) -> bool:
 
 def refuse(refusal: Refusal, start_response: Any) -> Iterable[bytes]:
     """Answer with a refusal, as JSON."""
-    body = json.dumps({"error": refusal.text, "code": refusal.code}).encode()
+    body = error_body(refusal.text, refusal.code)
     start_response(
-        f"{refusal.status} {HTTP_STATUS_CODES.get(refusal.status, 'Unknown')}",
+        status_line(refusal.status),
         [
             ("Content-Type", "application/json"),
             ("Content-Length", str(len(body))),

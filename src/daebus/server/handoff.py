@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from .sockets.transport import Stream
 
-__all__ = ["STOPPING", "Refusal", "Upgrade", "UpgradeHandler"]
+__all__ = ["OVERLOADED", "STOPPING", "Refusal", "Upgrade", "UpgradeHandler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an upgrade is not taken: an ordinary HTTP answer.
+    """Why a request or an upgrade is not taken: an ordinary HTTP answer.
 
     Attributes:
         status: HTTP status code.
@@ -75,6 +75,7 @@ class Refusal:
 
 # By the next attempt a service that restarts is back, or another one has taken its place.
 STOPPING = Refusal(503, "stopping", "the app is stopping", (("Retry-After", "5"),))
+OVERLOADED = Refusal(503, "overloaded", "the server is overloaded", (("Retry-After", "1"),))
 
 
 class UpgradeHandler(Protocol):

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from daebus.http.protocol.heads import BadRequest
 from daebus.http.protocol.limits import Limits
 from daebus.http.protocol.parser import Parser
-from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
 from tests.http.protocol.test_smuggling import CASES, Case
 
 quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
@@ -105,19 +104,19 @@ def test_many_empty_lines_are_ignored() -> None:
     assert request.head.method == "GET"
 
 
-def test_only_a_body_of_known_length_is_read_in_large_pieces() -> None:
+def test_only_a_body_of_known_length_is_plain() -> None:
     reader = Parser(LIMITS)
     post = b"POST / HTTP/1.1\r\nHost: x\r\n"
-    for data, size in [
-        (b"", SMALL_READ),
-        (post, SMALL_READ),
-        (b"Content-Length: 3\r\n\r\n", RECV_SIZE),
-        (b"abc", SMALL_READ),
-        (post + b"Transfer-Encoding: chunked\r\n\r\n", SMALL_READ),
-        (b"5\r\nab", SMALL_READ),
+    for data, plain in [
+        (b"", False),
+        (post, False),
+        (b"Content-Length: 3\r\n\r\n", True),
+        (b"abc", False),
+        (post + b"Transfer-Encoding: chunked\r\n\r\n", False),
+        (b"5\r\nab", False),
     ]:
         reader.feed(data)
-        assert reader.appetite == size
+        assert reader.in_plain_body == plain
     reader.close()
 
 

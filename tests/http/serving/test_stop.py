@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from daebus.http.serving import server as http_server
+from daebus.http.serving import exchange
 from tests.http.serving.test_limits import Gate
 from tests.support.raw import Raw
 from tests.support.waiting import eventually
@@ -79,6 +79,7 @@ def test_open_connections_hear_that_the_app_stops(serve: Serve, raw: Open) -> No
     for client in (balancer, page, half):
         answer = client.answer()
         assert (answer.status, answer.code) == (503, "stopping")
+        assert answer.header("retry-after") == "5"
         assert answer.header("connection") == "close"
         assert client.ended()
     gate.open.set()
@@ -90,7 +91,7 @@ def test_open_connections_hear_that_the_app_stops(serve: Serve, raw: Open) -> No
 def test_a_worker_that_waited_for_the_next_request_refuses_it(
     serve: Serve, raw: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_server, "NEXT_REQUEST", 5.0)  # the worker reads, not the acceptor
+    monkeypatch.setattr(exchange, "NEXT_REQUEST", 5.0)  # the worker reads, not the acceptor
     app = serve()
     gate = Gate(app)
     app.route("/")(lambda req: "served")

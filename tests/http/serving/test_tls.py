@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Request
-from daebus.http.serving import server
+from daebus.http.serving import exchange
 from daebus.server.sockets.tlssocket import TlsSocket
 from daebus.server.threads.pool import WorkerPool
 from daebus.server.tlshandshakes import TLS_REFUSAL
@@ -108,7 +108,7 @@ def test_requests_one_after_the_other(app: Daebus, raw: Open, version: ssl.TLSVe
 def test_a_request_whose_record_comes_in_two_parts(
     app: Daebus, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "NEXT_REQUEST", 5.0)  # the worker reads, not the acceptor
+    monkeypatch.setattr(exchange, "NEXT_REQUEST", 5.0)  # the worker reads, not the acceptor
     readers: queue.Queue[str] = queue.Queue()
     recv = TlsSocket.recv
 

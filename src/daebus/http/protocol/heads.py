@@ -12,8 +12,6 @@ import re
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from werkzeug.http import HTTP_STATUS_CODES
-
 from .limits import Limits
 
 __all__ = [
@@ -23,7 +21,6 @@ __all__ = [
     "is_host",
     "parse_head",
     "parse_trailers",
-    "status_code_name",
 ]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -47,11 +44,6 @@ class BadRequest(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
-
-
-def status_code_name(status: int) -> str:
-    """Return the stable identifier of a status in JSON errors, such as ``not_found``."""
-    return HTTP_STATUS_CODES.get(status, "error").lower().replace(" ", "_")
 
 
 @dataclass(slots=True)

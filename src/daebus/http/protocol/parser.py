@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from typing import IO
 
-from ...server.sockets.transport import RECV_SIZE, SMALL_READ
 from .heads import BadRequest, Head, find_broken, parse_head, parse_trailers
 from .limits import Limits
 
@@ -87,9 +86,9 @@ class Parser:
         return HEAD if self._buffer else IDLE
 
     @property
-    def appetite(self) -> int:
-        """Bytes to read at once; a body of known length costs little, however much comes."""
-        return RECV_SIZE if self._head is not None and not self._stage else SMALL_READ
+    def in_plain_body(self) -> bool:
+        """True inside a body of known length, where each byte costs little, however many come."""
+        return self._head is not None and not self._stage
 
     def take_rest(self) -> bytes:
         """Give away what came behind the last request."""

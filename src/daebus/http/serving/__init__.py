@@ -4,6 +4,7 @@ May import: ``http/protocol``, ``http/site`` for the request that is handed to a
 ``server``.
 
 * ``server``: listeners, acceptor and pool around Werkzeug's server object. Owns them all.
+* ``exchange``: what connections share, and what happens between two requests of one.
 * ``handler``: one request on one connection, in a worker.
 * ``keepalive``: what is known of a connection between two reads.
 * ``environ``: the WSGI environment; ``writes``: the answer, and what a client has yet to take.

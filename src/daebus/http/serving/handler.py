@@ -8,19 +8,19 @@ lenient and slow. So the request comes parsed (``parser``), and writing is here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from werkzeug.serving import WSGIRequestHandler
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
 from ...server.conn import Conn
+from ...server.handoff import Refusal
+from ...server.sockets.transport import wait_for
 from ...server.threads.safelog import get_logger
 from ..protocol.parser import Request
 from .environ import add_forwarded, add_request
+from .exchange import Exchange
 from .hangup import Hangup
-from .writes import BytesRest, FileBody, FileRest, Rest, error_response, wait_for
-
-if TYPE_CHECKING:
-    from .server import HttpServer
+from .writes import BytesRest, FileBody, FileRest, Rest, error_response
 
 __all__ = ["RequestHandler"]
 
@@ -30,6 +30,14 @@ logger = get_logger("daebus.http")
 class _ClientGone(Exception):
     """The client does not take the answer: it left, or does not read."""
 
+
+_UPGRADE_REQUIRED = Refusal(
+    426,
+    "upgrade_required",
+    "only WebSockets are served on this port",
+    (("Upgrade", "websocket"),),
+)
+_VIEW_FAILED = Refusal(500, "internal_server_error", "the view failed")
 
 # What concerns this connection alone is the server's to say.
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding"))
@@ -45,10 +53,12 @@ class RequestHandler(WSGIRequestHandler):
         keep: the connection can take another request.
     """
 
-    server: HttpServer
     protocol_version = "HTTP/1.1"
 
-    def __init__(self, client: Conn, request: Request, server: HttpServer) -> None:
+    def __init__(
+        self, client: Conn, request: Request, server: BaseWSGIServer, exchange: Exchange
+    ) -> None:
+        self._exchange = exchange
         self.client = client
         self.connection = client.sock
         self.head = request.head
@@ -74,15 +84,8 @@ class RequestHandler(WSGIRequestHandler):
     def handle(self) -> None:
         """Answer the request."""
         try:
-            if self.server.only_upgrades(self.client):
-                self._send(
-                    error_response(
-                        426,
-                        "upgrade_required",
-                        "only WebSockets are served on this port",
-                        [("Upgrade", "websocket")],
-                    )
-                )
+            if self._exchange.only_upgrades(self.client):
+                self._send(error_response(_UPGRADE_REQUIRED))
             else:
                 self.run_wsgi()
         except (_ClientGone, OSError):
@@ -109,7 +112,7 @@ class RequestHandler(WSGIRequestHandler):
             logger.exception("%s %r failed while it was written", head.method, head.target)
             self.keep = False
             if not self._sent:
-                self._send(error_response(500, "internal_server_error", "the view failed"))
+                self._send(error_response(_VIEW_FAILED))
         finally:
             self._close_result(result)
 
@@ -122,9 +125,9 @@ class RequestHandler(WSGIRequestHandler):
 
     def make_environ(self) -> dict[str, Any]:
         """Build the WSGI environment (PEP 3333)."""
-        environ = self.server.environ_of(self.client)
+        environ = self._exchange.environ_of(self.client)
         add_request(environ, self.head, self.body, self.size)
-        seen = self.server.seen(self.client, self.head)
+        seen = self._exchange.seen(self.client, self.head)
         if seen is not None:
             add_forwarded(environ, seen)
         return environ
@@ -185,7 +188,7 @@ class RequestHandler(WSGIRequestHandler):
             self._send(head)
             return False
         self._sent = True
-        rest = FileRest(self.client, self.server.limits, memoryview(head), body, self._left)
+        rest = FileRest(self.client, self._exchange.limits, memoryview(head), body, self._left)
         self._left = 0
         try:
             if rest.proceed():
@@ -226,7 +229,7 @@ class RequestHandler(WSGIRequestHandler):
                 continue
             lines.append(f"{name}: {value}")
         if not dated:
-            lines.append(self.server.date_line())
+            lines.append(self._exchange.date_line())
         if code == "205":
             lines.append("Content-Length: 0")
         elif self._left is None and not self._bodiless:
@@ -237,7 +240,7 @@ class RequestHandler(WSGIRequestHandler):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self.keep = False  # the end of the body is the end of the connection
-        if self.server.draining:
+        if self._exchange.draining:
             self.keep = False
         if not self.keep:
             lines.append("Connection: close")
@@ -265,7 +268,7 @@ class RequestHandler(WSGIRequestHandler):
             return
         left = memoryview(data)[sent:]
         if final:
-            self.rest = BytesRest(self.connection, self.server.limits, left)
+            self.rest = BytesRest(self.connection, self._exchange.limits, left)
         else:
             self._send_slowly(left)
 
@@ -273,7 +276,8 @@ class RequestHandler(WSGIRequestHandler):
         """Wait until the client has taken a part of a streamed answer."""
         try:
             while left:
-                if not wait_for(self.connection, self.server.limits.write_timeout, write=True):
+                timeout = self._exchange.limits.write_timeout
+                if not wait_for(self.connection.fileno(), timeout, write=True):
                     raise _ClientGone("the client does not read")
                 try:
                     left = left[self.connection.send(left) :]

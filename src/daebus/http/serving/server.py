@@ -11,46 +11,43 @@ Rules of this module:
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
 import functools
 import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import STOPPING, Refusal, UpgradeHandler
+from ...server.handoff import OVERLOADED, STOPPING, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
-from ...server.sockets.transport import RECV_SIZE
 from ...server.threads.pool import WorkerPool, join_all
 from ...server.threads.safelog import get_logger
 from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
-from ..protocol.forwarded import Seen, TrustedProxies
-from ..protocol.heads import BadRequest, Head, status_code_name
+from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
-from ..protocol.parser import IDLE, Parser, Request
-from .environ import common_environ
+from ..protocol.parser import IDLE, Request
+from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
 from .upgrade import note_upgrade
-from .writes import error_response, wait_for
+from .writes import error_response
 
 __all__ = ["HttpServer"]
 
 logger = get_logger("daebus.http")
 
-# Seconds that a worker with nothing else to do waits for the client's next request: a
-# program that asks again at once is served without two changes of thread (measured:
-# 20 % more requests a second).
-NEXT_REQUEST = 0.001
-
-_SPEAK_TLS = "this port speaks TLS; write https:// in place of http://, and wss:// for ws://"
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SPEAK_TLS = Refusal(
+    400,
+    "https_required",
+    "this port speaks TLS; write https:// in place of http://, and wss:// for ws://",
+)
+_LATE = Refusal(408, "request_timeout", "the request did not come in time")
+_NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this server")
 
 WSGI = Callable[[dict[str, Any], Any], Any]
 
@@ -93,24 +90,23 @@ class HttpServer(BaseWSGIServer):
         super().__init__(host, main.port, app, RequestHandler, fd=main.fileno())
         self.socket.close()
         self.socket = main.sock
-        self.limits = limits
-        self.draining = False
-        self._proxies = proxies
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
-        self._only_upgrades = frozenset(others)
-        self._date: tuple[int, str] = (0, "")
-        scheme = "http" if tls is None else "https"
-        self._environs = {
-            listener: common_environ(listener.host, listener.port, scheme)
-            for listener in (*listeners, *others)
-        }
+        self._upgrade_ports = [listener.port for listener in others]
         self._pool = WorkerPool("daebus-http", workers, backlog)
         self._acceptor = Acceptor(
             [*listeners, *others],
             self,
             max_connections=max_connections,
             linger_timeout=limits.linger_timeout,
+        )
+        self._exchange = Exchange(
+            self._acceptor,
+            [*listeners, *others],
+            only_upgrades=others,
+            limits=limits,
+            secure=tls is not None,
+            proxies=proxies,
         )
         self._handshakes = None
         if tls is not None:
@@ -120,45 +116,18 @@ class HttpServer(BaseWSGIServer):
                 timeout=limits.head_timeout,
                 most=max_connections,
                 done=self.received,
-                plain=lambda: error_response(400, "https_required", _SPEAK_TLS),
+                plain=lambda: error_response(_SPEAK_TLS),
             )
 
     def begin(self) -> None:
         """Start accepting."""
         self._acceptor.start()
 
-    def date_line(self) -> str:
-        """Return the ``Date`` header of this second."""
-        now = int(time.time())
-        second, text = self._date
-        if second != now:
-            text = f"Date: {email.utils.formatdate(now, usegmt=True)}"
-            self._date = (now, text)
-        return text
-
-    def environ_of(self, client: Conn) -> dict[str, Any]:
-        """Return a new WSGI environment with what is known of the connection."""
-        environ = self._environs[client.listener].copy()
-        environ["REMOTE_ADDR"] = client.host
-        if isinstance(client.address, tuple):
-            environ["REMOTE_PORT"] = str(client.address[1])
-        return environ
-
-    def seen(self, client: Conn, head: Head) -> Seen | None:
-        """Return the client behind a trusted proxy; None if the request is as it looks."""
-        if self._proxies is None:
-            return None
-        return self._proxies.look(client.host, head.headers, head.authority)
-
-    def only_upgrades(self, client: Conn) -> bool:
-        """Tell whether the client came to a port that speaks WebSocket alone."""
-        return client.listener in self._only_upgrades
-
     # --- what the acceptor asks; a worker between two requests too --------------
 
     def opened(self, client: Conn) -> bool:
         """Note a new connection."""
-        client.state = KeepAlive(self.limits)
+        client.state = KeepAlive(self._exchange.limits)
         if self._handshakes is None:
             return True
         self._handshakes.begin(client)
@@ -171,7 +140,7 @@ class HttpServer(BaseWSGIServer):
 
     def received(self, client: Conn, data: bytes) -> None:
         """Give the client to a worker, answer it, or wait for more."""
-        request = self._read(client, data)
+        request = self._exchange.read(client, data)
         if request is not None:
             self._dispatch(client, request)
 
@@ -188,96 +157,49 @@ class HttpServer(BaseWSGIServer):
         if client.state.phase == IDLE:
             self._acceptor.close(client)
         else:
-            self._refuse(client, 408, "request_timeout", "the request did not come in time")
+            self._exchange.refuse(client, _LATE)
 
     def refused(self, text: str) -> bytes:
         """Return the answer to a client for which there is no room."""
         if self._handshakes is not None:
             return TLS_REFUSAL
-        return error_response(503, "overloaded", text, [("Retry-After", "1")])
-
-    def _read(self, client: Conn, data: bytes) -> Request | None:
-        """Return the next request; if there is none, the client is parked or refused."""
-        kept: KeepAlive = client.state
-        parser = kept.parser
-        try:
-            request = parser.feed(data)
-        except BadRequest as exc:
-            self._refuse(client, exc.status, status_code_name(exc.status), exc.text)
-            return None
-        if request is not None:
-            kept.phase = ""
-            kept.served = True
-            return request
-        if parser.wants_continue:
-            parser.wants_continue = False
-            if not self._say_continue(client):
-                self._acceptor.close(client)
-                return None
-        client.appetite = parser.appetite
-        self._acceptor.park(client, kept.deadline(self.limits))
-        return None
-
-    def _say_continue(self, client: Conn) -> bool:
-        """Ask for the body; False if the client cannot be told."""
-        try:
-            return client.sock.send(_CONTINUE) == len(_CONTINUE)
-        except BlockingIOError:
-            return True  # it sends the body after a while all the same
-        except OSError:
-            return False
+        return error_response(replace(OVERLOADED, text=text))
 
     def _dispatch(self, client: Conn, request: Request) -> None:
         refusal: Refusal | None
-        if self.draining:
+        if self._exchange.draining:
             refusal = STOPPING
         elif request.head.upgrade:
             refusal = self._start_upgrade(client, request)
         elif self._pool.submit(functools.partial(self._work, client, request)):
             return
         else:
-            refusal = Refusal(
-                503, "overloaded", "the server is overloaded", (("Retry-After", "1"),)
-            )
+            refusal = OVERLOADED
         if refusal is not None:
             request.body.close()
-            self._refuse(client, refusal.status, refusal.code, refusal.text, refusal.headers)
-
-    def _refuse(
-        self,
-        client: Conn,
-        status: int,
-        code: str,
-        text: str,
-        headers: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """Send a client away; it must not be asked for anything again."""
-        logger.debug("refused a request from %s: %s", client.host, text)
-        with contextlib.suppress(OSError):
-            client.sock.send(error_response(status, code, text, headers))
-        self._acceptor.linger(client)
+            self._exchange.refuse(client, refusal)
 
     # --- upgrades ---------------------------------------------------------------
 
     def _start_upgrade(self, client: Conn, request: Request) -> Refusal | None:
         if self._upgrades is None:
-            return Refusal(501, "not_implemented", "there are no WebSockets on this server")
+            return _NO_WEBSOCKETS
         if client.listener not in self._takes_upgrades:
-            port = min(listener.port for listener in self._only_upgrades)
+            port = min(self._upgrade_ports)
             return Refusal(404, "not_found", f"WebSockets are on port {port} of this server")
         return self._upgrades.start(functools.partial(self._upgrade, client, request))
 
     def _upgrade(self, client: Conn, request: Request) -> Callable[[], None] | None:
         """Judge an upgrade; in a thread of the WebSocket side, which runs its connection next."""
         assert self._upgrades is not None
+        exchange = self._exchange
         try:
-            seen = self.seen(client, request.head)
-            upgrade = note_upgrade(client, request, seen, self.environ_of)
+            seen = exchange.seen(client, request.head)
+            upgrade = note_upgrade(client, request, seen, exchange.environ_of)
             self._acceptor.release(client)
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):
-                refusal = admitted
-                self._refuse(client, refusal.status, refusal.code, refusal.text, refusal.headers)
+                exchange.refuse(client, admitted)
                 return None
             client.state.close()
             return admitted
@@ -294,7 +216,7 @@ class HttpServer(BaseWSGIServer):
             while request is not None:
                 request = self._answer(client, request)
                 if request is not None and (
-                    self._pool.busy or self.draining or request.head.upgrade
+                    self._pool.busy or self._exchange.draining or request.head.upgrade
                 ):
                     self._dispatch(client, request)
                     return
@@ -304,41 +226,21 @@ class HttpServer(BaseWSGIServer):
 
     def _answer(self, client: Conn, request: Request) -> Request | None:
         """Answer a request and pass the socket on, or return the next one."""
-        handler = RequestHandler(client, request, self)
+        handler = RequestHandler(client, request, self, self._exchange)
         if handler.rest is not None:
             client.state.phase = "keep" if handler.keep else ""
             self._acceptor.flush(client, handler.rest)
             return None
         if handler.keep:
-            return self._next(client)
+            return self._exchange.read_next(client, wait=not self._pool.busy)
         self._acceptor.linger(client)
-        return None
-
-    def _next(self, client: Conn) -> Request | None:
-        """Return the client's next request if it is there, or comes at once."""
-        parser: Parser = client.state.parser
-        if (
-            parser.phase != IDLE
-            or self._pool.busy
-            or not wait_for(client.sock, NEXT_REQUEST, write=False)
-        ):
-            return self._read(client, b"")
-        try:
-            data = client.sock.recv(RECV_SIZE)
-        except BlockingIOError:  # a part of a TLS record
-            return self._read(client, b"")
-        except OSError:
-            data = b""
-        if data:
-            return self._read(client, data)
-        self._acceptor.close(client)
         return None
 
     # --- the end ----------------------------------------------------------------
 
     def begin_stop(self) -> None:
         """Close the listeners; what comes on open connections is refused from now on."""
-        self.draining = True
+        self._exchange.draining = True
         self._acceptor.stop()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:

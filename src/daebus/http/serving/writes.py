@@ -8,37 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
-import json
 import os
-import select
 import time
-from collections.abc import Iterable
 
-from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wsgi import FileWrapper
 
 from ...server.conn import Conn
+from ...server.handoff import Refusal
 from ...server.sockets.transport import Stream
+from ..protocol.errors import error_body, status_line
 from ..protocol.limits import Limits
 
-__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response", "wait_for"]
+__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response"]
 
 # Bytes written in one go before other clients get their turn.
 _BURST = 1 << 20
 
 
-def error_response(
-    status: int, code: str, text: str, headers: Iterable[tuple[str, str]] = ()
-) -> bytes:
+def error_response(refusal: Refusal) -> bytes:
     """Build a whole JSON error response that closes the connection."""
-    body = json.dumps({"error": text, "code": code}).encode()
-    lines = [f"HTTP/1.1 {status} {HTTP_STATUS_CODES.get(status, 'Unknown')}"]
+    body = error_body(refusal.text, refusal.code)
+    lines = [f"HTTP/1.1 {status_line(refusal.status)}"]
     fields = {
         "Date": email.utils.formatdate(usegmt=True),
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
-        **dict(headers),
+        **dict(refusal.headers),
     }
     lines += [f"{name}: {value}" for name, value in fields.items()]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
@@ -142,14 +138,3 @@ class FileBody(FileWrapper):
         except (AttributeError, OSError):
             return False
         return hasattr(os, "sendfile")
-
-
-def wait_for(sock: Stream, timeout: float, *, write: bool) -> bool:
-    """Wait until a socket can be written or read; False if the time passed first."""
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        poller.register(sock, select.POLLOUT if write else select.POLLIN)
-        return bool(poller.poll(timeout * 1000))
-    to_write = [sock] if write else []
-    to_read = [] if write else [sock]
-    return any(select.select(to_read, to_write, [], timeout))

@@ -11,7 +11,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ..protocol.heads import status_code_name
+from ..protocol.errors import error_body, status_code_name
 
 __all__ = ["exception_response", "json_error", "keep_headers", "to_response"]
 
@@ -129,5 +129,5 @@ def keep_headers(response: Response, exc: HTTPException) -> None:
 
 def json_error(status: int, text: str, code: str = "") -> Response:
     """Return an error in the shape that all errors have."""
-    body = json.dumps({"error": text, "code": code or status_code_name(status)})
+    body = error_body(text, code or status_code_name(status))
     return Response(body, status, mimetype="application/json")

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["DONTWAIT", "RECV_SIZE", "SMALL_READ", "Stream", "Transport"]
+__all__ = ["DONTWAIT", "RECV_SIZE", "SMALL_READ", "Stream", "Transport", "wait_for"]
 
 # One read: large enough that bulk data costs few calls, small enough that
 # thousands of blocked readers do not matter (CPython allocates it per call).
@@ -55,6 +55,28 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """As of a socket."""
+
+
+def wait_for(fd: int, timeout: float | None, *, write: bool = False) -> bool:
+    """Wait until a socket can be read, or written, without blocking.
+
+    ``select`` alone would fail on descriptors above 1,023, and Windows has no ``poll``.
+
+    Args:
+        fd: descriptor of the socket.
+        timeout: seconds; None waits for ever.
+        write: wait until it can be written.
+
+    Returns:
+        False if the time passed first.
+    """
+    timeout = None if timeout is None else max(0.0, timeout)
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        poller.register(fd, select.POLLOUT if write else select.POLLIN)
+        return bool(poller.poll(None if timeout is None else timeout * 1000))
+    to_read, to_write = ([], [fd]) if write else ([fd], [])
+    return any(select.select(to_read, to_write, [], timeout))
 
 
 class Transport:
@@ -145,13 +167,7 @@ class Transport:
             False if the time passed first.
         """
         fd = self._sock.fileno()
-        if fd < 0:
-            return True
-        if hasattr(select, "poll"):
-            poller = select.poll()
-            poller.register(fd, select.POLLIN)
-            return bool(poller.poll(None if timeout is None else max(0.0, timeout) * 1000))
-        return bool(select.select([fd], [], [], None if timeout is None else max(0.0, timeout))[0])
+        return fd < 0 or wait_for(fd, timeout)
 
     def shutdown_read(self) -> None:
         """Wake the owner out of ``recv`` as if the stream had ended; sending goes on."""
