@@ -203,7 +203,7 @@ class Acceptor:
         """Close a forked child's copies of everything; TLS must not say goodbye for it."""
         self._lock = threading.Lock()  # whoever held it does not exist here
         self._listeners.abandon()
-        for client in self._clients.values():
+        for client in self._clients.values():  # unguarded: a forked child has one thread
             client.raw.close()
         self._poller.abandon()
 

@@ -73,11 +73,10 @@ class TlsSocket:
         self._sock = sock
         self._context = context
         self._lock = threading.Lock()
-        # guarded by: _lock, all that belongs to the engine; None until the first byte came,
-        # because it costs more than all the rest of a silent client.
-        self._engine: ssl.SSLObject | None = None
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
+        # None until the first byte has come: it costs more than the rest of a silent client.
+        self._engine: ssl.SSLObject | None = None  # guarded by: _lock
+        self._incoming = ssl.MemoryBIO()  # guarded by: _lock; ciphertext from the peer
+        self._outgoing = ssl.MemoryBIO()  # guarded by: _lock; ciphertext for the peer
         self._pending = _NOTHING  # guarded by: _lock; ciphertext that waits
         self._owed = 0  # guarded by: _lock; bytes sealed but not reported, 0 or 1
         self._shaken = False  # guarded by: _lock; the handshake is done
@@ -161,7 +160,8 @@ class TlsSocket:
             data = self._sock.recv(size, flags)
             if not data:
                 return b""
-            if self._shut:  # we said goodbye: it is only counted and dropped
+            # After our goodbye what still comes is only counted and dropped.
+            if self._shut:  # unguarded: set once; whoever reads later than that drops it
                 return data
             plain = self._open(data)
             if plain:
@@ -250,7 +250,8 @@ class TlsSocket:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _flush_locked(self) -> bool:
-        """Hand ciphertext to the kernel; False if some has to wait."""
+        """Hand ciphertext to the kernel; return False if some has to wait."""
+        assert self._lock.locked()
         if self._outgoing.pending:
             sealed = self._outgoing.read()
             if self._pending:

@@ -35,17 +35,18 @@ class LoopThread:
         self._thread: threading.Thread | None = None  # guarded by: _lock
         self._stopped = False  # guarded by: _lock
         # Handed-out futures: whoever waits for one must not outlast the loop.
-        self._futures: weakref.WeakSet[concurrent.futures.Future[Any]] = weakref.WeakSet()
+        self._futures: weakref.WeakSet[concurrent.futures.Future[Any]]  # guarded by: _lock
+        self._futures = weakref.WeakSet()
         self._asked: float | None = None  # an unanswered probe; the prober's and the loop's
 
     @property
     def thread(self) -> threading.Thread | None:
         """The thread, None while no coroutine has needed it."""
-        return self._thread
+        return self._thread  # unguarded: set once
 
     def is_current(self) -> bool:
         """Tell whether the caller runs on the loop's thread, where it must not block."""
-        return self._thread is not None and threading.current_thread() is self._thread
+        return threading.current_thread() is self._thread  # unguarded: set once
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Schedule a coroutine.
