@@ -249,9 +249,9 @@ def _with_cors(cors: Cors, environ: dict[str, Any], start_response: Any) -> Any:
     return start
 
 
-def _call(loop: LoopThread, function: Callable[..., Any], *args: Any) -> Any:
-    """Call a function of the app, on the loop's thread if it is async."""
-    result = function(*args)
+def _call(loop: LoopThread, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Call a function of the app; await what an async one returns on the loop's thread."""
+    result = function(*args, **options)
     if inspect.isawaitable(result):
         result = loop.run(result)
     return result
