@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .errors import AttachError, DuplicateHandlerError, name_of
-from .http.component import DaebusHttp
+from .http.component import DaebusHttp, serving_of
 from .tasks.registry import Tasks
 from .websocket.api.context import Context, context_of
 from .websocket.component import DaebusWebSocket
@@ -94,7 +94,7 @@ class Components:
         if isinstance(component, DaebusWebSocket):
             context_of(component).attached(debug=debug)
         else:
-            component.attached(debug=debug)
+            serving_of(component).attached(debug=debug)
         self._take(self._waiting)
 
     def register(self, steps: Iterable[Step]) -> None:
@@ -131,9 +131,10 @@ class Components:
     def forget(self) -> None:
         """Drop what runs in a forked child, where its threads do not exist."""
         self.tasks.forget()
-        for side in (self._http, self.context):
-            if side is not None:
-                side.forget()
+        if self._http is not None:
+            serving_of(self._http).forget()
+        if self.context is not None:
+            self.context.forget()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import threading
 import time
 
 from .components import Components
+from .http.component import serving_of
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
 from .wsgi import WsgiAdapter
@@ -37,7 +38,7 @@ class Engine:
     ) -> None:
         self.loop = LoopThread()
         self._minder = Minder()
-        self._http = components.http
+        self._http = serving_of(components.http)
         self._websocket = components.context
         self._tasks = components.tasks
         self._wsgi = wsgi
@@ -62,7 +63,7 @@ class Engine:
             http.start(self.loop, port=port)
             return
         own = websocket.configured_port
-        if own is not None and own == http.configured_port and own != 0:
+        if own is not None and own == http.options.addresses.port and own != 0:
             own = None
         hub = websocket.start(self._minder, self.loop)
         shared = None if own is None or port is None else port

@@ -7,6 +7,8 @@ import socket
 from typing import Any
 
 from daebus import Daebus, DaebusHttp
+from daebus.http.component import serving_of
+from daebus.http.serving.server import HttpServer
 
 
 class Answer:
@@ -138,3 +140,10 @@ def make(**options: Any) -> Daebus:
     app = Daebus("test")
     app.attach(DaebusHttp(port=0, **options))
     return app
+
+
+def server_of(app: Daebus) -> HttpServer:
+    """Return the server of an app that runs."""
+    server = serving_of(app.http).server
+    assert server is not None
+    return server

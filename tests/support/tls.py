@@ -10,6 +10,7 @@ from typing import Any
 import trustme
 
 from daebus import Daebus
+from tests.support.raw import server_of
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
@@ -57,8 +58,7 @@ def dial(
 
 def narrow(app: Daebus) -> None:
     """Have the kernel buffer little for clients that come from now on."""
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
 
 

@@ -2,7 +2,7 @@
 
 May import: ``server``, ``errors`` and ``arguments``; never ``websocket``.
 
-* ``component``: ``DaebusHttp``. Owns the running server between a start and a stop.
+* ``component``: ``DaebusHttp``, what users see.
 * ``hosted``: requests that somebody else's server received.
 * ``serving/``: connections and requests. ``site/``: what answers them. ``protocol/``: the bytes.
 """

@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import ssl
-import sys
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..server.handoff import UpgradeHandler
+from ..arguments import positive, positive_or_none
 from ..server.sockets.addresses import Addresses
-from ..server.sockets.listener import Listener
-from ..server.threads.loop import LoopThread
 from .protocol.cors import Cors
 from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
 from .serving.certificates import choose_context
-from .serving.server import HttpServer
+from .serving.serving import Serving, ServingOptions
 from .site.decorators import HttpDecorators
 from .site.router import Router
 
-if sys.platform != "win32":
-    import resource
-
-__all__ = ["DaebusHttp"]
+__all__ = ["DaebusHttp", "serving_of"]
 
 _DEFAULTS = Limits()
-
-# Connections when nothing else is said, and descriptors that are left to the rest of the
-# program: its files, its WebSockets.
-MAX_CONNECTIONS = 4096
-RESERVED_DESCRIPTORS = 128
-
-
-def _possible(wanted: int | None) -> int:
-    """Return how many connections to allow: what was asked for, else what is possible."""
-    if wanted is not None:
-        return wanted
-    if sys.platform == "win32":
-        return MAX_CONNECTIONS
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if soft == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    return min(MAX_CONNECTIONS, max(soft // 2, soft - RESERVED_DESCRIPTORS))
 
 
 class DaebusHttp(HttpDecorators):
@@ -138,16 +113,7 @@ class DaebusHttp(HttpDecorators):
         keyfile: str | Path | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._places = Addresses(
-            host,
-            port,
-            unix=unix,
-            unix_mode=unix_mode,
-            socks=sock,
-            fd=fd,
-            reuse_port=reuse_port,
-        )
-        self._limits = Limits(
+        limits = Limits(
             max_line=max_line,
             max_headers=max_headers,
             max_head=max_head,
@@ -158,34 +124,39 @@ class DaebusHttp(HttpDecorators):
             write_timeout=write_timeout,
             idle_timeout=idle_timeout,
         )
-        numbers = {"workers": workers, "backlog": backlog, **asdict(self._limits)}
-        if max_connections is not None:
-            numbers["max_connections"] = max_connections
-        for name, value in numbers.items():
-            if not value > 0:
-                raise ValueError(f"{name} must be greater than 0, not {value!r}")
+        for name, value in asdict(limits).items():
+            positive(name, value)
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
         if health is not None and not health.startswith("/"):
             raise ValueError(f"health must start with a slash; write health={'/' + health!r}")
-        proxies = TrustedProxies(trusted_proxies)
-        self._proxies = proxies if trusted_proxies else None
-        self._listeners: list[Listener] = []  # open while the app runs
-        self._tls = (certfile, keyfile, ssl_context)
-        choose_context(*self._tls)
-        self._workers = workers
-        self._backlog = backlog
-        self._max_connections = max_connections
-        super().__init__(
-            Router(
-                None if static is None else str(static),
-                max_body,
-                cors=None if cors is None else Cors(cors),
-                health=health,
-            )
+        trusted = TrustedProxies(trusted_proxies)
+        options = ServingOptions(
+            Addresses(
+                host,
+                port,
+                unix=unix,
+                unix_mode=unix_mode,
+                socks=sock,
+                fd=fd,
+                reuse_port=reuse_port,
+            ),
+            workers=positive("workers", workers),
+            backlog=positive("backlog", backlog),
+            max_connections=positive_or_none("max_connections", max_connections),
+            limits=limits,
+            tls=(certfile, keyfile, ssl_context),
+            proxies=trusted if trusted_proxies else None,
         )
-        self._server: HttpServer | None = None
-        self._loop: LoopThread | None = None
+        choose_context(*options.tls)  # errors are raised here rather than by the start
+        router = Router(
+            None if static is None else str(static),
+            max_body,
+            cors=None if cors is None else Cors(cors),
+            health=health,
+        )
+        super().__init__(router)
+        self._serving = Serving(router, options)
 
     @property
     def port(self) -> int:
@@ -193,15 +164,14 @@ class DaebusHttp(HttpDecorators):
 
         Before the app runs, the one that was asked for.
         """
-        if not self._listeners:
-            return self._places.port or 0
-        return next((listener.port for listener in self._listeners if listener.port), 0)
+        return self._serving.port
 
     @property
     def host(self) -> str:
         """The address that goes with ``port``."""
-        with_port = (listener.host for listener in self._listeners if listener.port)
-        return next(with_port, self._places.hosts[0])
+        serving = self._serving
+        with_port = (listener.host for listener in serving.listeners if listener.port)
+        return next(with_port, serving.options.addresses.hosts[0])
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -209,106 +179,14 @@ class DaebusHttp(HttpDecorators):
 
         Such as ``127.0.0.1:8080``, ``[::1]:8080`` and ``unix:/run/x.sock``.
         """
-        return tuple(listener.address for listener in self._listeners)
-
-    @property
-    def configured_port(self) -> int | None:
-        """The port that was asked for."""
-        return self._places.port
+        return tuple(listener.address for listener in self._serving.listeners)
 
     @property
     def secure(self) -> bool:
         """True if the port speaks TLS: ``https`` and ``wss``."""
-        return self._tls != (None, None, None)
+        return self._serving.options.tls != (None, None, None)
 
-    # --- for the app ------------------------------------------------------------
 
-    def attached(self, *, debug: bool) -> None:
-        """Note how much an error tells."""
-        self._router.debug = debug
-
-    def start(
-        self,
-        loop: LoopThread,
-        *,
-        port: int | None = None,
-        upgrades: UpgradeHandler | None = None,
-        upgrade_port: int | None = None,
-    ) -> int:
-        """Bind, and make everything ready; nothing is accepted before ``accept``.
-
-        Args:
-            loop: for async views.
-            port: in place of everything that was asked for; tests use 0.
-            upgrades: takes the WebSockets.
-            upgrade_port: None if they share the port, else another port to listen on.
-
-        Returns:
-            The port on which WebSockets are taken, 0 for none.
-
-        Raises:
-            OSError: one of them cannot be had; none is open then.
-            ValueError: the certificate cannot be read any more.
-        """
-        tls = choose_context(*self._tls)  # a certificate may have been renewed
-        self._router.draining = False
-        places, others = self._places, []
-        with contextlib.ExitStack() as on_error:
-            listeners = places.open() if port is None else places.open_port(port)
-            for listener in listeners:
-                on_error.callback(listener.close)
-            if upgrade_port is not None:
-                others = places.open_port(upgrade_port)
-                for listener in others:
-                    on_error.callback(listener.close)
-            self._loop = loop
-            self._server = HttpServer(
-                listeners,
-                others,
-                self.answer,
-                upgrades=upgrades,
-                workers=self._workers,
-                backlog=self._backlog,
-                max_connections=_possible(self._max_connections),
-                limits=self._limits,
-                tls=tls,
-                proxies=self._proxies,
-            )
-            on_error.pop_all()
-        self._listeners = listeners
-        return others[0].port if others else self.port
-
-    def be_guest(self, loop: LoopThread) -> None:
-        """Answer the requests of another server: nothing is bound."""
-        self._router.draining = False
-        self._loop = loop
-
-    def accept(self) -> None:
-        """Start the threads."""
-        assert self._server is not None
-        self._server.begin()
-
-    def begin_stop(self) -> None:
-        """Stop listening; what still comes on open connections is refused."""
-        self._router.draining = True
-        if self._server is not None:
-            self._server.begin_stop()
-
-    def finish_stop(self, deadline: float) -> list[threading.Thread]:
-        """Wait for the requests in flight; return the threads that would not end."""
-        left = [] if self._server is None else self._server.finish_stop(deadline)
-        self._server = None
-        self._listeners = []
-        return left
-
-    def forget(self) -> None:
-        """Drop the server in a forked child, and its copies of the sockets with it."""
-        server, self._server = self._server, None
-        self._listeners = []
-        if server is not None:
-            server.forget()
-
-    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer one request; see PEP 3333."""
-        assert self._loop is not None
-        return self._router.wsgi(environ, start_response, self._loop)
+def serving_of(component: DaebusHttp) -> Serving:
+    """Return what the app starts, asks and stops of its component; not for users."""
+    return component._serving

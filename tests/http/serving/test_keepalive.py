@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from tests.support.raw import Raw
+from daebus.http.component import serving_of
+from tests.support.raw import Raw, server_of
 from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
@@ -104,8 +105,7 @@ def test_a_pipelining_client_does_not_starve_others(serve: Serve, raw: Open) -> 
     greedy.send("".join(f"GET /g{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(5)))
     assert inside.wait(5)
     other.ask("/other")
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     assert eventually(lambda: server._pool.busy)
     gate.set()
     assert other.answer().body == b"other"
@@ -363,7 +363,7 @@ class Wrong:
 def wsgi(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Daebus]:
     def start(wsgi: Any) -> Daebus:
         app = serve()
-        monkeypatch.setattr(app.http, "answer", wsgi)
+        monkeypatch.setattr(serving_of(app.http), "answer", wsgi)
         app.start()
         return app
 

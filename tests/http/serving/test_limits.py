@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, Request
-from daebus.http import component
 from daebus.http.protocol.parser import Parser
+from daebus.http.serving import serving
 from daebus.server.sockets.transport import SMALL_READ
-from tests.support.raw import Raw
+from tests.support.raw import Raw, server_of
 from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
@@ -236,8 +236,7 @@ def test_an_answer_that_is_not_taken_is_cut(serve: Serve, raw: Open) -> None:
     app.start()
     client = raw(app)
     client.ask("/")
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     assert client.head().status == 200
     assert eventually(lambda: not server._acceptor._clients)
     with pytest.raises((EOFError, ConnectionError)):
@@ -256,8 +255,7 @@ def test_503_when_pool_and_queue_are_full(serve: Serve, raw: Open) -> None:
         client.ask("/gate")
         gate.wait()
     waiting = [raw(app) for _ in range(3)]
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     for client in waiting:
         client.ask("/gate")
     assert eventually(lambda: len(server._pool._jobs) == 3)
@@ -327,8 +325,7 @@ def test_refused_connections_do_not_pile_up(serve: Serve, raw: Open) -> None:
     assert first.get("/").status == 404
     for _ in range(300):  # none of them closes its side
         assert raw(app).answer().status == 503
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     assert len(server._acceptor._clients) <= 130
     assert first.get("/").status == 404
 
@@ -340,8 +337,8 @@ def test_a_default_for_connections_that_the_process_can_open(
 
     for soft, expected in ((1024, 896), (100, 50), (1 << 20, 4096), (resource.RLIM_INFINITY, 4096)):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, soft))
-        assert component._possible(None) == expected
-    assert component._possible(7) == 7
+        assert serving._possible(None) == expected
+    assert serving._possible(7) == 7
 
 
 # --- on another port ----------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from daebus import Daebus, Request
 from daebus.http.serving import exchange
 from tests.http.serving.test_limits import Gate
-from tests.support.raw import Raw
+from tests.support.raw import Raw, server_of
 from tests.support.waiting import eventually
 
 Serve = Callable[..., Daebus]
@@ -21,8 +21,7 @@ Open = Callable[..., Raw]
 
 def stopping(app: Daebus, timeout: float = 5.0) -> threading.Thread:
     """Stop the app in a thread, and return when the port is closed."""
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     thread = threading.Thread(target=app.stop, args=(timeout,))
     thread.start()
     assert eventually(lambda: server.socket.fileno() == -1)
@@ -119,8 +118,7 @@ def test_a_health_check_that_waited_for_a_worker(serve: Serve, raw: Open) -> Non
     busy.ask("/gate")
     gate.wait()
     balancer.ask("/_daebus/health")
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     assert eventually(lambda: server._pool.busy)
     thread = stopping(app)
     gate.open.set()
@@ -225,8 +223,7 @@ def test_requests_that_wait_for_a_worker_are_answered(serve: Serve, raw: Open) -
     first.ask("/gate")
     gate.wait()
     second.ask("/gate")
-    server = app.http._server
-    assert server is not None
+    server = server_of(app)
     assert eventually(lambda: server._pool.busy)
     thread = stopping(app)
     gate.open.set()

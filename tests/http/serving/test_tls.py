@@ -30,7 +30,7 @@ from daebus.server.sockets.tlssocket import TlsSocket
 from daebus.server.threads.pool import WorkerPool
 from daebus.server.tlshandshakes import TLS_REFUSAL
 from tests.http.serving.test_limits import Gate
-from tests.support.raw import Raw
+from tests.support.raw import Raw, server_of
 from tests.support.tls import (
     VERSIONS,
     Sealer,
@@ -210,8 +210,7 @@ def test_slow_readers_hold_no_worker(serve: Serve, raw: Open, kind: str, tmp_pat
     slow = [raw(app, receive_buffer=32768) for _ in range(2)]
     for client in slow:
         client.ask(f"/{kind}")
-    running = app.http._server
-    assert running is not None
+    running = server_of(app)
     clients = running._acceptor._clients
     assert eventually(lambda: sum(client.flush is not None for client in clients.values()) == 2)
     assert raw(app).get("/quick").body == b"quick"
@@ -453,7 +452,7 @@ def test_a_request_in_flight_is_finished(serve: Serve, raw: Open) -> None:
     gate.wait()
     thread = threading.Thread(target=app.stop)
     thread.start()
-    running = app.http._server
+    running = server_of(app)
     assert running is None or eventually(lambda: running.socket.fileno() == -1)
     gate.open.set()
     assert client.answer().body == b"through"
@@ -479,8 +478,7 @@ def test_a_stop_in_the_middle_of_a_handshake(
     sock = connect(app.http.port)
     sock.sendall(Sealer(sock).hello())
     assert inside.wait(5)
-    running = app.http._server
-    assert running is not None
+    running = server_of(app)
     thread = threading.Thread(target=app.stop)
     thread.start()
     assert eventually(lambda: running.socket.fileno() == -1)

@@ -3,6 +3,7 @@
 May import: ``http/protocol``, ``http/site`` for the request that is handed to an upgrade, and
 ``server``.
 
+* ``serving``: what the app starts, asks and stops. Owns the server between a start and a stop.
 * ``server``: listeners, acceptor and pool around Werkzeug's server object. Owns them all.
 * ``exchange``: what connections share, and what happens between two requests of one.
 * ``handler``: one request on one connection, in a worker.

@@ -1,0 +1,186 @@
+"""What the app asks of its HTTP side: starting, answering and stopping, any number of times."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...server.handoff import UpgradeHandler
+from ...server.sockets.addresses import Addresses
+from ...server.sockets.listener import Listener
+from ...server.threads.loop import LoopThread
+from ..protocol.forwarded import TrustedProxies
+from ..protocol.limits import Limits
+from ..site.router import Router
+from .certificates import choose_context
+from .server import HttpServer
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["Serving", "ServingOptions"]
+
+# Connections when nothing else is said, and descriptors that are left to the rest of the
+# program: its files, its WebSockets.
+MAX_CONNECTIONS = 4096
+RESERVED_DESCRIPTORS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """Where and how to serve, as ``DaebusHttp`` was told.
+
+    Attributes:
+        addresses: to listen on.
+        workers: requests that are handled at once.
+        backlog: requests that may wait for a worker.
+        max_connections: None for as many as the process may open, up to 4,096.
+        limits: of one connection.
+        tls: certificate file, key file and context, as ``choose_context`` takes them.
+        proxies: whose word on clients counts; None for nobody's.
+    """
+
+    addresses: Addresses
+    workers: int
+    backlog: int
+    max_connections: int | None
+    limits: Limits
+    tls: tuple[str | Path | None, str | Path | None, ssl.SSLContext | None]
+    proxies: TrustedProxies | None
+
+
+class Serving:
+    """The HTTP side of an app, in the hands of whoever starts and stops the app.
+
+    Args:
+        router: answers the requests.
+        options: as they were given to ``DaebusHttp``.
+
+    Attributes:
+        options: as given.
+        listeners: open ones; none while the app does not run.
+        server: None while the app does not run, or runs as a guest.
+    """
+
+    def __init__(self, router: Router, options: ServingOptions) -> None:
+        self.options = options
+        self.listeners: list[Listener] = []
+        self._router = router
+        self.server: HttpServer | None = None
+        self._loop: LoopThread | None = None
+
+    @property
+    def port(self) -> int:
+        """The first port; before the app runs the one that was asked for. 0 for none."""
+        if not self.listeners:
+            return self.options.addresses.port or 0
+        return next((listener.port for listener in self.listeners if listener.port), 0)
+
+    def attached(self, *, debug: bool) -> None:
+        """Note how much an error tells."""
+        self._router.debug = debug
+
+    def start(
+        self,
+        loop: LoopThread,
+        *,
+        port: int | None = None,
+        upgrades: UpgradeHandler | None = None,
+        upgrade_port: int | None = None,
+    ) -> int:
+        """Bind, and make everything ready; nothing is accepted before ``accept``.
+
+        Args:
+            loop: for async views.
+            port: in place of everything that was asked for; tests use 0.
+            upgrades: takes the WebSockets.
+            upgrade_port: None if they share the port, else another port to listen on.
+
+        Returns:
+            The port on which WebSockets are taken, 0 for none.
+
+        Raises:
+            OSError: an address cannot be bound; none is open then.
+            ValueError: the certificate can no longer be read.
+        """
+        options, others = self.options, []
+        tls = choose_context(*options.tls)  # a certificate may have been renewed
+        self._router.draining = False
+        with contextlib.ExitStack() as on_error:
+            addresses = options.addresses
+            listeners = addresses.open() if port is None else addresses.open_port(port)
+            for listener in listeners:
+                on_error.callback(listener.close)
+            if upgrade_port is not None:
+                others = addresses.open_port(upgrade_port)
+                for listener in others:
+                    on_error.callback(listener.close)
+            self._loop = loop
+            self.server = HttpServer(
+                listeners,
+                others,
+                self.answer,
+                upgrades=upgrades,
+                workers=options.workers,
+                backlog=options.backlog,
+                max_connections=_possible(options.max_connections),
+                limits=options.limits,
+                tls=tls,
+                proxies=options.proxies,
+            )
+            on_error.pop_all()
+        self.listeners = listeners
+        return others[0].port if others else self.port
+
+    def be_guest(self, loop: LoopThread) -> None:
+        """Answer the requests of another server: nothing is bound."""
+        self._router.draining = False
+        self._loop = loop
+
+    def accept(self) -> None:
+        """Start the threads."""
+        assert self.server is not None
+        self.server.begin()
+
+    def begin_stop(self) -> None:
+        """Stop listening; what still comes on open connections is refused."""
+        self._router.draining = True
+        if self.server is not None:
+            self.server.begin_stop()
+
+    def finish_stop(self, deadline: float) -> list[threading.Thread]:
+        """Wait for the requests in flight; return the threads that would not end."""
+        left = [] if self.server is None else self.server.finish_stop(deadline)
+        self.server = None
+        self.listeners = []
+        return left
+
+    def forget(self) -> None:
+        """Drop the server in a forked child, and its copies of the sockets with it."""
+        server, self.server = self.server, None
+        self.listeners = []
+        if server is not None:
+            server.forget()
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer one request; see PEP 3333."""
+        assert self._loop is not None
+        return self._router.wsgi(environ, start_response, self._loop)
+
+
+def _possible(wanted: int | None) -> int:
+    """Return how many connections to allow: what was asked for, else what is possible."""
+    if wanted is not None:
+        return wanted
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(soft // 2, soft - RESERVED_DESCRIPTORS))
