@@ -9,8 +9,9 @@ from typing import IO, Any, cast
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
 from werkzeug.wrappers import Request as WerkzeugRequest
+from werkzeug.wrappers import Response
 
-__all__ = ["Request"]
+__all__ = ["Request", "close_uploads_with"]
 
 # Bounds that Werkzeug needs for forms: memory for fields that are no files, and parts.
 MAX_FORM_MEMORY = 1 << 20
@@ -37,16 +38,12 @@ class FormParser(FormDataParser):
 
 
 class Request(WerkzeugRequest):
-    """An HTTP request: Werkzeug's, and ``payload``.
-
-    Attributes:
-        uploads: the files of a form that has been read; ``close`` closes them.
-    """
+    """An HTTP request: Werkzeug's, and ``payload``."""
 
     max_form_memory_size = MAX_FORM_MEMORY
     max_form_parts = MAX_FORM_PARTS
     form_data_parser_class = FormParser
-    uploads: tuple[IO[bytes], ...] = ()
+    _uploads: tuple[IO[bytes], ...] = ()  # files of a form; ``close`` closes them
 
     @property
     def payload(self) -> Any:
@@ -73,11 +70,18 @@ class Request(WerkzeugRequest):
 
     def close(self) -> None:
         """Close the uploads, those of a form that was refused half-way too."""
-        for upload in self.uploads:
+        for upload in self._uploads:
             upload.close()
 
     def _new_upload(self, *args: object, **options: object) -> IO[bytes]:
         file = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_FILE)  # noqa: SIM115  # close()
         upload = cast(IO[bytes], file)
-        self.uploads = (*self.uploads, upload)
+        self._uploads = (*self._uploads, upload)
         return upload
+
+
+def close_uploads_with(response: Response, request: Request) -> None:
+    """Have the uploads of a request closed when its response is."""
+    if request._uploads:
+        response.direct_passthrough = False  # else Werkzeug does not call what is set here
+        response.call_on_close(request.close)

@@ -23,7 +23,7 @@ from ..protocol.cors import Cors
 from .files import StaticFolder
 from .hooks import Hooks
 from .mounts import Mount, Mounts
-from .request import Request
+from .request import Request, close_uploads_with
 from .results import exception_response, json_error, keep_headers, to_response
 
 __all__ = ["Router"]
@@ -130,9 +130,7 @@ class Router:
             return mount.answer(environ, start_response)
         if hooks.after:
             response = self._run_after(response, request, loop)
-        if request.uploads:
-            response.direct_passthrough = False  # Werkzeug would not say when it is closed
-            response.call_on_close(request.close)
+        close_uploads_with(response, request)
         return response(environ, start_response)
 
     def _respond(self, request: Request, loop: LoopThread) -> Response:
