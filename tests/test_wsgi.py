@@ -241,7 +241,7 @@ def test_waitress_serves_http_and_says_no_to_websockets(connect: Connect) -> Non
     finally:
         process.terminate()
         output = process.communicate(timeout=10)[1]
-    assert output.count("keeps its sockets to itself") == 1
+    assert output.count("does not share its sockets") == 1
 
 
 # --- states, in this process ----------------------------------------------------

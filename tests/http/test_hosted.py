@@ -74,7 +74,7 @@ def test_threads_are_no_greenlets(sock: socket.socket) -> None:
 
 
 def test_why_a_server_cannot_spare_its_socket(sock: socket.socket) -> None:
-    assert "keeps its sockets to itself" in str(borrow(environ()))
+    assert "does not share its sockets" in str(borrow(environ()))
     single = environ(**{"gunicorn.socket": sock, "wsgi.multithread": False})
     assert "has one thread" in str(borrow(single))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,4 +1,4 @@
-"""``DaebusHttp``: what an app attaches to have a port."""
+"""``DaebusHttp``: the component that gives an app its port."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _DEFAULTS = Limits()
 
 
 class DaebusHttp(HttpDecorators):
-    """The HTTP side of an app, and where both sides listen.
+    """The HTTP side of an app, and the addresses that both sides listen on.
 
     ``port``, ``unix``, ``sock`` and ``fd`` may be combined.
 
@@ -34,7 +34,7 @@ class DaebusHttp(HttpDecorators):
             None takes 8080, or no port at all if another place is given.
         host: address to listen on, or several; the default is reachable from this
             machine alone, ``["0.0.0.0", "::"]`` from everywhere.
-        unix: path of a socket file to listen on. One that nobody listens on any more is
+        unix: path of a socket file to listen on. One that no program listens on any more is
             replaced; ``stop`` removes it.
         unix_mode: permissions of that file; the default is for its user and group.
         sock: a socket, or several, that you have bound.
@@ -42,7 +42,7 @@ class DaebusHttp(HttpDecorators):
             These and ``sock`` stay yours: the app listens on duplicates and makes them
             non-blocking. After ``stop`` clients wait there until you start it again or
             close them.
-        reuse_port: let other processes that say so listen on the port too; the system
+        reuse_port: let other processes that set it listen on the port too; the system
             spreads new connections over them.
         trusted_proxies: addresses and networks of reverse proxies, such as
             ``["127.0.0.1", "10.0.0.0/8"]``; ``"unix"`` is whoever connects to a socket
@@ -65,7 +65,7 @@ class DaebusHttp(HttpDecorators):
         max_body: bytes of a request body; a larger one is answered 413, unread.
         body_timeout: seconds for a whole request body.
         min_rate: bytes a second at which bodies must come and answers be taken, after a
-            grace; who is slower is sent away.
+            grace; slower clients are refused or cut.
         write_timeout: seconds in which a client must take each part of a streamed answer.
         max_line: bytes of a request line (414) or header line (431).
         max_headers: header lines of a request; more are answered 431.
@@ -73,14 +73,14 @@ class DaebusHttp(HttpDecorators):
         certfile: PEM file with the certificate, and the chain behind it; the port speaks
             TLS then, ``https`` and ``wss``. It is read here and again by each start.
         keyfile: PEM file with its private key; None if that is in ``certfile``.
-        ssl_context: in place of these, a context of your own.
+        ssl_context: a context of your own, in place of these.
 
     The reasons of the defaults stand in ``daebus.http.protocol.limits``. None of these limits lets
     a client hold a worker: it gets requests that are complete, and what a client takes
     slowly is written elsewhere. Only a view that streams holds its worker as it streams.
 
     Raises:
-        ValueError: an argument makes no sense; the message says which.
+        ValueError: an argument is invalid; the message names it and the value.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class DaebusHttp(HttpDecorators):
         for name, value in asdict(limits).items():
             positive(name, value)
         if static is not None and not Path(static).is_dir():
-            raise ValueError(f"static must name a folder, and there is none at {str(static)!r}")
+            raise ValueError(f"static must be a folder, and there is none at {str(static)!r}")
         if health is not None and not health.startswith("/"):
             raise ValueError(f"health must start with a slash; write health={'/' + health!r}")
         trusted = TrustedProxies(trusted_proxies)
@@ -160,7 +160,7 @@ class DaebusHttp(HttpDecorators):
 
     @property
     def port(self) -> int:
-        """The port, the first of several; 0 if there is none.
+        """The first port; 0 if there is none.
 
         Before the app runs, the one that was asked for.
         """
@@ -175,7 +175,7 @@ class DaebusHttp(HttpDecorators):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Every place where HTTP is served; empty while the app does not run.
+        """The addresses where HTTP is served; empty while the app does not run.
 
         Such as ``127.0.0.1:8080``, ``[::1]:8080`` and ``unix:/run/x.sock``.
         """
@@ -188,5 +188,5 @@ class DaebusHttp(HttpDecorators):
 
 
 def serving_of(component: DaebusHttp) -> Serving:
-    """Return what the app starts, asks and stops of its component; not for users."""
+    """Return the part of the component that starts and stops; for the app, not for users."""
     return component._serving

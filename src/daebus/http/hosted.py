@@ -1,7 +1,7 @@
-"""Somebody else's server, seen from a WSGI environment: its socket, and how to part from it.
+"""Another server, seen from a WSGI environment: its socket, and how to take it over.
 
-WSGI has no word for a connection that is no HTTP any more, so each server needs what it
-happens to understand. Those without such a thing are told apart here, with the reason.
+WSGI has no means to say that a connection no longer speaks HTTP, so each server needs what
+it happens to understand. Servers that lack such a thing are refused with the reason.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HOP_BY_HOP = frozenset(("connection", "upgrade"))
 
 
 def wants_websocket(environ: dict[str, Any]) -> bool:
-    """Tell whether a request asks for a WebSocket."""
+    """Return whether a request asks for a WebSocket."""
     wishes = environ.get("HTTP_UPGRADE")
     return (
         wishes is not None
@@ -53,7 +53,7 @@ def refuse(refusal: Refusal, start_response: Any) -> Iterable[bytes]:
 
 
 def find_greenlets(environ: dict[str, Any]) -> str | None:
-    """Return why this server cannot carry an app at all: its threads are none."""
+    """Return why a server of greenlets cannot run an app; None for a server of threads."""
     sock = environ.get("gunicorn.socket")
     name = type(sock).__module__.partition(".")[0]
     if "eventlet.input" in environ:
@@ -62,16 +62,16 @@ def find_greenlets(environ: dict[str, Any]) -> str | None:
         name = "gevent"
     if name not in ("eventlet", "gevent"):
         return None
-    return f"daebus needs threads, and this server runs greenlets of {name}; {_ADVICE}"
+    return f"daebus needs threads, and this server runs {name} greenlets; {_ADVICE}"
 
 
 class Borrowed:
-    """The connection of a request, while it is not the server's.
+    """The connection of a request, on loan from its server.
 
     Args:
         environ: of the request.
         sock: the server's socket.
-        farewell: makes the exception that has the server leave the connection alone.
+        farewell: makes the exception on which the server leaves the connection alone.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Borrowed:
         self._farewell = farewell
 
     def upgrade(self) -> Upgrade:
-        """Note what the client asks for.
+        """Describe what the client asks for.
 
         The socket in it is a duplicate, so that its connection may close what it owns.
 
@@ -91,7 +91,7 @@ class Borrowed:
         """
         environ = self._environ
         sock = socket.socket(fileno=os.dup(self._sock.fileno()))
-        with contextlib.suppress(OSError):  # no TCP
+        with contextlib.suppress(OSError):  # not a TCP socket
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = environ.get("SERVER_PORT", "")
         return Upgrade(
@@ -115,7 +115,7 @@ class Borrowed:
         return self._farewell()
 
     def _read_ahead(self) -> bytes:
-        """Take what the server has read behind the head of the request."""
+        """Take the bytes that the server has read beyond the head of the request."""
         stream = self._environ["wsgi.input"]
         unreader = getattr(getattr(stream, "reader", None), "unreader", None)
         if unreader is not None:  # gunicorn
@@ -134,7 +134,7 @@ class Borrowed:
 
 
 def borrow(environ: dict[str, Any]) -> Borrowed | str:
-    """Return the connection of a request, or why this server cannot spare it."""
+    """Return the connection of a request, or why this server cannot lend it."""
     farewell: Callable[[], Exception]
     if "werkzeug.socket" in environ:
         # For its server a client that has dropped the connection: nothing is written.
@@ -144,16 +144,16 @@ def borrow(environ: dict[str, Any]) -> Borrowed | str:
         # the access log has no line for it.
         sock, farewell = environ["gunicorn.socket"], StopIteration
     else:
-        return f"this server keeps its sockets to itself, so it has no WebSockets; {_ADVICE}"
+        return f"this server does not share its sockets, so it has no WebSockets; {_ADVICE}"
     if not environ["wsgi.multithread"]:
-        return f"this server has one thread, which one WebSocket would take; {_ADVICE}"
+        return f"this server has one thread, which one WebSocket would occupy; {_ADVICE}"
     if isinstance(sock, ssl.SSLSocket):
-        return "this server encrypts, and WebSockets inside it cannot; have a proxy end TLS"
+        return "this server speaks TLS, through which daebus has no WebSockets; end TLS in a proxy"
     return Borrowed(environ, sock, farewell)
 
 
 def _target(environ: dict[str, Any]) -> str:
-    """Return the target as it was sent, as far as the server tells."""
+    """Return the target as it was sent, or rebuild it if the server does not tell."""
     target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
         return target

@@ -1,12 +1,12 @@
-"""Accepting connections, and holding those for which no worker is needed.
+"""Accept connections, and hold those that need no worker.
 
 Rules of this module:
 
 1. A socket without a complete request waits here, in the poller; no worker is held by a
    client that is silent, slow or idle, nor by one that takes a finished answer slowly.
-2. The acceptor owns a parked socket. Handing it out passes the ownership; whoever
-   finishes with it parks, flushes, lingers, releases or closes it.
-3. Sockets stay non-blocking, whoever owns them.
+2. The acceptor owns a parked socket. Handing it out passes the ownership; the new owner
+   gives it back (``park``, ``flush``, ``linger``) or ends it (``release``, ``close``).
+3. Sockets stay non-blocking under every owner.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Acceptor:
         listeners: closed by ``stop``.
         intake: the protocol.
         max_connections: most connections at once; more are refused with an answer.
-        linger_timeout: seconds in which a client that is sent away may still read why.
+        linger_timeout: seconds in which a refused client can still read the answer.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Acceptor:
     # --- any thread; the ownership of the socket passes -------------------------
 
     def park(self, client: Conn, deadline: float) -> None:
-        """Hold a connection until more comes from it.
+        """Hold a connection until its client sends more.
 
         Args:
             client: its socket becomes the acceptor's.
@@ -109,7 +109,7 @@ class Acceptor:
         self._wait(client, HANDSHAKING, deadline, write=write)
 
     def flush(self, client: Conn, flush: Flush) -> None:
-        """Have the rest of an answer written as the client takes it."""
+        """Write the rest of an answer as fast as the client takes it."""
         client.flush = flush
         self._wait(client, FLUSHING, flush.deadline, write=True)
 
@@ -134,7 +134,7 @@ class Acceptor:
             self._wait(client, LINGERING, time.monotonic() + self._linger_timeout)
 
     def release(self, client: Conn) -> None:
-        """Let go of an open socket, so that it can be given away."""
+        """Give up the ownership of an open socket without closing it."""
         if client.known:
             self._poller.forget(client.fd)
             client.known = False
@@ -182,7 +182,7 @@ class Acceptor:
         with self._lock:
             self._stopping = True
         self._poller.wake()
-        if self._thread.ident is None:  # never started: nobody else cleans up
+        if self._thread.ident is None:  # never started, so no thread cleans up
             self._close()
 
     def end(self) -> None:
@@ -192,7 +192,7 @@ class Acceptor:
         self._poller.wake()
 
     def cut(self) -> None:
-        """Break every connection; their owners notice and close them."""
+        """Shut every connection down; their owners notice and close them."""
         with self._lock:
             clients = list(self._clients.values())
         for client in clients:
@@ -200,8 +200,8 @@ class Acceptor:
                 client.raw.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
-        """Close a forked child's copies of everything; TLS must not say goodbye for it."""
-        self._lock = threading.Lock()  # whoever held it does not exist here
+        """Close a forked child's copies of the sockets, without ending the parent's TLS."""
+        self._lock = threading.Lock()  # the thread that held it does not exist in the child
         self._listeners.abandon()
         for client in self._clients.values():  # unguarded: a forked child has one thread
             client.raw.close()
@@ -223,7 +223,7 @@ class Acceptor:
                     return
                 ready = self._poller.wait(timeout)
                 with self._lock:
-                    self._sleeps_until = -math.inf  # awake: nobody needs to wake it
+                    self._sleeps_until = -math.inf  # awake: no wake-up is needed
                 for fd in ready:
                     listener = listeners.open_ones.get(fd)
                     if listener is None:
@@ -286,7 +286,7 @@ class Acceptor:
     # --- accepting --------------------------------------------------------------
 
     def _admit(self, client: Conn) -> None:
-        """Start to wait for a client; often its request is there already."""
+        """Start to wait for a client, or refuse it; often its request is there already."""
         with self._lock:
             refused = len(self._turned_away)
             full = len(self._clients) - refused >= self._max_connections

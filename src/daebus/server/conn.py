@@ -31,18 +31,18 @@ class Flush(Protocol):
     deadline: float
 
     def proceed(self) -> bool:
-        """Write what can be written without waiting; True when nothing is left.
+        """Write what can be written without waiting; return True when nothing is left.
 
         Raises:
             OSError: the client left.
         """
 
     def close(self) -> None:
-        """Release what the rest was made of."""
+        """Release what the rest consists of, such as a file."""
 
 
 class Conn:
-    """A connection that speaks no WebSocket (yet).
+    """A connection before its upgrade to WebSocket, or one that is never upgraded.
 
     Attributes:
         raw: the socket, non-blocking.
@@ -50,11 +50,11 @@ class Conn:
         fd: its descriptor.
         address: of the peer, as ``accept`` gave it.
         listener: where it came in.
-        appetite: most bytes that the acceptor reads at once; others get their turn then.
+        appetite: most bytes that the acceptor reads before others get their turn.
         state: what the protocol keeps about the connection; closed with it.
         doing: one of the constants above.
-        deadline: moment until which the acceptor waits for it; infinity if it does not.
-        alarm: moment at which the acceptor looks at the deadline next.
+        deadline: moment until which the acceptor waits for it; infinity while it does not.
+        alarm: moment at which the acceptor checks the deadline next.
         known: the poller knows the descriptor.
         flush: what is left to write while it is FLUSHING.
         discarded: bytes drained while it is LINGERING.
@@ -93,7 +93,7 @@ class Conn:
 
     @property
     def secure(self) -> bool:
-        """True if TLS is around the socket."""
+        """True if the connection uses TLS."""
         return self.sock is not self.raw
 
     @property
@@ -120,7 +120,7 @@ class Intake(Protocol):
         """
 
     def handshake(self, client: Conn, deadline: float) -> None:
-        """Take over a client whose TLS handshake can go on, until that moment."""
+        """Take over a client whose TLS handshake can go on; ``deadline`` is for all of it."""
 
     def received(self, client: Conn, data: bytes) -> None:
         """Take over the client with what it sent; park it again if that is not enough."""
@@ -132,4 +132,4 @@ class Intake(Protocol):
         """Take over a client whose request did not come in time."""
 
     def refused(self, text: str) -> bytes:
-        """Return the answer to a client for which there is no room."""
+        """Return the answer to a client that cannot be served for that reason."""

@@ -12,7 +12,7 @@ __all__ = ["Deadlines"]
 
 
 class Deadlines:
-    """A heap with one entry a client (two at times), however many requests it makes.
+    """A heap with one or two entries per client, however many requests it makes.
 
     A deadline that moves away costs nothing: its entry comes up too early and is put
     back. Not thread-safe; the acceptor's lock guards it.
@@ -29,7 +29,7 @@ class Deadlines:
             heapq.heappush(self._heap, (client.alarm, next(self._number), client))
 
     def due(self, now: float) -> list[Conn]:
-        """Return the clients whose deadline has passed; they have none any more."""
+        """Return the clients whose deadline has passed, and forget it."""
         late = []
         while self._heap and self._heap[0][0] <= now:
             moment, _, client = heapq.heappop(self._heap)
@@ -44,5 +44,5 @@ class Deadlines:
         return late
 
     def next(self) -> float:
-        """Return the moment at which to look again; infinity for never."""
+        """Return the moment of the next check; infinity if there is none."""
         return self._heap[0][0] if self._heap else math.inf

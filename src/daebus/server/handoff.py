@@ -1,7 +1,7 @@
-"""What crosses from the HTTP side to the WebSocket side.
+"""The values that the HTTP side and the WebSocket side hand each other.
 
-Values, so that ``http/`` and ``websocket/`` need not know each other. The thread that
-judges an upgrade is the one that runs the connection afterwards.
+They are here so that ``http/`` and ``websocket/`` need not know each other. The thread
+that admits an upgrade is the one that runs the connection afterwards.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Upgrade:
         remote_address: host of the peer, an empty string on a Unix socket; behind a
             trusted proxy, of the client.
         port: local port number, 0 on a Unix socket.
-        request: makes the request as the user's code is to see it, when that is asked.
-        secure: the client speaks TLS, as ``wss``: to us, or to a trusted proxy.
-        forwarded_host: that a trusted proxy was asked for, in place of the ``Host`` header.
+        request: makes the request that the user's code sees, when it is needed.
+        secure: the client speaks TLS (``wss``), to us or to a trusted proxy.
+        forwarded_host: what a trusted proxy reports in place of the ``Host`` header.
     """
 
     sock: Stream
@@ -58,7 +58,7 @@ class Upgrade:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request or an upgrade is not taken: an ordinary HTTP answer.
+    """Why a request or an upgrade is refused, as an HTTP answer.
 
     Attributes:
         status: HTTP status code.
@@ -79,19 +79,22 @@ OVERLOADED = Refusal(503, "overloaded", "the server is overloaded", (("Retry-Aft
 
 
 class UpgradeHandler(Protocol):
-    """What the HTTP side asks of the one that takes upgraded connections."""
+    """What the HTTP side asks of the side that takes upgraded connections."""
 
     def start(self, job: Callable[[], Callable[[], None] | None]) -> Refusal | None:
-        """Run the job, which admits one upgrade, in a thread that may become its connection's.
+        """Run a job that admits one upgrade, in the thread that will run its connection.
 
-        What the job returns, that of ``admit``, runs next, and nothing is kept of the job
-        meanwhile. Never waits. Returns a refusal if there is no thread for it.
+        The job returns what ``admit`` returned, and the thread runs that next, without
+        keeping a reference to the job. Never waits.
+
+        Returns:
+            A refusal if there is no thread for the job.
         """
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
-        """Take over a connection, or say why not.
+        """Take over a connection, or refuse it.
 
         Returns:
-            What the calling thread runs next, until the connection has ended: the socket
-            is no longer the caller's. Or a refusal, and it still is.
+            What the calling thread runs next, until the connection has ended; the caller
+            no longer owns the socket. Or a refusal, and the caller still owns it.
         """

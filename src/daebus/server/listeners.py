@@ -1,7 +1,7 @@
-"""The way in: listeners, and what becomes of clients when descriptors run out.
+"""The listening sockets, and what happens to clients when descriptors run out.
 
-Out of descriptors, clients are told so as long as one descriptor can be had; without any
-the listeners rest for a moment. Neither ends the loop that calls, nor makes it spin.
+Out of descriptors, clients are refused one by one with a spare descriptor; without that
+one the listeners rest for a moment. Neither ends the acceptor's loop, nor makes it spin.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Listeners"]
 
 logger = get_logger("daebus.server")
 
-# Seconds to wait when not even the spare descriptor is left; one is likely to come free.
+# Seconds to rest when not even the spare descriptor is left; one is likely to be freed.
 _PAUSE = 0.5
 # Connections taken in one go before others get their turn.
 _BURST = 64
@@ -69,12 +69,13 @@ class Listeners:
         listeners: closed by ``close``.
         poller: reports them.
         admit: takes over a new connection.
-        refuse: takes over one for which there is no descriptor, and tells it that text.
+        refuse: takes over one that cannot be served, and answers it with that text.
         close: closes a connection.
 
     Attributes:
-        listeners: by descriptor; empty once closed.
-        resume: moment of ``time.monotonic()`` at which to accept again; infinity if it does.
+        open_ones: listeners by descriptor; empty once closed.
+        resume: moment of ``time.monotonic()`` at which to accept again; infinity while
+            it accepts.
 
     Threads:
         All belongs to the acceptor's; ``abandon`` to a forked child.
@@ -100,12 +101,12 @@ class Listeners:
         self._spare = _SpareDescriptor()
 
     def open(self) -> None:
-        """Have the listeners reported."""
+        """Have the poller report the listeners."""
         for fd in self.open_ones:
             self._poller.listen(fd)
 
     def accept(self, listener: Listener) -> None:
-        """Take the connections that wait at a listener, or some of them."""
+        """Accept connections that wait at a listener, up to a limit."""
         for _ in range(_BURST):
             try:
                 sock, address = listener.accept()
@@ -126,7 +127,7 @@ class Listeners:
             self._admit(Conn(sock, address, listener))
 
     def _accept_without_room(self, listener: Listener, exc: OSError) -> None:
-        """Answer one client with the spare descriptor, or else pause."""
+        """Refuse one client by means of the spare descriptor, or else rest."""
         if self._warnings.is_due():
             logger.warning("cannot accept: %s; clients are refused until it is over", exc)
         if self._last_refused is not None:
@@ -149,13 +150,13 @@ class Listeners:
         self.resume = time.monotonic() + _PAUSE
 
     def left(self, client: Conn) -> None:
-        """Note that a client is closed: its descriptor may have been the spare one."""
+        """Note that a client is closed; its descriptor may have been the spare one."""
         if client is self._last_refused:
             self._last_refused = None
             self._spare.regain()
 
     def go_on(self) -> None:
-        """Accept again, after a pause."""
+        """Accept again after a rest."""
         self.resume = math.inf
         self._spare.regain()
         self.open()

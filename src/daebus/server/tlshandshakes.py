@@ -1,4 +1,4 @@
-"""TLS handshakes of new connections: no client is waited for.
+"""TLS handshakes of new connections, in threads that wait for no client.
 
 A new connection waits in the acceptor as any other. What it sends is worked on by a few
 threads of their own: neither do views that take long keep clients from connecting, nor
@@ -28,13 +28,13 @@ logger = get_logger("daebus.server")
 # more than a thousand a second, and leave cores to the rest of the program.
 THREADS = 2
 
-# The alert internal_error (RFC 8446 section 6.2), for a client that there is no room for:
-# a handshake only to say so would cost more than to serve it.
+# The alert internal_error (RFC 8446 section 6.2), for a client that cannot be served:
+# a handshake only to say so would cost more than serving it.
 TLS_REFUSAL = b"\x15\x03\x03\x00\x02\x02\x50"
 
 
 class TlsHandshakes:
-    """Leads new connections to the end of their handshake.
+    """Takes new connections through their TLS handshake.
 
     Args:
         context: for servers.
@@ -42,7 +42,7 @@ class TlsHandshakes:
         timeout: seconds for a whole handshake, however it comes.
         most: connections that may be in a handshake at once.
         done: takes over a client with what came behind the handshake.
-        plain: makes the answer to a client that speaks no TLS.
+        plain: makes the answer to a client that does not speak TLS.
 
     Threads:
         ``begin`` and ``proceed`` belong to the acceptor's; ``done`` is called on threads
@@ -67,16 +67,16 @@ class TlsHandshakes:
         self._pool = WorkerPool("daebus-tls", THREADS, most)
 
     def begin(self, client: Conn) -> None:
-        """Put TLS around a new connection, and wait for its first byte."""
+        """Put TLS around a new connection, and have the acceptor wait for its first byte."""
         client.sock = TlsSocket(client.raw, self._context)
         self._acceptor.await_handshake(client, time.monotonic() + self._timeout)
 
     def proceed(self, client: Conn, deadline: float) -> None:
-        """Have a thread go on with a handshake; never waits."""
+        """Have a thread continue a handshake; never wait for it."""
         if not self._pool.submit(functools.partial(self._step, client, deadline)):
             with contextlib.suppress(OSError):
                 client.raw.send(TLS_REFUSAL)
-            client.sock = client.raw  # nothing is left to say through TLS
+            client.sock = client.raw  # nothing more is sent through TLS
             self._acceptor.linger(client)
 
     def stop(self) -> list[threading.Thread]:
@@ -108,7 +108,7 @@ class TlsHandshakes:
         return "failed"
 
     def _answer_plainly(self, client: Conn) -> None:
-        logger.debug("%s speaks no TLS", client.host)
+        logger.debug("%s does not speak TLS", client.host)
         client.sock = client.raw
         try:
             client.raw.send(self._plain())

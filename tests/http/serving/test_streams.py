@@ -140,4 +140,4 @@ def test_a_status_that_ends_nothing_is_a_500(
     with caplog.at_level(logging.ERROR, "daebus.http"):
         answer = client.get("/")
     assert (answer.status, answer.code) == (500, "internal_server_error")
-    assert "no status to answer with" in caplog.text
+    assert "is not a final status" in caplog.text

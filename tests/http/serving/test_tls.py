@@ -561,7 +561,7 @@ def test_a_renewed_certificate_counts_from_the_next_start(
     assert raw(app).sock.getpeercert(True) != before  # type: ignore[attr-defined]
     app.stop()
     files.both.unlink()
-    with pytest.raises(ValueError, match="certfile must name a PEM file"):
+    with pytest.raises(ValueError, match="certfile must be a PEM file"):
         app.start()
     assert not app.running
 
@@ -570,9 +570,9 @@ def test_wrong_files(files: Files, tmp_path: Path) -> None:
     nowhere, other = tmp_path / "nowhere", tmp_path / "other"
     authority().issue_cert("127.0.0.1").private_key_pem.write_to_path(other)
     for options, text in (
-        ({"certfile": nowhere}, f"certfile must name a PEM file, and there is none at '{nowhere}'"),
-        ({"certfile": files.cert, "keyfile": nowhere}, "keyfile must name a PEM file"),
-        ({"keyfile": files.key}, "keyfile needs its certificate; name that too, as certfile"),
+        ({"certfile": nowhere}, f"certfile must be a PEM file, and there is none at '{nowhere}'"),
+        ({"certfile": files.cert, "keyfile": nowhere}, "keyfile must be a PEM file"),
+        ({"keyfile": files.key}, "keyfile needs a certificate; name that too, as certfile"),
         ({"certfile": files.cert}, "name the key as keyfile if it has a file of its own: "),
         ({"certfile": files.key}, "must hold a certificate and its private key"),
         ({"certfile": files.both, "keyfile": other}, "must hold a certificate and its private key"),
@@ -592,7 +592,7 @@ def test_what_is_no_context(context: Any) -> None:
 
 
 def test_a_context_for_clients() -> None:
-    with pytest.raises(ValueError, match=r"one for clients.*ssl\.Purpose\.CLIENT_AUTH"):
+    with pytest.raises(ValueError, match=r"one for servers.*ssl\.Purpose\.CLIENT_AUTH"):
         DaebusHttp(ssl_context=ssl.create_default_context())
 
 

@@ -300,5 +300,5 @@ def test_mounting_what_makes_no_sense() -> None:
     for prefix, proper in (("/", "/old"), ("", "/old"), ("new", "/new"), ("/new/", "/new")):
         with pytest.raises(ValueError, match=rf"write app.mount\('{proper}', wsgi_app\)"):
             http.mount(prefix, echo)
-    with pytest.raises(TypeError, match="is no WSGI app"):
+    with pytest.raises(TypeError, match="is not a WSGI app"):
         http.mount("/new", None)  # type: ignore[arg-type]

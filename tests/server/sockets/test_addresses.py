@@ -64,8 +64,12 @@ def test_a_socket_is_enough(bound: socket.socket) -> None:
         ({"port": 65536}, ValueError, "port must be between 0 and 65535, not 65536"),
         ({"unix": ""}, ValueError, "unix must be a path"),
         ({"unix_mode": 660}, ValueError, "write it in octal: 0o660"),
-        ({"socks": ["x"]}, TypeError, "sock is a socket or a list of them, not 'x'"),
-        ({"fd": "systmd"}, ValueError, "fd is the number of a socket or 'systemd', not 'systmd'"),
+        ({"socks": ["x"]}, TypeError, "sock must be a socket or a list of them, not 'x'"),
+        (
+            {"fd": "systmd"},
+            ValueError,
+            "fd must be the number of a socket or 'systemd', not 'systmd'",
+        ),
         ({"fd": -1}, ValueError, "not -1"),
     ],
 )
@@ -110,7 +114,7 @@ def test_what_is_closed_already(bound: socket.socket, name: str) -> None:
     fd = bound.fileno()
     bound.close()
     wanted = places(socks=bound) if name == "sock" else places(fd=fd)
-    with pytest.raises(OSError, match="is no open socket: Bad file descriptor") as caught:
+    with pytest.raises(OSError, match="is not an open socket: Bad file descriptor") as caught:
         wanted.open()
     assert caught.value.errno == errno.EBADF
 
@@ -118,7 +122,7 @@ def test_what_is_closed_already(bound: socket.socket, name: str) -> None:
 def test_a_descriptor_that_is_no_socket() -> None:
     read, write = os.pipe()
     try:
-        with pytest.raises(OSError, match=f"fd {read} is no open socket"):
+        with pytest.raises(OSError, match=f"fd {read} is not an open socket"):
             places(fd=read).open()
     finally:
         os.close(read)

@@ -161,7 +161,7 @@ def test_what_is_no_socket_is_never_removed(tmp_path: Path, kind: str) -> None:
         path.symlink_to(tmp_path / "target")
         if kind == "link":
             (tmp_path / "target").write_text("precious")
-    with pytest.raises(FileExistsError, match="no socket") as caught:
+    with pytest.raises(FileExistsError, match="is not a socket") as caught:
         listen_unix(str(path), 0o660)
     assert caught.value.filename == str(path)
     assert os.path.lexists(path)
@@ -273,7 +273,7 @@ def connected() -> socket.socket:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (datagram, "is no TCP or Unix stream socket"),
+        (datagram, "is not a TCP or Unix stream socket"),
         (socket.socket, "has no address; bind it first"),
         (lambda: socket.socket(socket.AF_UNIX), "has no address; bind it first"),
         (connected, "cannot listen"),

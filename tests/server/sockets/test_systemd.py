@@ -25,7 +25,7 @@ from tests.support.manager import Manager
         ("-1", "own", "systemd has passed no socket"),
         ("one", "own", "systemd has passed no socket"),
         ("9" * 5000, "own", "systemd has passed no socket"),
-        ("1", "1", "have the script in between use exec"),
+        ("1", "1", "start the program with exec in the script between"),
     ],
 )
 def test_no_sockets(

@@ -46,7 +46,7 @@ class Cors:
             answer to a preflight.
 
     Raises:
-        ValueError: an option is unknown or makes no sense; the message says what to type.
+        ValueError: an option is unknown or invalid; the message says what to type.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ class Cors:
         self._max_age = max_age
 
     def is_allowed(self, origin: str) -> bool:
-        """Tell whether the page may read answers."""
+        """Return whether the page may read answers."""
         return self._any_origin or origin.lower() in self._origins
 
     def preflight(self, origin: str, method: str, headers: str | None) -> Headers | None:
@@ -125,7 +125,7 @@ class Cors:
         return found
 
     def add(self, headers: Headers, origin: str | None) -> Headers:
-        """Return the headers of an answer with those that the page's browser looks for.
+        """Return the headers of an answer, CORS headers included.
 
         An answer that has its own is left alone.
 

@@ -1,4 +1,4 @@
-"""What reverse proxies say of the client behind them. Pure: no socket, thread, clock.
+"""What reverse proxies say of the client behind them.
 
 Rules of this module:
 
@@ -59,7 +59,7 @@ class Seen:
     Attributes:
         remote_address: of the client, or of the last proxy that can be believed; an empty
             string for the peer of a Unix socket.
-        scheme: ``http`` or ``https``; None if nobody says so.
+        scheme: ``http`` or ``https``; None if no proxy says so.
         host: that the client asked for, with the port unless it is the scheme's; None to
             keep to the request.
     """
@@ -70,19 +70,19 @@ class Seen:
 
 
 class TrustedProxies:
-    """Whose word counts.
+    """The proxies whose headers are believed.
 
     Args:
         entries: addresses, networks such as ``10.0.0.0/8``, and ``"unix"`` for the peers
             of Unix sockets.
 
     Raises:
-        ValueError: an entry is none of these.
+        ValueError: an entry is not one of these.
     """
 
     def __init__(self, entries: Iterable[str]) -> None:
         if isinstance(entries, str):
-            raise ValueError(f"trusted_proxies is a list; write trusted_proxies=[{entries!r}]")
+            raise ValueError(f"trusted_proxies must be a list; write trusted_proxies=[{entries!r}]")
         self._unix = False
         self._networks = []
         for entry in entries:
@@ -93,7 +93,7 @@ class TrustedProxies:
                 self._networks.append(ip_network(entry))
             except ValueError as exc:
                 raise ValueError(
-                    f"trusted_proxies holds addresses, networks such as '10.0.0.0/8' and 'unix', "
+                    f"trusted_proxies takes addresses, networks such as '10.0.0.0/8' and 'unix', "
                     f"not {entry!r}: {exc}"
                 ) from None
 
@@ -190,11 +190,11 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def _host(text: str, port: str, scheme: str | None) -> str | None:
-    """Return host and port as a browser would write them; None if it is no host.
+    """Return host and port as a browser would write them; None if it is not a host.
 
     Args:
         text: host, perhaps with a port.
-        port: for a host without one; what is no port does not count.
+        port: for a host without one; ignored if it is not a port.
         scheme: whose default port is left out.
     """
     found = _HOST.fullmatch(text)
@@ -206,7 +206,7 @@ def _host(text: str, port: str, scheme: str | None) -> str | None:
 
 
 def _pairs(element: str) -> dict[str, str]:
-    """Return the parameters of an element; nothing if one comes twice."""
+    """Return the parameters of an element; none at all if one comes twice."""
     pairs: dict[str, str] = {}
     for name, value in _EACH_PAIR.findall(element):
         if name.lower() in pairs:

@@ -1,7 +1,7 @@
-"""Request heads as bytes: a strict reading of RFC 9112. Pure: no socket, thread, clock.
+"""Request heads as bytes: a strict reading of RFC 9112.
 
-Whoever sends what two programs could read differently gets a 400 and a closed
-connection. The grammar is checked by one regular expression over the whole head; only
+What two programs could read differently is answered 400, and the connection is closed.
+ The grammar is checked by one regular expression over the whole head; only
 when it does not match is the reason looked for, line by line.
 """
 
@@ -38,7 +38,7 @@ _LINE_BREAKS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 
 
 class BadRequest(Exception):
-    """A request that is answered with an error before any view sees it."""
+    """A request that is refused before any view sees it."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -74,9 +74,9 @@ class Head:
 
 
 def find_broken(data: bytes | bytearray, start: int) -> bool:
-    """Tell whether a head is broken already: a NUL, or a CR or LF without the other.
+    """Return whether a head holds a NUL, or a CR or LF without the other.
 
-    A CR at the very end is no judgement yet.
+    A CR at the very end may still be followed by its LF.
     """
     return _LINE_BREAKS.search(data, start) is not None
 
@@ -101,7 +101,7 @@ def parse_head(block: bytes, limits: Limits) -> Head:
         raise BadRequest(400, _what_is_wrong(block[line.end() :]))
     method, target, major, minor = (part.decode("ascii") for part in line.groups())
     if major != "1" or minor not in "01":
-        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        raise BadRequest(505, "only HTTP/1.0 and HTTP/1.1 are supported")
     lines = block[line.end() :].decode("latin-1").split("\r\n")
     lines.pop()
     if len(lines) > limits.max_headers or (lines and max(map(len, lines)) > limits.max_line):
@@ -143,9 +143,9 @@ def _tokens(values: list[str] | tuple[()]) -> set[str]:
 def _check_target(method: str, target: str) -> str | None:
     """Return the authority of an absolute-form target."""
     if method == "CONNECT":
-        raise BadRequest(501, "this is no proxy")
+        raise BadRequest(501, "this server is not a proxy")
     if not method.isupper():  # they are case-sensitive, but Werkzeug takes get for GET
-        raise BadRequest(501, "methods are written in capitals")
+        raise BadRequest(501, "methods are written in upper case")
     if target[0] == "/" or (target == "*" and method == "OPTIONS"):
         return None
     absolute = _ABSOLUTE.match(target)
@@ -156,17 +156,17 @@ def _check_target(method: str, target: str) -> str | None:
 
 def _check_host(values: list[str] | tuple[()], minor: str) -> None:
     if len(values) > 1 or (minor == "1" and not values):
-        raise BadRequest(400, "a request must have one Host header")
+        raise BadRequest(400, "a request must have exactly one Host header")
     if values and not is_host(values[0]):
-        raise BadRequest(400, "the Host header names no host")
+        raise BadRequest(400, "the Host header is not a host")
 
 
 @functools.lru_cache(maxsize=256)
 def is_host(text: str) -> bool:
-    """Tell whether a text is a host, with or without a port, or empty.
+    """Return whether a text is a host, with or without a port, or empty.
 
-    Stricter than the grammar of RFC 3986: what is no port, no IPv6 address or no name in
-    Punycode makes Werkzeug raise where a view asks for the URL of its request.
+    Stricter than the grammar of RFC 3986: an invalid port, IPv6 address or Punycode name
+    would make Werkzeug raise where a view asks for the URL of its request.
     """
     found = _HOST.fullmatch(text)
     if found is None or int(found["port"] or 0) > 65535:
@@ -205,17 +205,17 @@ def _expects(values: list[str] | tuple[()]) -> bool:
 
 
 def parse_trailers(block: bytes) -> None:
-    """Check the trailer lines of a chunked body; what they say is not used.
+    """Check the trailer lines of a chunked body; their contents are not used.
 
     Raises:
-        BadRequest: a line is no header.
+        BadRequest: a line is not a header.
     """
     if not _FIELDS.fullmatch(block):
         raise BadRequest(400, _what_is_wrong(block))
 
 
 def _what_is_wrong(block: bytes) -> str:
-    """Say why a header block does not match."""
+    """Return why a header block does not match."""
     if _LINE_BREAKS.search(block):
         return "lines must end with CR LF, and hold no CR, LF or NUL"
     for line in block.split(b"\r\n")[:-1]:

@@ -23,11 +23,11 @@ class Limits:
             one packet.
         body_timeout: seconds for a whole body: a slow line sends 16 MiB in five minutes.
         min_rate: bytes a second, both for bodies that come and answers that are taken,
-            counted after a grace of ``head_timeout``: below it nobody waits for the rest.
+            counted after a grace of ``head_timeout``; slower clients are cut.
         write_timeout: seconds in which a client must take the next part of a streamed
             answer.
         idle_timeout: seconds a connection is kept for its next request.
-        linger_timeout: seconds in which a client that is sent away may still read why.
+        linger_timeout: seconds in which a refused client can still read the answer.
     """
 
     max_line: int = 8192

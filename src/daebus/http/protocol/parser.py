@@ -1,4 +1,4 @@
-"""From bytes to requests. No socket, thread or clock; a large body goes to a file.
+"""From bytes to whole requests; a large body goes to a temporary file.
 
 The acceptor's thread feeds what a client sent; a worker sees a request only once all
 of it is there. So neither a slow head nor a slow body ever holds a worker.
@@ -35,7 +35,7 @@ class Request:
 
     Attributes:
         head: checked.
-        body: at its beginning; whoever takes the request closes it.
+        body: at its beginning; the one who takes the request closes it.
         size: bytes of the body.
     """
 
@@ -52,7 +52,7 @@ class Parser:
 
     Attributes:
         received: bytes of the body that have come so far.
-        wants_continue: the client waits for ``100 Continue``; whoever sends it clears this.
+        wants_continue: the client waits for ``100 Continue``; clear it once that is sent.
     """
 
     __slots__ = (
@@ -91,19 +91,19 @@ class Parser:
         return self._head is not None and not self._stage
 
     def take_rest(self) -> bytes:
-        """Give away what came behind the last request."""
+        """Return the bytes beyond the last request, and forget them."""
         rest, self._buffer = bytes(self._buffer), bytearray()
         return rest
 
     def close(self) -> None:
-        """Drop what has been read; a file is gone at once."""
+        """Drop what has been read; a temporary file is deleted."""
         self._buffer = bytearray()
         body, self._body = self._body, None
         if body is not None:
             body.close()
 
     def feed(self, data: bytes) -> Request | None:
-        """Take what came, perhaps nothing, and return the next request if it is whole.
+        """Take bytes, perhaps none, and return the next request if it is complete.
 
         Raises:
             BadRequest: the connection must be closed after the answer.
@@ -153,9 +153,9 @@ class Parser:
         return head
 
     def _check_unfinished(self) -> None:
-        """Refuse as soon as no continuation can make it right."""
+        """Refuse an unfinished head that no continuation could complete."""
         buffer, limits = self._buffer, self._limits
-        # Nobody needs to wait for the end of a line that is broken or too long.
+        # A line that is broken or too long needs no end to be refused.
         if find_broken(buffer, max(0, self._seen - 1)):
             raise BadRequest(400, "lines must end with CR LF, and hold no CR, LF or NUL")
         if len(buffer) > limits.max_line and not 0 <= buffer.find(b"\r\n") <= limits.max_line:
@@ -180,7 +180,7 @@ class Parser:
             self._spill()
 
     def _spill(self) -> None:
-        """Go on in a file that has no name and ends with its descriptor."""
+        """Move the body to a temporary file, which is deleted with its descriptor."""
         memory = self._body
         assert isinstance(memory, io.BytesIO)
         try:
@@ -205,7 +205,7 @@ class Parser:
             raise BadRequest(503, "the server cannot store the body") from exc
 
     def _take(self) -> None:
-        """Store what there is of the bytes that are left to come."""
+        """Store the expected bytes as far as they have come."""
         part = self._buffer[: self._left]
         if part:
             del self._buffer[: len(part)]
@@ -217,7 +217,7 @@ class Parser:
         return self._left == 0
 
     def _read_chunked(self) -> bool:
-        """Read on (RFC 9112 section 7.1); True when the trailers have ended."""
+        """Read chunks (RFC 9112 section 7.1); return True after the trailers."""
         buffer = self._buffer
         while True:
             if self._stage == "data":
@@ -240,7 +240,7 @@ class Parser:
                 return self._read_trailers()
 
     def _take_whole_chunks(self) -> None:
-        """Store the chunks that are there from end to end.
+        """Store the chunks that have come from end to end.
 
         ``_read_chunked`` would find the same, and takes three times as long for each: what
         comes in chunks of a byte must not hold up other clients.

@@ -1,4 +1,4 @@
-"""From what the app was told about TLS to a context for the port."""
+"""Make the TLS context of a port from the arguments of ``DaebusHttp``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _HOW = "write ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)"
 def choose_context(
     certfile: str | Path | None, keyfile: str | Path | None, ssl_context: ssl.SSLContext | None
 ) -> ssl.SSLContext | None:
-    """Return the context that was given, or make one; None for no TLS.
+    """Return the context that was given, or a new one; None without TLS.
 
     Raises:
-        ValueError: the arguments make no sense; the message says what to write.
+        ValueError: the arguments conflict or do not work; the message says what to write.
     """
     if ssl_context is not None:
         if certfile is not None or keyfile is not None:
@@ -27,11 +27,11 @@ def choose_context(
         if not isinstance(ssl_context, ssl.SSLContext):
             raise ValueError(f"ssl_context must be an ssl.SSLContext, not {ssl_context!r}; {_HOW}")
         if ssl_context.protocol == ssl.PROTOCOL_TLS_CLIENT:
-            raise ValueError(f"ssl_context is one for clients, and a server needs its own; {_HOW}")
+            raise ValueError(f"ssl_context must be one for servers, not for clients; {_HOW}")
         return ssl_context
     if certfile is None:
         if keyfile is not None:
-            raise ValueError("keyfile needs its certificate; name that too, as certfile")
+            raise ValueError("keyfile needs a certificate; name that too, as certfile")
         return None
     return _load(certfile, keyfile)
 
@@ -39,7 +39,7 @@ def choose_context(
 def _load(certfile: str | Path, keyfile: str | Path | None) -> ssl.SSLContext:
     for name, path in (("certfile", certfile), ("keyfile", keyfile)):
         if path is not None and not Path(path).is_file():
-            raise ValueError(f"{name} must name a PEM file, and there is none at {str(path)!r}")
+            raise ValueError(f"{name} must be a PEM file, and there is none at {str(path)!r}")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
@@ -67,5 +67,5 @@ class _Encrypted(Exception):
 
 
 def _ask_nobody() -> str:
-    """Stand in for OpenSSL's question on the terminal, where nobody may be to answer."""
+    """Raise, in place of OpenSSL's question on the terminal, which may have no reader."""
     raise _Encrypted

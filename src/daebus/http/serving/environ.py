@@ -1,4 +1,4 @@
-"""From a request to its WSGI environment (PEP 3333)."""
+"""Build the WSGI environment of a request (PEP 3333)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def split_target(head: Head) -> tuple[str, str]:
 
 
 def add_request(environ: dict[str, Any], head: Head, body: IO[bytes], size: int) -> None:
-    """Add what this request says.
+    """Add the headers, target and body of one request.
 
     Args:
         environ: what all requests of the connection share; changed.
@@ -75,7 +75,7 @@ def add_request(environ: dict[str, Any], head: Head, body: IO[bytes], size: int)
 
 
 def add_forwarded(environ: dict[str, Any], seen: Seen) -> None:
-    """Have the environment tell of the client behind a proxy; its headers stay."""
+    """Describe the client behind a trusted proxy; the proxy's headers stay."""
     if environ["REMOTE_ADDR"] != seen.remote_address:
         environ["REMOTE_ADDR"] = seen.remote_address
         environ.pop("REMOTE_PORT", None)

@@ -36,7 +36,7 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Exchange:
-    """Finds the requests in what clients send, and knows what each of them shares.
+    """Reads the requests of clients, and knows what these share.
 
     Args:
         acceptor: holds the clients that have not sent a whole request.
@@ -44,11 +44,11 @@ class Exchange:
         only_upgrades: those of them that speak WebSocket alone.
         limits: of one connection.
         secure: clients speak TLS.
-        proxies: whose word on clients counts; None for nobody's.
+        proxies: whose headers are believed; None to believe no one's.
 
     Attributes:
         limits: as given.
-        draining: the server stops: new requests are refused, connections end.
+        draining: the server is stopping: new requests are refused, connections end.
 
     Threads:
         Whoever owns the client: the acceptor's thread, or a worker.
@@ -95,13 +95,13 @@ class Exchange:
         return environ
 
     def seen(self, client: Conn, head: Head) -> Seen | None:
-        """Return the client behind a trusted proxy; None if the request is as it looks."""
+        """Return the client behind a trusted proxy; None if there is no such proxy."""
         if self._proxies is None:
             return None
         return self._proxies.look(client.host, head.headers, head.authority)
 
     def only_upgrades(self, client: Conn) -> bool:
-        """Tell whether the client came to a port that speaks WebSocket alone."""
+        """Return whether the client came to a port for WebSockets alone."""
         return client.listener in self._only_upgrades
 
     # --- between two requests ---------------------------------------------------
@@ -155,7 +155,7 @@ class Exchange:
         return None
 
     def refuse(self, client: Conn, refusal: Refusal) -> None:
-        """Send a client away; its connection is not read any more."""
+        """Answer with a refusal; the connection is not read any more."""
         logger.debug("refused a request from %s: %s", client.host, refusal.text)
         with contextlib.suppress(OSError):
             client.sock.send(error_response(refusal))

@@ -1,4 +1,4 @@
-"""One request on one connection: Werkzeug's handler, with our reading and writing.
+"""One request on one connection: Werkzeug's handler, with reading and writing of our own.
 
 Werkzeug's own ``run_wsgi`` closes every connection after a pause of 10 ms in which it
 drains the input, so it would eat WebSocket frames and lose keep-alive; its parsing is
@@ -28,7 +28,7 @@ logger = get_logger("daebus.http")
 
 
 class _ClientGone(Exception):
-    """The client does not take the answer: it left, or does not read."""
+    """The client does not take the answer: it has left, or does not read."""
 
 
 _UPGRADE_REQUIRED = Refusal(
@@ -39,16 +39,17 @@ _UPGRADE_REQUIRED = Refusal(
 )
 _VIEW_FAILED = Refusal(500, "internal_server_error", "the view failed")
 
-# What concerns this connection alone is the server's to say.
+# Headers about the connection are the server's to write.
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "transfer-encoding"))
 
 
 class RequestHandler(WSGIRequestHandler):
     """Answers one request, as far as the client takes the answer at once.
 
-    The connection goes on as these say once the constructor has returned:
+    Of Werkzeug's class these are used: the constructor, which calls ``setup``, ``handle`` and
+    ``finish`` in turn; all of them are replaced here.
 
-    Attributes:
+    Attributes, once the constructor has returned:
         rest: what is left to write of the answer.
         keep: the connection can take another request.
     """
@@ -76,10 +77,10 @@ class RequestHandler(WSGIRequestHandler):
         super().__init__(client.raw, client.address, server)
 
     def setup(self) -> None:
-        """Do nothing: reading and writing need no buffers of their own."""
+        """Do nothing: reading and writing need no further buffers."""
 
     def finish(self) -> None:
-        """Leave the socket as it is: what happens next is the server's decision."""
+        """Leave the socket open: the server decides what happens next."""
 
     def handle(self) -> None:
         """Answer the request."""
@@ -96,7 +97,7 @@ class RequestHandler(WSGIRequestHandler):
     # --- WSGI -------------------------------------------------------------------
 
     def run_wsgi(self) -> None:
-        """Have the app answer, and decide whether the connection goes on."""
+        """Call the app, and decide whether the connection goes on."""
         head = self.head
         self.keep = head.keep_alive
         result: Any = None
@@ -159,7 +160,7 @@ class RequestHandler(WSGIRequestHandler):
             self.keep = False
 
     def _write(self, data: bytes) -> None:
-        """Send a part of the body, the head before the first one."""
+        """Send a part of the body, and the head before the first part."""
         start = b"" if self._sent else self._response_head(last=False)
         final = False
         if self._bodiless:
@@ -180,7 +181,7 @@ class RequestHandler(WSGIRequestHandler):
                     raise _ClientGone("the client left")
 
     def _send_file(self, body: FileBody) -> bool:
-        """Send a file without its worker; False if this one must be read."""
+        """Send a file without holding the worker; return False if it must be read instead."""
         if self._status is None or not body.can_be_sent():
             return False
         head = self._response_head(last=False)
@@ -208,10 +209,10 @@ class RequestHandler(WSGIRequestHandler):
         """
         head, status = self.head, self._status
         if status is None:
-            raise AssertionError("the app wrote before start_response")
+            raise AssertionError("the app wrote before it called start_response")
         code = status[:3]
         if code < "200":
-            raise ValueError(f"{status!r} is no status to answer with: the client would wait on")
+            raise ValueError(f"{status!r} is not a final status: the client would go on waiting")
         self._bodiless = head.method == "HEAD" or code in ("204", "205", "304")
         lines = [f"HTTP/1.1 {status}"]
         dated = False
@@ -256,7 +257,7 @@ class RequestHandler(WSGIRequestHandler):
     # --- the socket -------------------------------------------------------------
 
     def _send(self, data: bytes, *, final: bool = False) -> None:
-        """Write; what the client does not take of the final part is left to the acceptor."""
+        """Write; leave what the client does not take of the final part to the acceptor."""
         self._sent = True
         try:
             sent = self.connection.send(data)

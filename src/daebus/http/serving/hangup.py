@@ -1,4 +1,4 @@
-"""Whether the client of a streamed answer is still there."""
+"""Find out whether the client of a streamed answer has left."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import time
 
 __all__ = ["Hangup"]
 
-# Seconds between two parts after which the client is looked for: one that left is noticed
-# at the next part, not only when a second one is refused. Parts that come faster meet the
-# refusal soon enough.
+# Seconds between two parts after which the client is checked: one that left is noticed at
+# the next part, not only when a second one fails. Parts that come faster fail soon enough.
 PAUSE = 0.05
 
 # Milliseconds to wait for the reset that tells a client which left from one that merely
@@ -23,7 +22,7 @@ _ENDED = getattr(select, "POLLRDHUP", 0)
 
 
 class Hangup:
-    """Watches the client of one stream between its parts.
+    """Checks for the client of one stream between its parts.
 
     Args:
         sock: of the client.
@@ -33,11 +32,11 @@ class Hangup:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._asked = 0.0 if _ENDED else math.inf  # infinity: nobody need ask any more
-        self._doubts = 0  # parts behind which the client had ended, without a reset
+        self._asked = 0.0 if _ENDED else math.inf  # infinity: do not ask again
+        self._doubts = 0  # parts after which the client had ended, without a reset
 
     def has_left(self) -> bool:
-        """Tell whether the client has left; ask behind each part that was sent."""
+        """Return whether the client has left; to be called after each part that was sent."""
         now = time.monotonic()
         if now - self._asked < PAUSE:
             self._asked = max(self._asked, now)
@@ -52,7 +51,7 @@ class Hangup:
             poller.modify(self._sock, 0)
             found = poller.poll(_RESET)
         if not found:
-            # It may have ended just behind this part, and taken it. If the next one is not
+            # It may have ended just after this part, and taken it. If the next one is not
             # reset either, the client reads on and only sends no more.
             self._doubts += 1
             if self._doubts == 2:

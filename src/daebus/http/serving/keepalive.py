@@ -1,4 +1,4 @@
-"""How long a client is waited for, depending on what it owes."""
+"""How long the server waits for a client, depending on what is outstanding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class KeepAlive:
 
     Attributes:
         parser: cuts what comes into requests.
-        phase: what the client is waited for; empty if it is not.
+        phase: what the server waits for; empty while it does not wait.
         since: when that phase began.
         served: it has sent a whole request already.
     """
@@ -29,7 +29,7 @@ class KeepAlive:
         self.served = False
 
     def deadline(self, limits: Limits) -> float:
-        """Return the moment until which the client is waited for."""
+        """Return the moment until which the server waits for the client."""
         phase = self.parser.phase
         if phase == IDLE and not self.served:
             phase = HEAD

@@ -1,10 +1,10 @@
-"""The running side of HTTP: listener, acceptor and workers around Werkzeug's server object.
+"""The running server: listeners, acceptor and workers around Werkzeug's server object.
 
 Rules of this module:
 
-1. A socket is the acceptor's, then a worker's, then the acceptor's again or, after an
-   upgrade, its connection's. There is no instant with two owners.
-2. An upgrade needs no worker: the thread that judges it runs its connection, so that
+1. A socket belongs to the acceptor, then to a worker, then to the acceptor again or,
+   after an upgrade, to its connection. There is no instant with two owners.
+2. An upgrade needs no worker: the thread that admits it runs its connection, so that
    neither user code in the handshake nor a crowd of handshakes holds up requests.
 3. A worker gets whole requests only, and leaves what a client takes slowly behind.
 """
@@ -55,17 +55,20 @@ WSGI = Callable[[dict[str, Any], Any], Any]
 class HttpServer(BaseWSGIServer):
     """Serves one WSGI app on sockets that listen already.
 
+    Of Werkzeug's class these are used: the constructor and the attributes that its request
+    handler reads (``app``, ``multithread``); ``log`` is replaced.
+
     Args:
         listeners: one at least; the server takes them over.
         others: further ones, for upgrades alone, which ``listeners`` then do not take.
         app: the WSGI app.
-        upgrades: takes upgraded connections, or refuses them; None if nobody does.
+        upgrades: takes upgraded connections, or refuses them; None if there are none.
         workers: most requests that are handled at once.
         backlog: most requests that wait for a worker; more are answered 503.
         max_connections: most connections at once; more are answered 503.
         limits: of one connection.
-        tls: to speak TLS on all listeners.
-        proxies: whose word on clients counts; None for nobody's.
+        tls: for TLS on all listeners; None without TLS.
+        proxies: whose headers are believed; None to believe no one's.
     """
 
     multithread = True
@@ -134,18 +137,18 @@ class HttpServer(BaseWSGIServer):
         return False
 
     def handshake(self, client: Conn, deadline: float) -> None:
-        """Have the TLS handshake go on."""
+        """Continue a TLS handshake."""
         assert self._handshakes is not None
         self._handshakes.proceed(client, deadline)
 
     def received(self, client: Conn, data: bytes) -> None:
-        """Give the client to a worker, answer it, or wait for more."""
+        """Hand a whole request to a worker, or wait for more of it."""
         request = self._exchange.read(client, data)
         if request is not None:
             self._dispatch(client, request)
 
     def flushed(self, client: Conn) -> None:
-        """Go on with a client that has taken its whole answer."""
+        """Continue with a client that has taken its whole answer."""
         if client.state.phase == "keep":
             client.state.phase = ""
             self.received(client, b"")
@@ -153,14 +156,14 @@ class HttpServer(BaseWSGIServer):
             self._acceptor.linger(client)
 
     def late(self, client: Conn) -> None:
-        """Send a client away that did not send a whole request in time."""
+        """Refuse a client that did not send a whole request in time."""
         if client.state.phase == IDLE:
             self._acceptor.close(client)
         else:
             self._exchange.refuse(client, _LATE)
 
     def refused(self, text: str) -> bytes:
-        """Return the answer to a client for which there is no room."""
+        """Return the answer to a client that cannot be served for that reason."""
         if self._handshakes is not None:
             return TLS_REFUSAL
         return error_response(replace(OVERLOADED, text=text))
@@ -190,7 +193,7 @@ class HttpServer(BaseWSGIServer):
         return self._upgrades.start(functools.partial(self._upgrade, client, request))
 
     def _upgrade(self, client: Conn, request: Request) -> Callable[[], None] | None:
-        """Judge an upgrade; in a thread of the WebSocket side, which runs its connection next."""
+        """Admit an upgrade, in a thread of the WebSocket side, which runs the connection next."""
         assert self._upgrades is not None
         exchange = self._exchange
         try:
@@ -211,7 +214,7 @@ class HttpServer(BaseWSGIServer):
     # --- in a worker ------------------------------------------------------------
 
     def _work(self, client: Conn, request: Request | None) -> None:
-        """Answer requests of one client until it has no further one or others wait."""
+        """Answer requests of one client until it sends no more or other clients wait."""
         try:
             while request is not None:
                 request = self._answer(client, request)
@@ -239,7 +242,7 @@ class HttpServer(BaseWSGIServer):
     # --- the end ----------------------------------------------------------------
 
     def begin_stop(self) -> None:
-        """Close the listeners; what comes on open connections is refused from now on."""
+        """Close the listeners, and refuse what still comes on open connections."""
         self._exchange.draining = True
         self._acceptor.stop()
 

@@ -1,4 +1,4 @@
-"""What the app asks of its HTTP side: starting, answering and stopping, any number of times."""
+"""What the app uses of its HTTP side: start, answer, stop, any number of times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RESERVED_DESCRIPTORS = 128
 
 @dataclass(frozen=True, slots=True)
 class ServingOptions:
-    """Where and how to serve, as ``DaebusHttp`` was told.
+    """Where and how to serve: the arguments of ``DaebusHttp``, checked.
 
     Attributes:
         addresses: to listen on.
@@ -43,7 +43,7 @@ class ServingOptions:
         max_connections: None for as many as the process may open, up to 4,096.
         limits: of one connection.
         tls: certificate file, key file and context, as ``choose_context`` takes them.
-        proxies: whose word on clients counts; None for nobody's.
+        proxies: whose headers are believed; None to believe no one's.
     """
 
     addresses: Addresses
@@ -56,7 +56,7 @@ class ServingOptions:
 
 
 class Serving:
-    """The HTTP side of an app, in the hands of whoever starts and stops the app.
+    """Starts and stops the server of one ``DaebusHttp``.
 
     Args:
         router: answers the requests.
@@ -77,7 +77,7 @@ class Serving:
 
     @property
     def port(self) -> int:
-        """The first port; before the app runs the one that was asked for. 0 for none."""
+        """The first port; the configured one before the app runs; 0 for none."""
         if not self.listeners:
             return self.options.addresses.port or 0
         return next((listener.port for listener in self.listeners if listener.port), 0)
@@ -175,7 +175,7 @@ class Serving:
 
 
 def _possible(wanted: int | None) -> int:
-    """Return how many connections to allow: what was asked for, else what is possible."""
+    """Return how many connections to allow: the wanted number, else what is possible."""
     if wanted is not None:
         return wanted
     if sys.platform == "win32":

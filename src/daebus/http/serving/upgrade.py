@@ -1,4 +1,4 @@
-"""From a request to the value that crosses to the WebSocket side."""
+"""Turn a request into the value that is handed to the WebSocket side."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class UpgradeRequest(Request):
 
     @property
     def subprotocols(self) -> list[str]:
-        """What the client offers as subprotocols, in its order.
+        """The subprotocols that the client offers, in its order.
 
         A page can send a token here, and nowhere else: ``new WebSocket(url, ["mine",
-        "token.abc"])``. None of these is answered but one of ``subprotocols=``.
+        "token.abc"])``. Only one that ``subprotocols=`` lists is selected in the answer.
         """
         offered = self.headers.get("Sec-WebSocket-Protocol", "").split(",")
         return [name for name in map(str.strip, offered) if name]
@@ -37,12 +37,12 @@ def note_upgrade(
     seen: Seen | None,
     environ_of: Callable[[Conn], dict[str, Any]],
 ) -> Upgrade:
-    """Note what the client asks for, and take the bytes that came behind its request.
+    """Describe what the client asks for, and take the bytes that came after its request.
 
     Args:
         client: owned by the caller.
         request: its body is closed.
-        seen: what a trusted proxy says.
+        seen: what a trusted proxy says of the client; None without one.
         environ_of: makes the WSGI environment of a client, without a request.
     """
     head, said = request.head, seen

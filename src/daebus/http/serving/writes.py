@@ -1,7 +1,7 @@
-"""Errors as bytes, answers that are finished but not taken yet, files sent by the kernel.
+"""Errors as bytes, and the rest of an answer that a client has not taken yet.
 
-What a client does not take at once is left to the acceptor: a worker is not held by a
-client that reads slowly.
+What a client does not take at once is left to the acceptor: a client that reads slowly
+holds no worker.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def error_response(refusal: Refusal) -> bytes:
 
 
 class Rest:
-    """The rest of an answer; see ``Flush``. The acceptor's thread writes it.
+    """The rest of an answer, written by the acceptor's thread; see ``Flush``.
 
     Attributes:
-        deadline: moves on as the client takes the answer at the least rate or faster.
+        deadline: moves on as long as the client takes the answer at ``min_rate`` or faster.
     """
 
     def __init__(self, sock: Stream, limits: Limits) -> None:
@@ -53,7 +53,7 @@ class Rest:
         self.deadline = time.monotonic() + limits.write_timeout
 
     def proceed(self) -> bool:
-        """Write what can be written without waiting; True when nothing is left."""
+        """Write what can be written without waiting; return True when nothing is left."""
         budget = _BURST
         with contextlib.suppress(BlockingIOError, InterruptedError):
             while budget > 0:
@@ -65,10 +65,10 @@ class Rest:
         return False
 
     def close(self) -> None:
-        """Release what the rest was made of."""
+        """Release what the rest consists of, such as a file."""
 
     def _write(self) -> int:
-        """Write once; 0 when nothing is left."""
+        """Write once; return 0 when nothing is left."""
         raise NotImplementedError
 
 
@@ -88,9 +88,9 @@ class BytesRest(Rest):
 
 
 class FileRest(Rest):
-    """The rest of an answer in a file, behind the rest of its head.
+    """The rest of an answer in a file, after the rest of its head.
 
-    The kernel sends it, unless TLS is around the socket.
+    The kernel sends it, unless the connection uses TLS.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class FileRest(Rest):
 
 
 class FileBody(FileWrapper):
-    """``wsgi.file_wrapper``: a file that the server may send by itself."""
+    """``wsgi.file_wrapper``: a file that the kernel may send."""
 
     def can_be_sent(self) -> bool:
-        """Tell whether the kernel can do it: a real file, on a system that knows how."""
+        """Return whether the kernel can send it: a real file, on a system with ``sendfile``."""
         try:
             self.file.fileno()
         except (AttributeError, OSError):

@@ -1,4 +1,4 @@
-"""What the program answers with: views, hooks, files, other WSGI apps.
+"""What answers the requests: views, hooks, files, other WSGI apps.
 
 May import: ``http/protocol``, ``server`` (for the loop and for logging), ``errors``.
 

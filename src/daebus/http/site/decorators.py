@@ -1,4 +1,4 @@
-"""What an app registers with its HTTP component."""
+"""The decorators with which an app registers views and hooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HttpDecorators:
     """The decorators of ``DaebusHttp``; ``app`` has the same ones.
 
     Args:
-        router: gets what is registered.
+        router: where views and hooks are registered.
     """
 
     def __init__(self, router: Router) -> None:
@@ -44,12 +44,12 @@ class HttpDecorators:
     def before_request(self, hook: View) -> View:
         """Decorate a hook that runs before each request: ``hook(req)``, sync or async.
 
-        What it returns, unless None, is the answer; it may be all that a view may return.
-        It runs before views, files and mounted apps, and where there is none of them.
-        Several run in the order in which they were registered.
+        What it returns, unless None, is the answer; it may be anything that a view may
+        return. It runs before views, files and mounted apps, and before a 404. Several run
+        in the order in which they were registered.
 
         Raises:
-            TypeError: it is no function.
+            TypeError: it is not callable.
         """
         self._router.hooks.add_before(hook)
         return hook
@@ -62,7 +62,7 @@ class HttpDecorators:
         Several run in reverse order: the last registered is the next to the view.
 
         Raises:
-            TypeError: it is no function.
+            TypeError: it is not callable.
         """
         self._router.hooks.add_after(hook)
         return hook
@@ -70,16 +70,16 @@ class HttpDecorators:
     def error_handler(self, error: int | type[Exception]) -> Callable[[View], View]:
         """Decorate the handler of a status or an exception: ``handler(req, exc)``, sync or async.
 
-        It returns what a view may return; where that names no status, it is the error's,
-        500 for an exception that is none of Werkzeug's. A status is looked for first, then
-        the class of the exception and those above it; 500 is for all that nobody names.
-        A handler that raises is answered with a plain 500.
+        It returns what a view may return; without a status of its own the answer has the
+        error's, 500 for an exception that is not one of Werkzeug's. The handler of the status
+        is looked for first, then that of the exception's class and its bases; the handler of
+        500 takes all other exceptions. A handler that raises is answered with a plain 500.
 
         Args:
             error: such as ``404``, ``werkzeug.exceptions.Forbidden`` or ``KeyError``.
 
         Raises:
-            ValueError: it is neither a status from 400 to 599 nor a class of exceptions.
+            ValueError: the argument is neither a status from 400 to 599 nor a class of exceptions.
             DuplicateHandlerError: it has a handler already.
         """
 

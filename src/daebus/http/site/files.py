@@ -1,4 +1,4 @@
-"""A folder of files, with ETags and ranges by Werkzeug."""
+"""A static folder, with ETags and ranges by Werkzeug."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class StaticFolder:
     """Files that are served where no route matches.
 
     Args:
-        folder: no path leads out of it; symbolic links in it are followed.
+        folder: paths cannot lead out of it; symbolic links in it are followed.
     """
 
     def __init__(self, folder: str) -> None:
         self._folder = str(Path(folder).resolve())
 
     def find(self, path: str, environ: dict[str, Any]) -> Response:
-        """Return the answer for a file, or a part of it, or that it has not changed.
+        """Return a file, a part of it, or 304 if it has not changed.
 
         Args:
             path: of the request, decoded; with a slash at its end it is the folder's
@@ -45,11 +45,11 @@ class StaticFolder:
         if not wanted:
             return send_from_directory(self._folder, path, environ)
         whole = {key: value for key, value in environ.items() if key != "HTTP_RANGE"}
-        # Werkzeug answers 416 to several ranges and to what it cannot read. Whoever sends
-        # that takes the whole file too (RFC 9110 section 14.2), and HEAD knows no ranges.
+        # Werkzeug answers 416 to several ranges and to what it cannot read. A client that
+        # sends these takes the whole file too (RFC 9110 section 14.2); HEAD has no ranges.
         if environ["REQUEST_METHOD"] != "GET" or not _ONE_RANGE.fullmatch(wanted):
             return send_from_directory(self._folder, path, whole)
-        # It also sends a part of what the client has; that is 304 (section 13.2.2).
+        # It also sends a part of what the client has already; 304 is right (section 13.2.2).
         if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MODIFIED_SINCE" in environ:
             unchanged = send_from_directory(self._folder, path, whole)
             if unchanged.status_code == 304:

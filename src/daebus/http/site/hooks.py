@@ -1,4 +1,4 @@
-"""What an app wants done around its views: before them, after them, and when they fail."""
+"""The hooks around views: before them, after them, and when they raise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Hook = Callable[..., Any]
 
 
 class Hooks:
-    """Functions that are called with the request first, sync or async.
+    """The registered hooks, sync or async; each is called with the request first.
 
     Attributes:
         before: in the order in which they run.
@@ -32,32 +32,32 @@ class Hooks:
         self._by_class: dict[type[BaseException], Hook] = {}  # entries are only added
 
     def add_before(self, hook: Hook) -> None:
-        """Have a hook run before views.
+        """Register a hook that runs before views.
 
         Raises:
-            TypeError: it is no function.
+            TypeError: it is not callable.
         """
         self.before = (*self.before, _function(hook, "before_request"))
 
     def add_after(self, hook: Hook) -> None:
-        """Have a hook run after views.
+        """Register a hook that runs after views.
 
         Raises:
-            TypeError: it is no function.
+            TypeError: it is not callable.
         """
         self.after = (_function(hook, "after_request"), *self.after)
 
     def add_error(self, error: Any, handler: Hook) -> None:
-        """Have a handler answer in place of an error.
+        """Register a handler that answers in place of an error.
 
         Args:
             error: a status or a class of exceptions.
             handler: gets the request and the exception.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the error is neither.
             DuplicateHandlerError: it has a handler already.
-            TypeError: the handler is no function.
+            TypeError: the handler is not callable.
         """
         _function(handler, "error_handler(404)")
         known: dict[Any, Hook]
@@ -76,11 +76,10 @@ class Hooks:
         known[error] = handler
 
     def find(self, exc: BaseException) -> tuple[Hook | None, bool]:
-        """Return who handles an exception, and whether it was expected.
+        """Return the handler of an exception, and whether the exception was expected.
 
-        The status of an exception of Werkzeug comes first, then its class and the classes
-        above it. What else nobody names is a 500. Redirects and ``abort(response)`` are
-        answers already.
+        The status of one of Werkzeug's exceptions comes first, then its class and its bases.
+        All others are a 500. Redirects and ``abort(response)`` are answers already.
         """
         status = 500
         if isinstance(exc, HTTPException):
@@ -97,5 +96,5 @@ class Hooks:
 
 def _function(hook: Hook, name: str) -> Hook:
     if not callable(hook):
-        raise TypeError(f"{hook!r} is no function; write @app.{name} above one")
+        raise TypeError(f"{hook!r} is not a function; write @app.{name} above one")
     return hook

@@ -1,4 +1,4 @@
-"""Other WSGI apps below a prefix of the path."""
+"""Other WSGI apps, each below a prefix of the path."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One app.
+    """One WSGI app and its prefix.
 
     Attributes:
-        prefix: as WSGI has paths: the bytes of UTF-8, one character each.
+        prefix: encoded as in ``PATH_INFO``: the bytes of UTF-8, one character each.
         app: the WSGI app.
     """
 
@@ -32,9 +32,9 @@ class Mount:
     app: WSGI
 
     def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Call the app with its own part of the path; what it raises is a 500.
+        """Call the app with its part of the path; answer 500 if it raises.
 
-        What it raises once its answer is being written is the server's to handle.
+        The server handles what it raises once its answer is being written.
         """
         path = environ["PATH_INFO"]
         environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + self.prefix
@@ -55,7 +55,7 @@ class Mount:
 
 
 class Mounts:
-    """Which app has which prefix.
+    """The mounted apps by their prefix.
 
     Attributes:
         all: longest prefix first.
@@ -72,17 +72,17 @@ class Mounts:
 
         Raises:
             DuplicateHandlerError: there is one at this prefix.
-            TypeError: it is no WSGI app.
-            ValueError: the prefix is not one.
+            TypeError: the app is not callable.
+            ValueError: the prefix does not start with a slash, or ends with one.
         """
         if not prefix.startswith("/") or prefix.endswith("/"):
             proper = "/" + (prefix.strip("/") or "old")
             raise ValueError(
-                f"an app is mounted below the root, not at {prefix!r}; "
+                f"the prefix must start with a slash and not end with one, not {prefix!r}; "
                 f"write app.mount({proper!r}, wsgi_app)"
             )
         if not callable(app):
-            raise TypeError(f"{app!r} is no WSGI app: it cannot be called")
+            raise TypeError(f"{app!r} is not a WSGI app: it is not callable")
         mount = Mount(prefix.encode().decode("latin-1"), app)
         if any(other.prefix == mount.prefix for other in self.all):
             raise DuplicateHandlerError(
@@ -91,7 +91,7 @@ class Mounts:
         self.all = tuple(sorted([*self.all, mount], key=lambda m: len(m.prefix), reverse=True))
 
     def find(self, path: str) -> Mount | None:
-        """Return the app for a path, as WSGI has it."""
+        """Return the app for a ``PATH_INFO``."""
         for mount in self.all:
             if path.startswith(mount.prefix) and path[len(mount.prefix) :][:1] in ("", "/"):
                 return mount

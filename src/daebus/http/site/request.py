@@ -1,4 +1,4 @@
-"""What a view is given: Werkzeug's request, with bounds for forms and uploads."""
+"""The request that a view gets: Werkzeug's, with limits for forms and uploads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 __all__ = ["Request", "close_uploads_with"]
 
-# Bounds that Werkzeug needs for forms: memory for fields that are no files, and parts.
+# Limits of forms: bytes of fields that are not files, and number of parts.
 MAX_FORM_MEMORY = 1 << 20
 MAX_FORM_PARTS = 1000
 
@@ -23,7 +23,7 @@ MAX_MEMORY_FILE = 512 << 10
 
 
 class FormParser(FormDataParser):
-    """Werkzeug's, for which a form that breaks off would be one without any fields."""
+    """Werkzeug's, which would take a malformed form for one without fields."""
 
     def parse(self, *args: Any, **options: Any) -> Any:
         """Return stream, fields and files.
@@ -47,7 +47,7 @@ class Request(WerkzeugRequest):
 
     @property
     def payload(self) -> Any:
-        """What the client sent: the JSON body, else the form, else the query, as plain data.
+        """The JSON body, else the form, else the query, as plain data.
 
         Raises:
             werkzeug.exceptions.BadRequest: the body claims to be JSON and is not; answered 400.
@@ -62,14 +62,14 @@ class Request(WerkzeugRequest):
         return self.args.to_dict()
 
     def make_form_data_parser(self) -> FormDataParser:
-        """Return Werkzeug's parser, with our files behind the uploads."""
+        """Return Werkzeug's parser, which stores uploads in files of ours."""
         parser = super().make_form_data_parser()
         parser.stream_factory = self._new_upload
         parser.silent = False
         return parser
 
     def close(self) -> None:
-        """Close the uploads, those of a form that was refused half-way too."""
+        """Close the uploads, also those of a form that was refused half-way."""
         for upload in self._uploads:
             upload.close()
 

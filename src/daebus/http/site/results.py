@@ -1,4 +1,4 @@
-"""What a view or hook returned, or what was raised instead, as a response."""
+"""Turn what a view or hook returned or raised into a response."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..protocol.errors import error_body, status_code_name
 
 __all__ = ["exception_response", "json_error", "keep_headers", "to_response"]
 
-# What belongs to a status, whoever writes the text.
+# Headers that belong to a status, whatever the body.
 _KEPT = ("Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
 
-# Headers that Werkzeug completes, and may not be in the way of a plain answer.
+# Headers that Werkzeug completes; an answer with one does not take the shortcut.
 _COMPLETED = frozenset(("location", "content-location"))
 
 # ``json.dumps`` with options makes an encoder for each call.
@@ -26,7 +26,7 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class _Body:
-    """The one piece of a response, which is closed with it."""
+    """The body of a response in one piece; closing it closes the response."""
 
     __slots__ = ("_response",)
 
@@ -42,7 +42,7 @@ class _Body:
 
 
 class _Plain(Response):
-    """What a view returned, as long as it is a 200 with a body in one piece.
+    """A response with a shortcut for a 200 whose body is one piece.
 
     Werkzeug copies the headers of every answer, completes some, and wraps the body
     twice, which changes nothing here and costs a tenth of a small request.
@@ -72,7 +72,7 @@ def to_response(result: Any, status: Any = 200) -> Response:
         status: where the result names none.
 
     Raises:
-        TypeError: it is nothing that can be sent.
+        TypeError: the result cannot be sent.
     """
     headers: Any = None
     empty = False
@@ -82,7 +82,10 @@ def to_response(result: Any, status: Any = 200) -> Response:
         elif len(result) == 3:
             result, status, headers = result
         else:
-            raise TypeError("a view returns a body, (body, status) or (body, status, headers)")
+            raise TypeError(
+                "a view returns a body, (body, status) or (body, status, headers), not a tuple of "
+                f"{len(result)}"
+            )
         empty = result is None and status != 200
     if isinstance(result, Response):
         return result
@@ -108,7 +111,7 @@ def to_response(result: Any, status: Any = 200) -> Response:
 
 
 def exception_response(exc: HTTPException) -> Response:
-    """Return the answer that an exception of Werkzeug stands for; an error is JSON."""
+    """Return the answer for one of Werkzeug's exceptions; an error is JSON."""
     if exc.response is not None:
         return cast(Response, exc.response)  # the view's own: abort(response)
     own = exc.get_response()
@@ -128,6 +131,6 @@ def keep_headers(response: Response, exc: HTTPException) -> None:
 
 
 def json_error(status: int, text: str, code: str = "") -> Response:
-    """Return an error in the shape that all errors have."""
+    """Return an error as JSON, in the shape that all errors have."""
     body = error_body(text, code or status_code_name(status))
     return Response(body, status, mimetype="application/json")

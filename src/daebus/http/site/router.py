@@ -1,7 +1,8 @@
-"""The WSGI app: from a request to the view that answers it, on Werkzeug's routing.
+"""The WSGI app: it finds the view that answers a request, with Werkzeug's routing.
 
-A request goes: the health check; a preflight; ``before_request`` hooks; a mounted app, or
-the view or file; the error handler of what was raised; ``after_request`` hooks.
+A request passes in this order: the health check; a preflight; ``before_request`` hooks; a
+mounted app, or the view or file; the error handler of what was raised; ``after_request``
+hooks.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ __all__ = ["Router"]
 
 logger = get_logger("daebus.http")
 
-# Names of this server that are remembered with the map; a client may invent many.
+# Host names for which the bound map is kept; a client may invent many.
 MAX_HOSTS = 64
 
 
 class Router:
-    """The routes of an app, and what stands around them.
+    """The routes of an app, and what surrounds them.
 
     Args:
         static: folder whose files are served where no route matches; None for none.
@@ -44,8 +45,8 @@ class Router:
         health: path of the health check; None for none.
 
     Attributes:
-        debug: errors tell clients what was raised.
-        draining: the app stops.
+        debug: the answers to errors hold the traceback.
+        draining: the app is stopping.
         hooks: run around views.
         mounts: other WSGI apps.
     """
@@ -151,7 +152,7 @@ class Router:
         return to_response(result)
 
     def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
-        """Return the map as seen by clients that use the host name of this request."""
+        """Return the map bound to the host name of this request."""
         scheme = environ["wsgi.url_scheme"]
         host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
         adapter = self._adapters.get((scheme, host))
@@ -164,7 +165,7 @@ class Router:
     # --- around the views -------------------------------------------------------
 
     def _ask_before(self, request: Request, loop: LoopThread) -> Response | None:
-        """Return the answer of the first hook that has one."""
+        """Return the answer of the first ``before_request`` hook that has one."""
         for hook in self.hooks.before:
             result = _call(loop, hook, request)
             if result is not None:
@@ -172,7 +173,7 @@ class Router:
         return None
 
     def _handle(self, exc: BaseException, request: Request, loop: LoopThread) -> Response:
-        """Return the answer to what was raised."""
+        """Return the answer for an exception."""
         handler, expected = self.hooks.find(exc)
         if not expected:
             logger.error("the view of %s %r failed", request.method, request.path, exc_info=exc)
@@ -190,7 +191,7 @@ class Router:
         return json_error(500, self._describe(exc))
 
     def _run_after(self, response: Response, request: Request, loop: LoopThread) -> Response:
-        """Return what the hooks made of a response."""
+        """Return the response as the ``after_request`` hooks leave it."""
         try:
             for hook in self.hooks.after:
                 result = _call(loop, hook, request, response)
@@ -224,7 +225,7 @@ class Router:
         return response
 
     def _answer_preflight(self, cors: Cors, environ: dict[str, Any]) -> Response | None:
-        """Answer a browser that asks what a page may do; None if this is no such request."""
+        """Answer a preflight; return None if this request is not one."""
         method = environ.get("HTTP_ACCESS_CONTROL_REQUEST_METHOD")
         origin = environ.get("HTTP_ORIGIN")
         if environ["REQUEST_METHOD"] != "OPTIONS" or origin is None or method is None:
@@ -232,7 +233,7 @@ class Router:
         names = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
         headers = cors.preflight(origin, method, names)
         if headers is None:
-            response = json_error(403, "this page may not ask", "origin_not_allowed")
+            response = json_error(403, "this origin is not allowed", "origin_not_allowed")
             response.headers["Vary"] = "Origin"
             return response
         return Response(status=204, headers=headers)

@@ -1,4 +1,4 @@
-"""Where an app was told to listen: the arguments, checked, and all of it opened or none."""
+"""The addresses to listen on: their arguments checked, and all of them opened or none."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _ATTEMPTS = 8
 
 
 class Addresses:
-    """Every place to listen on.
+    """Every address to listen on.
 
     Args:
         hosts: names or addresses, one at least; all with the same port.
         port: None for the default, or for none if another place is given.
         unix: path of a socket file.
         unix_mode: its permissions.
-        socks: sockets of the caller's.
-        fd: a descriptor of the caller's, or ``"systemd"`` for those that it passed.
+        socks: sockets that belong to the caller.
+        fd: a descriptor that belongs to the caller, or ``"systemd"`` for those it passed.
         reuse_port: share the port with other processes that say so.
 
     Attributes:
@@ -39,7 +39,7 @@ class Addresses:
         port: the one that is asked for; None for none.
 
     Raises:
-        ValueError, TypeError: an argument makes no sense.
+        ValueError, TypeError: an argument is invalid; the message names it.
     """
 
     def __init__(
@@ -67,13 +67,15 @@ class Addresses:
     def _check(self) -> None:
         if not self.hosts or not all(isinstance(host, str) and host for host in self.hosts):
             raise ValueError(
-                f"host names an address, or several; write host='0.0.0.0' for all of IPv4, "
-                f"not {self.hosts!r}"
+                f"host must be an address or a list of them, not {self.hosts!r}; write "
+                f"host='0.0.0.0' for all of IPv4"
             )
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port!r}")
         if self._unix is not None and (not self._unix or AF_UNIX is None):
-            raise ValueError(f"unix must be a path, on a system with Unix sockets: {self._unix!r}")
+            raise ValueError(
+                f"unix must be a path, on a system with Unix sockets, not {self._unix!r}"
+            )
         if not 0 <= self._unix_mode <= 0o777:
             raise ValueError(
                 f"unix_mode must be between 0 and 0o777, not {self._unix_mode:#o}; write it in "
@@ -81,10 +83,10 @@ class Addresses:
             )
         for sock in self._socks:
             if not isinstance(sock, socket.socket):
-                raise TypeError(f"sock is a socket or a list of them, not {sock!r}")
+                raise TypeError(f"sock must be a socket or a list of them, not {sock!r}")
         fd: Any = self._fd
         if not (fd is None or fd == "systemd" or (isinstance(fd, int) and fd >= 0)):
-            raise ValueError(f"fd is the number of a socket or 'systemd', not {fd!r}")
+            raise ValueError(f"fd must be the number of a socket or 'systemd', not {fd!r}")
         if self._reuse_port and not hasattr(socket, "SO_REUSEPORT"):
             raise ValueError("this system cannot share a port; leave reuse_port out")
 
@@ -92,7 +94,7 @@ class Addresses:
         """Listen on all of them.
 
         Raises:
-            OSError: one cannot be had; none is open then.
+            OSError: one cannot be opened; none is open then.
         """
         listeners: list[Listener] = []
         with contextlib.ExitStack() as on_error:
@@ -118,7 +120,7 @@ class Addresses:
         """Listen on a port of every host, the same one if the system chooses.
 
         Raises:
-            OSError: it cannot be had; none is open then.
+            OSError: one cannot be opened; none is open then.
         """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -140,7 +142,7 @@ class Addresses:
 
 
 def _duplicate(given: socket.socket | int, name: str) -> socket.socket:
-    """Return a socket of our own on what the caller keeps: it is theirs to close."""
+    """Return a duplicate; the caller keeps and closes the original."""
     try:
         if isinstance(given, socket.socket):
             return given.dup()
@@ -152,5 +154,5 @@ def _duplicate(given: socket.socket | int, name: str) -> socket.socket:
             raise
     except OSError as exc:
         raise OSError(
-            exc.errno or errno.EBADF, f"{name} is no open socket: {exc.strerror}"
+            exc.errno or errno.EBADF, f"{name} is not an open socket: {exc.strerror}"
         ) from None

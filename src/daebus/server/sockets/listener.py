@@ -1,4 +1,4 @@
-"""Opening a listening socket: on a port, on a file, or one that somebody else opened."""
+"""Open a listening socket: on a port, on a file, or on a socket that was passed in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AF_UNIX: int | None = getattr(socket, "AF_UNIX", None)  # Windows has none
 
 
 class Listener:
-    """A listening socket, what it is called, and the file that goes with it.
+    """A listening socket with its address and, for a Unix socket, its file.
 
     Args:
         sock: listening; the listener takes it over and makes it non-blocking.
@@ -80,7 +80,7 @@ class Listener:
         """Remove the file, if it is still the one that was made here, and stop listening."""
         file, self._file = self._file, None
         if file is not None:
-            # While the socket still listens nobody takes the file for stale, and its
+            # While the socket still listens no program takes the file for stale, and its
             # inode is not used again.
             try:
                 _remove(*file)
@@ -134,7 +134,7 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> Listener:
 def listen_unix(path: str, mode: int) -> Listener:
     """Make a socket file and listen on it.
 
-    A file on which nobody listens any more is replaced.
+    A file that no program listens on any more is replaced.
 
     Args:
         path: of the file; its folder must exist.
@@ -142,7 +142,7 @@ def listen_unix(path: str, mode: int) -> Listener:
 
     Raises:
         AddressInUseError: another program listens on it.
-        FileExistsError: there is a file of that name, and it is no socket.
+        FileExistsError: there is a file of that name which is not a socket.
         OSError: the file cannot be made.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -152,7 +152,7 @@ def listen_unix(path: str, mode: int) -> Listener:
         made = os.lstat(path)
         listener = Listener(sock, (os.path.abspath(path), made.st_dev, made.st_ino))
         on_error.callback(listener.close)
-        os.chmod(path, mode)  # nobody can connect before listen
+        os.chmod(path, mode)  # before listen no client can connect
         sock.listen(BACKLOG)
         on_error.pop_all()
     return listener
@@ -175,10 +175,10 @@ def _bind_file(sock: socket.socket, path: str) -> None:
 
 
 def _remove_stale(path: str) -> bool:
-    """Remove a socket file on which nobody listens; False if somebody does.
+    """Remove a socket file that no program listens on; return False if one does.
 
     Raises:
-        FileExistsError: it is no socket.
+        FileExistsError: it is not a socket.
     """
     try:
         found = os.lstat(path)
@@ -186,7 +186,9 @@ def _remove_stale(path: str) -> bool:
         return True
     if not stat.S_ISSOCK(found.st_mode):
         raise FileExistsError(
-            errno.EEXIST, "a file that is no socket is there; move it or choose another path", path
+            errno.EEXIST,
+            "a file that is not a socket is there; move it or choose another path",
+            path,
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a backlog that is full would hold us up
@@ -195,7 +197,7 @@ def _remove_stale(path: str) -> bool:
         except (ConnectionRefusedError, FileNotFoundError):
             _remove(path, found.st_dev, found.st_ino)
             return True
-        except OSError:  # it listens and has no room, or is not ours to ask
+        except OSError:  # it listens and its backlog is full, or we may not connect
             pass
     return False
 
@@ -209,20 +211,20 @@ def _remove(path: str, device: int, inode: int) -> None:
 
 
 def adopt(sock: socket.socket, name: str) -> Listener:
-    """Listen on a socket that somebody else has bound.
+    """Listen on a socket that the caller has bound.
 
     Args:
-        sock: a duplicate of theirs; the listener takes it over, an error closes it.
+        sock: a duplicate; the listener takes it over, and an error closes it.
         name: what to call it in errors.
 
     Raises:
-        OSError: nobody can be accepted on it.
+        OSError: it cannot listen.
     """
     with contextlib.ExitStack() as on_error:
         on_error.callback(sock.close)
         families = (socket.AF_INET, socket.AF_INET6, AF_UNIX)
         if sock.family not in families or sock.type != socket.SOCK_STREAM:
-            raise OSError(errno.EPROTOTYPE, f"{name} is no TCP or Unix stream socket")
+            raise OSError(errno.EPROTOTYPE, f"{name} is not a TCP or Unix stream socket")
         bound = sock.getsockname()
         if not (bound[1] if isinstance(bound, tuple) else bound):
             raise OSError(errno.EINVAL, f"{name} has no address; bind it first")

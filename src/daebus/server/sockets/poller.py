@@ -1,7 +1,7 @@
-"""Waiting for many sockets at once, each armed for one event at a time.
+"""Wait for many sockets at once, each armed for one event at a time.
 
-A socket that was reported is not reported again until somebody arms it: whoever took
-it can read, write and close without telling the poller. On Linux any thread arms with
+A socket that was reported is not reported again until it is armed: its owner can read,
+write and close without telling the poller. On Linux any thread arms with
 one system call (``EPOLLONESHOT``) and wakes nobody; elsewhere the request travels to the
 waiting thread.
 """
@@ -42,16 +42,16 @@ class Poller(Protocol):
         """Let go of a descriptor that stays open."""
 
     def listen(self, fd: int) -> None:
-        """Report a listener as long as clients wait there."""
+        """Report a listener as long as clients wait at it."""
 
     def wait(self, timeout: float | None) -> list[int]:
-        """Return the descriptors that are ready; empty on a time-out or ``wake``."""
+        """Return the descriptors that are ready; none on a timeout or ``wake``."""
 
     def wake(self) -> None:
         """Have ``wait`` return."""
 
     def close(self) -> None:
-        """Release everything; what comes later is ignored."""
+        """Release everything; later calls do nothing."""
 
     def abandon(self) -> None:
         """Close a forked child's copies."""
@@ -84,7 +84,7 @@ class EpollPoller:
             self._epoll.unregister(fd)
 
     def listen(self, fd: int) -> None:
-        """Report a listener as long as clients wait there."""
+        """Report a listener as long as clients wait at it."""
         self._epoll.register(fd, select.EPOLLIN)
 
     def wait(self, timeout: float | None) -> list[int]:
@@ -113,12 +113,12 @@ class EpollPoller:
 
     def abandon(self) -> None:
         """Close a forked child's copies."""
-        self._lock = threading.Lock()  # whoever held it does not exist here
+        self._lock = threading.Lock()  # the thread that held it does not exist in the child
         self.close()
 
 
 class SelectorPoller:
-    """Elsewhere: the waiting thread registers and unregisters for everybody."""
+    """Elsewhere: the waiting thread registers and unregisters on behalf of the others."""
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -132,12 +132,12 @@ class SelectorPoller:
         self._wakeup.set()
 
     def forget(self, fd: int) -> None:
-        """Let go of a descriptor, or of what a closed one left behind."""
+        """Let go of a descriptor, or of what is left of a closed one."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def listen(self, fd: int) -> None:
-        """Report a listener as long as clients wait there."""
+        """Report a listener as long as clients wait at it."""
         self._listeners.add(fd)
         self._selector.register(fd, selectors.EVENT_READ, fd)
 

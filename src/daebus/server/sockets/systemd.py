@@ -1,4 +1,4 @@
-"""What systemd and its services say to each other: sockets this way, notices that way.
+"""What systemd passes to its services (sockets), and what these tell it (notices).
 
 Two small protocols of environment variables, ``sd_listen_fds(3)`` and ``sd_notify(3)``.
 """
@@ -39,7 +39,7 @@ def passed_descriptors() -> list[int]:
     children do not take them for theirs.
 
     Raises:
-        OSError: there are none.
+        OSError: it has passed none.
     """
     count, pid = os.environ.get("LISTEN_FDS", ""), os.environ.get("LISTEN_PID", "")
     if not _COUNT.fullmatch(count) or not pid.isdecimal():
@@ -51,12 +51,12 @@ def passed_descriptors() -> list[int]:
     if pid != str(os.getpid()):
         raise OSError(
             errno.EBADF,
-            f"systemd has passed its sockets to process {pid} and this is {os.getpid()}; "
-            f"have the script in between use exec",
+            f"systemd has passed its sockets to process {pid}, and this is {os.getpid()}; "
+            f"start the program with exec in the script between them",
         )
     descriptors = list(range(_FIRST, _FIRST + int(count)))
     for fd in descriptors:
-        with contextlib.suppress(OSError):  # whoever listens on it finds that out
+        with contextlib.suppress(OSError):  # listening on it will raise
             os.set_inheritable(fd, False)  # programs that we start would keep the port open
     return descriptors
 
@@ -64,8 +64,8 @@ def passed_descriptors() -> list[int]:
 class Notifier:
     """Tells systemd how this service is doing (``sd_notify(3)``).
 
-    Silent where no service manager asks for it. Trouble is logged and never raised: the
-    program works without being watched.
+    Silent where no service manager asks for it. Errors are logged and never raised: the
+    program works without its manager.
 
     Threads:
         Any; no lock. Two that beat at the same moment both reach systemd, which is fine.
@@ -79,15 +79,15 @@ class Notifier:
         self._failed = False  # so that a manager that is gone is logged once
 
     def ready(self, status: str) -> None:
-        """Say that the start is done; waits a second at most."""
+        """Report that the start is done; wait a second at most."""
         self._send({"READY": "1", "STATUS": status}, _PATIENCE)
 
     def stopping(self) -> None:
-        """Say that the program is about to end; waits a second at most."""
+        """Report that the program is about to end; wait a second at most."""
         self._send({"STOPPING": "1", "STATUS": "stopping"}, _PATIENCE)
 
     def heartbeat(self) -> None:
-        """Feed the watchdog, if there is one and it is time; never waits."""
+        """Feed the watchdog, if there is one and it is time; never wait."""
         if not self._pause or not self._address:
             return
         now = time.monotonic()
@@ -123,6 +123,6 @@ class Notifier:
 
 
 def _watchdog_seconds() -> float:
-    """Return how long systemd waits for a sign of life; 0 if it does not."""
+    """Return how many seconds systemd waits for a sign of life; 0 if it does not."""
     text = os.environ.get("WATCHDOG_USEC", "")
     return int(text) / 1e6 if text.isdecimal() and len(text) < 20 else 0.0

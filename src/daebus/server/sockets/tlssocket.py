@@ -26,7 +26,7 @@ __all__ = ["PlainTextError", "TlsSocket"]
 
 # Plaintext sealed in one go. Not less than what an outbox joins to one write: where a
 # write of several frames stops in the middle, the owed byte could be the first of a frame
-# that nobody considers begun.
+# that counts as not begun.
 MAX_SEALED = 262144
 
 # Ciphertext that may wait for the kernel. Beyond it a peer makes the engine answer (key
@@ -40,11 +40,11 @@ _NOTHING = memoryview(b"")
 
 
 class PlainTextError(ConnectionError):
-    """The client's first byte is a letter: it speaks no TLS, most likely HTTP."""
+    """The client's first byte is a letter: it speaks plain HTTP rather than TLS."""
 
 
 class TlsSocket:
-    """A socket with TLS around it, in the shape of a socket as far as daebus uses one.
+    """TLS around a socket, with the methods of a socket that daebus uses.
 
     Args:
         sock: connected; closed with this object.
@@ -80,19 +80,19 @@ class TlsSocket:
         self._pending = _NOTHING  # guarded by: _lock; ciphertext that waits
         self._owed = 0  # guarded by: _lock; bytes sealed but not reported, 0 or 1
         self._shaken = False  # guarded by: _lock; the handshake is done
-        self._shut = False  # guarded by: _lock; we said goodbye
-        self._ended = False  # only the reader; the peer said goodbye, or broke the protocol
+        self._shut = False  # guarded by: _lock; close_notify was sent
+        self._ended = False  # the reader's alone; the peer sent close_notify, or broke the protocol
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
         return self._sock.fileno()
 
     def settimeout(self, seconds: float | None, /) -> None:
-        """Set how reading waits: 0 never, None for ever."""
+        """Set how long a read waits: 0 never, None for ever."""
         self._sock.settimeout(seconds)
 
     def setblocking(self, flag: bool, /) -> None:
-        """Have reading wait, or not."""
+        """Set whether a read waits."""
         self._sock.setblocking(flag)
 
     # --- the handshake ----------------------------------------------------------
@@ -104,7 +104,7 @@ class TlsSocket:
             Whether it is done, or what the socket must be waited for.
 
         Raises:
-            PlainTextError: the client speaks no TLS; nothing was answered.
+            PlainTextError: the client does not speak TLS; nothing was answered.
             OSError: it failed; the alert that says why was sent.
         """
         with self._lock:
@@ -121,7 +121,7 @@ class TlsSocket:
         with self._lock:
             if self._engine is None:
                 if data[:1].isalpha():
-                    raise PlainTextError("the client speaks no TLS")
+                    raise PlainTextError("the client does not speak TLS")
                 self._engine = self._context.wrap_bio(
                     self._incoming, self._outgoing, server_side=True
                 )
@@ -160,8 +160,8 @@ class TlsSocket:
             data = self._sock.recv(size, flags)
             if not data:
                 return b""
-            # After our goodbye what still comes is only counted and dropped.
-            if self._shut:  # unguarded: set once; whoever reads later than that drops it
+            # After our close_notify what still comes is only counted and dropped.
+            if self._shut:  # unguarded: set once, by the thread that drains the rest
                 return data
             plain = self._open(data)
             if plain:
@@ -205,13 +205,13 @@ class TlsSocket:
             return size
 
     def shutdown(self, how: int, /) -> None:
-        """Shut the socket; saying goodbye before, if that is for writing alone."""
+        """Shut the socket down; send close_notify first if only the write side ends."""
         if how == socket.SHUT_WR:
             self._say_goodbye()
         self._sock.shutdown(how)
 
     def close(self) -> None:
-        """Say goodbye if nobody did, and close the socket."""
+        """Send close_notify unless it was sent, and close the socket."""
         if self._sock.fileno() >= 0:
             self._say_goodbye()
             self._sock.close()
@@ -219,7 +219,7 @@ class TlsSocket:
     # --- the engine -------------------------------------------------------------
 
     def _open(self, data: bytes) -> bytes:
-        """Return the plaintext of all records that are whole now; perhaps none."""
+        """Return the plaintext of all records that are complete now; perhaps none."""
         parts = []
         with self._lock:
             engine = self._engine

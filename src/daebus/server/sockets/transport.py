@@ -3,10 +3,10 @@
 Rules of this module:
 
 1. One thread owns a transport, reads from it and closes it.
-2. Any thread may ``try_send`` (under the lock of whoever serialises the frames)
+2. Any thread may ``try_send`` (under the lock that serialises the frames)
    and ``abort``; neither ever waits for the network.
-3. A descriptor is closed once, by its owner, after everybody else has let go of
-   it: a number that is reused too early would carry one client's data to another.
+3. A descriptor is closed once, by its owner, after all others have let go of it: a
+   number that is reused too early would carry one client's data to another.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Stream(Protocol):
-    """What daebus uses of a connected socket; ``TlsSocket`` has it too."""
+    """The methods of a connected socket that daebus uses; ``TlsSocket`` has them too."""
 
     def fileno(self) -> int:
-        """As of a socket."""
+        """Like the method of a socket."""
 
     def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """As of a socket."""
+        """Like the method of a socket."""
 
     def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
-        """As of a socket; what is left over must come next."""
+        """Like ``socket.send``; what is left over must be sent next."""
 
     def settimeout(self, seconds: float | None, /) -> None:
-        """As of a socket."""
+        """Like the method of a socket."""
 
     def setblocking(self, flag: bool, /) -> None:
-        """As of a socket."""
+        """Like the method of a socket."""
 
     def shutdown(self, how: int, /) -> None:
-        """As of a socket."""
+        """Like the method of a socket."""
 
     def close(self) -> None:
-        """As of a socket."""
+        """Like the method of a socket."""
 
 
 def wait_for(fd: int, timeout: float | None, *, write: bool = False) -> bool:
@@ -112,7 +112,7 @@ class Transport:
         return self._sock.fileno()
 
     def try_recv(self, size: int = RECV_SIZE) -> bytes | None:
-        """Read what is there.
+        """Read what has arrived, without waiting.
 
         Returns:
             The bytes, ``b""`` at the end of the stream, None if there is nothing yet.

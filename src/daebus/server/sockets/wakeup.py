@@ -1,4 +1,4 @@
-"""Waking a thread that sits in a selector."""
+"""Wake a thread that waits in a selector."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Wakeup"]
 
 
 class Wakeup:
-    """A pair of sockets: ``set()`` from any thread makes the selector return.
+    """A pair of sockets whose ``set()``, from any thread, makes a selector return.
 
     Args:
         selector: it watches the receiving end, with None as data.
@@ -27,7 +27,7 @@ class Wakeup:
         selector.register(self._receiver, selectors.EVENT_READ, None)
 
     def set(self) -> None:
-        """Wake the selector; cheap if it has been woken already.
+        """Wake the selector; cheap if it was woken already.
 
         Threads:
             Any; never waits. After ``close`` it does nothing.
@@ -40,7 +40,7 @@ class Wakeup:
                 self._sender.send(b"\0")
 
     def clear(self) -> None:
-        """Make ready for the next ``set``.
+        """Prepare for the next ``set``.
 
         The selector's thread calls this before it looks at its inbox, so that nothing
         put there later is missed.

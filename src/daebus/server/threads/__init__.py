@@ -1,4 +1,4 @@
-"""The threads that daebus runs, and what they hand each other.
+"""The threads of daebus, and what they hand each other.
 
 May import: ``errors`` and the sockets next door.
 

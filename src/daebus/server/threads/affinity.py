@@ -1,4 +1,4 @@
-"""Keeping threads on chosen CPU cores, where the system can."""
+"""Keep threads on chosen CPU cores, where the system can."""
 
 from __future__ import annotations
 

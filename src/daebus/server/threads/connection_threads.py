@@ -1,7 +1,7 @@
 """One thread for each connection, parked and reused for the next.
 
-The rules of ``pool`` hold here too: daemons with names, which no job ends; a thread that
-cannot be started is told to the caller; each job has a context of its own.
+The rules of ``pool`` hold here too: threads are daemons with names, no job ends them, each
+job has a context of its own, and the caller learns of a thread that cannot be started.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _stack_size_lock = threading.Lock()
 
 
 class _Parked:
-    """A thread between two connections, and the door it waits at."""
+    """A thread between two connections, and the lock it waits for."""
 
     __slots__ = ("door", "job", "name")
 
@@ -65,7 +65,7 @@ class ConnectionThreads:
         self._stopping = False  # guarded by: _lock
 
     def run(self, job: Opening, name: str) -> None:
-        """Run the job in a thread of that name, now, and then what it returns.
+        """Run a job in a thread of that name at once, and then what the job returns.
 
         Raises:
             RuntimeError: no thread can be started, or the threads are stopping.
@@ -110,7 +110,7 @@ class ConnectionThreads:
             return len(self._all), len(self._parked)
 
     def stop(self) -> list[threading.Thread]:
-        """Send the parked threads home; the others end after their job.
+        """End the parked threads; the others end after their job.
 
         Returns:
             All threads, to be joined.
@@ -156,6 +156,6 @@ class ConnectionThreads:
             if seat in self._parked:
                 self._parked.remove(seat)
                 return False
-        # Somebody took the seat while the time ran out: the job is on its way.
+        # The seat was taken as the time ran out: the job is on its way.
         seat.door.acquire()
         return True

@@ -1,4 +1,4 @@
-"""The private asyncio loop: one thread, started when the first coroutine needs it."""
+"""The private asyncio loop: one thread, started for the first coroutine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs the coroutines of synchronous threads.
+    """Runs coroutines on behalf of synchronous threads.
 
     A coroutine inherits the context variables of the thread that hands it over.
     """
@@ -34,7 +34,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None  # guarded by: _lock
         self._thread: threading.Thread | None = None  # guarded by: _lock
         self._stopped = False  # guarded by: _lock
-        # Handed-out futures: whoever waits for one must not outlast the loop.
+        # Handed-out futures: a thread that waits for one must not outlast the loop.
         self._futures: weakref.WeakSet[concurrent.futures.Future[Any]]  # guarded by: _lock
         self._futures = weakref.WeakSet()
         self._asked: float | None = None  # an unanswered probe; the prober's and the loop's
@@ -45,7 +45,7 @@ class LoopThread:
         return self._thread  # unguarded: set once
 
     def is_current(self) -> bool:
-        """Tell whether the caller runs on the loop's thread, where it must not block."""
+        """Return whether the caller is on the loop's thread, where it must not block."""
         return threading.current_thread() is self._thread  # unguarded: set once
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
@@ -59,7 +59,7 @@ class LoopThread:
             RuntimeError: no thread can be started.
 
         Threads:
-            Any, the loop's own included, but there nobody may wait for the result.
+            Any, the loop's own included, but that one must not wait for the result.
         """
         with self._lock:
             if self._stopped:
@@ -67,8 +67,8 @@ class LoopThread:
                 raise StateError("the app is stopping; no coroutine can be started any more")
             loop = self._loop
             if loop is None:
-                # It keeps the context that it is made in: not that of the client who
-                # happens to need it first.
+                # It keeps the context that it is made in, which must not be that of the
+                # client that happens to need it first.
                 loop = contextvars.Context().run(asyncio.new_event_loop)
                 thread = threading.Thread(
                     target=self._run, args=(loop,), name="daebus-loop", daemon=True
@@ -103,7 +103,7 @@ class LoopThread:
         return self.submit(coroutine).result()
 
     def probe(self) -> float:
-        """Tell for how many seconds the loop has not answered; it is asked anew if it did.
+        """Return for how many seconds the loop has not answered; ask again if it has.
 
         Threads:
             One prober at a time; never waits.
@@ -125,7 +125,7 @@ class LoopThread:
         self._asked = None
 
     def cancel_all(self) -> None:
-        """Cancel every coroutine that runs; those who wait for one see ``CancelledError``."""
+        """Cancel every coroutine; threads that wait for one see ``CancelledError``."""
         with self._lock:
             loop = self._loop
         if loop is not None:
@@ -133,7 +133,7 @@ class LoopThread:
                 loop.call_soon_threadsafe(_cancel_tasks, loop)
 
     def stop(self, deadline: float) -> list[threading.Thread]:
-        """Cancel what runs and end the thread.
+        """Cancel all coroutines and end the thread.
 
         Args:
             deadline: moment of ``time.monotonic()``.

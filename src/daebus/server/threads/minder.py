@@ -1,4 +1,4 @@
-"""The one thread that waits so that nobody else has to.
+"""The one thread that waits so that the others need not.
 
 The minder finishes writes that a socket would not take at once, reads on behalf of
 connections whose thread is inside a handler, and keeps every deadline.
@@ -48,11 +48,11 @@ class Watched(Protocol):
         """Do what can be done without waiting."""
 
     def release(self) -> None:
-        """Close: the minder has let go."""
+        """Close it; the minder has let go."""
 
 
 class Timer:
-    """A call at a moment; ``cancel()`` from any thread."""
+    """A scheduled call; any thread may cancel it."""
 
     __slots__ = ("callback",)
 
@@ -60,7 +60,7 @@ class Timer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Forget the callback and all that it refers to."""
+        """Cancel the call, and forget the callback with all that it refers to."""
         self.callback = None
 
 
@@ -101,22 +101,22 @@ class Minder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Have the thread finish; join it afterwards."""
+        """Make the thread end; join it afterwards."""
         with self._lock:
             self._stopping = True
         self._wakeup.set()
-        if self._thread.ident is None:  # never started: nobody else cleans up
+        if self._thread.ident is None:  # never started, so no thread cleans up
             self._close()
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        """Call back on the minder's thread after that many seconds."""
+        """Schedule a call on the minder's thread after that many seconds."""
         timer = Timer(callback)
         when = self._clock() + seconds
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._number), timer))
             self._additions += 1
             if self._additions > len(self._timers) // 2 + 1000:
-                # Now and then: cancelled ones would otherwise stay until they are due.
+                # Sweep: cancelled ones would otherwise stay until they are due.
                 self._additions = 0
                 self._timers = [entry for entry in self._timers if entry[2].callback is not None]
                 heapq.heapify(self._timers)
@@ -126,7 +126,7 @@ class Minder:
         return timer
 
     def attend(self, target: Watched) -> None:
-        """Look at the target's ``interest()`` again, soon."""
+        """Have the minder's thread ask for the target's ``interest()`` again."""
         with self._lock:
             self._inbox.append(target)
         self._wakeup.set()
@@ -223,7 +223,7 @@ class Minder:
                 self._guarded(callback)
 
     def _watch(self, target: Watched) -> None:
-        """Bring the selector in line with what the target is interested in."""
+        """Bring the selector in line with the target's interest."""
         fd, events = target.fileno(), target.interest()
         if fd < 0:
             return

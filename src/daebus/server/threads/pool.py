@@ -4,8 +4,8 @@ Rules of this module:
 
 1. Every thread is a daemon and has a name. ``concurrent.futures`` will not do: its
    threads are joined before ``atexit`` runs, so one stuck job hangs the host's exit.
-2. A thread never dies of a job.
-3. A thread that cannot be started is told to the caller, never swallowed.
+2. A job never ends its thread.
+3. The caller learns of a thread that cannot be started.
 4. Each job has a context of its own: what it puts into context variables is not there
    for the next one, which is another client's.
 """
@@ -54,7 +54,7 @@ def join_all(threads: list[threading.Thread], deadline: float) -> list[threading
 
 
 class WorkerPool:
-    """A bounded number of threads, started when there is something to do.
+    """A bounded number of threads, started when there are jobs for them.
 
     Args:
         name: threads are called ``name-1``, ``name-2`` ...
@@ -81,7 +81,7 @@ class WorkerPool:
         return bool(self._jobs)  # unguarded: a hint, old as soon as it is given
 
     def submit(self, job: Job) -> bool:
-        """Have a thread run the job soon.
+        """Queue a job for the next free thread.
 
         Returns:
             False if the pool is full or stopping, or has no thread and gets none.
@@ -104,7 +104,7 @@ class WorkerPool:
         return threads > 0
 
     def _wake_locked(self) -> None:
-        """Wake one thread for what waits, unless one is on its way.
+        """Wake one thread for the waiting jobs, unless one was woken already.
 
         That one wakes the next when it has taken its job. If all were woken at once they
         would wait for the GIL and each other: by the time the second one runs, the first
@@ -146,7 +146,7 @@ class WorkerPool:
             del job  # keeps no socket alive while waiting
 
     def stop(self) -> list[threading.Thread]:
-        """Take no more jobs and let the threads end after those that were taken.
+        """Take no more jobs, and end the threads after the jobs that were taken.
 
         Returns:
             The threads, to be joined.

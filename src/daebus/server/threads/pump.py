@@ -1,4 +1,4 @@
-"""Handing calls over to a thread of the host, which runs them when it gets to it.
+"""Hand calls over to a thread of the host, which runs them when it pumps.
 
 For hosts whose main thread alone may touch something: a window, a serial port. Whoever
 hands over waits, so the queue holds no more than one call for each of those.
@@ -15,13 +15,13 @@ from ...errors import StateError
 
 __all__ = ["AFTER_STOP", "Pump"]
 
-# Seconds that pumping waits at most once the app stops: long enough that a loop which
-# goes on with it does not spin, short enough for one that waits to see the stop.
+# Seconds that a pump waits at most once the app stops: long enough that a loop around it
+# does not spin, short enough for that loop to see the stop.
 AFTER_STOP = 0.1
 
 
 class _Call:
-    """One call, and the thread that waits for its end."""
+    """One call, and the event that its caller waits for."""
 
     __slots__ = ("ended", "function", "wanted")
 
@@ -32,10 +32,10 @@ class _Call:
 
 
 class Pump:
-    """The queue between the threads that hand over and the one that runs; one for each start.
+    """The queue of calls between our threads and one of the host's; new for each start.
 
     Args:
-        begin_timeout: seconds that a call waits to begin.
+        begin_timeout: seconds within which a call must be started.
     """
 
     def __init__(self, begin_timeout: float) -> None:
@@ -43,7 +43,7 @@ class Pump:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._calls: deque[_Call] = deque()  # guarded by: _lock
-        self._current: _Call | None = None  # guarded by: _lock; that runs
+        self._current: _Call | None = None  # guarded by: _lock; the running one
         self._runner: int | None = None  # guarded by: _lock; the thread that pumps
         self._closed = False  # guarded by: _lock
 
@@ -57,8 +57,8 @@ class Pump:
             wanted: asked before the call; False drops it.
 
         Returns:
-            False if nobody began with it in time. True if it has been called or dropped,
-            or if the app stops, which does not wait for it for ever.
+            False if it was not started in time and is withdrawn. True if it has been called
+            or dropped, or if the app stops, which does not wait for it for ever.
 
         Threads:
             Any but the host's, which would wait for itself.
@@ -80,7 +80,7 @@ class Pump:
     # --- the host's thread ------------------------------------------------------
 
     def run(self, timeout: float) -> int:
-        """Run the calls that wait; wait for the first if there is none.
+        """Run the calls that wait; if there is none, wait for the first.
 
         No more than were there when it began with the first, so that it returns.
 
@@ -91,7 +91,7 @@ class Pump:
             How many were run.
 
         Raises:
-            StateError: another thread is at it, or this one, further up its stack.
+            StateError: another thread is pumping, or this one is, further up its stack.
             KeyboardInterrupt, SystemExit: a function was interrupted so; it has ended.
 
         Threads:
@@ -122,7 +122,7 @@ class Pump:
 
     def _run_one(self) -> int:
         with self._lock:
-            if not self._calls:  # they have been given up meanwhile
+            if not self._calls:  # they were withdrawn meanwhile
                 return 0
             call = self._current = self._calls.popleft()
         try:
@@ -138,10 +138,10 @@ class Pump:
     # --- the end ----------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more calls, and drop those that have not begun.
+        """Take no more calls, and drop those that have not started.
 
-        Called by a function that the host runs, it lets that one's caller go too: the
-        stop would wait for it in vain.
+        If a running call itself stops the app, its caller is released too: the stop
+        would wait for it in vain.
         """
         with self._lock:
             self._closed = True
@@ -154,7 +154,7 @@ class Pump:
             self.abandon()
 
     def abandon(self) -> None:
-        """Let the caller of what runs go, though it has not ended."""
+        """Release the caller of the running call before that has ended."""
         with self._lock:
             current = self._current
         if current is not None:
