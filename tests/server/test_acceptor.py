@@ -19,16 +19,15 @@ from pathlib import Path
 import pytest
 
 import daebus
-from daebus import Daebus
 from daebus.server import acceptor as module
 from daebus.server.acceptor import Acceptor
 from daebus.server.conn import Conn
 from daebus.server.sockets.listener import listen
 from daebus.server.sockets.poller import Poller, SelectorPoller, make_poller
 from daebus.server.sockets.transport import RECV_SIZE, SMALL_READ
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.waiting import eventually
 
-Connect = Callable[[int], socket.socket]
 LATE = b"too late\n"
 
 
@@ -771,7 +770,7 @@ def get(sock: socket.socket) -> bytes:
     return ended(sock)
 
 
-def test_no_client_holds_a_worker(make_app: Callable[..., Daebus], connect: Connect) -> None:
+def test_no_client_holds_a_worker(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(http={"workers": 2, "head_timeout": 30})
     app.route("/")(lambda req: "hello")
     app.start()
@@ -793,9 +792,7 @@ def test_no_client_holds_a_worker(make_app: Callable[..., Daebus], connect: Conn
 
 
 @pytest.mark.parametrize("head", [b"", b"G", REQUEST[:-2]])
-def test_a_late_request_gets_408(
-    make_app: Callable[..., Daebus], connect: Connect, head: bytes
-) -> None:
+def test_a_late_request_gets_408(make_app: MakeApp, connect: Connect, head: bytes) -> None:
     app = make_app(http={"head_timeout": 0.05})
     app.start()
     sock = connect(app.http.port)
@@ -805,9 +802,7 @@ def test_a_late_request_gets_408(
     assert b'"code": "request_timeout"' in answer
 
 
-def test_dripping_does_not_move_the_deadline(
-    make_app: Callable[..., Daebus], connect: Connect
-) -> None:
+def test_dripping_does_not_move_the_deadline(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(http={"head_timeout": 0.2})
     app.start()
     sock = connect(app.http.port)
@@ -822,9 +817,7 @@ def test_dripping_does_not_move_the_deadline(
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_an_idle_client_is_closed_without_a_word(
-    make_app: Callable[..., Daebus], connect: Connect
-) -> None:
+def test_an_idle_client_is_closed_without_a_word(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(http={"idle_timeout": 0.05})
     app.route("/")(lambda req: ("", 204))
     app.start()
@@ -835,7 +828,7 @@ def test_an_idle_client_is_closed_without_a_word(
 
 @pytest.mark.parametrize("begun", [b"G", REQUEST[:-2]])
 def test_the_second_request_has_a_deadline_of_its_own(
-    make_app: Callable[..., Daebus], connect: Connect, begun: bytes
+    make_app: MakeApp, connect: Connect, begun: bytes
 ) -> None:
     app = make_app(http={"head_timeout": 0.05, "idle_timeout": 30})
     app.route("/")(lambda req: ("", 204))

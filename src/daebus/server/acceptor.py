@@ -203,7 +203,7 @@ class Acceptor:
         """Close a forked child's copies of the sockets, without ending the parent's TLS."""
         self._lock = threading.Lock()  # the thread that held it does not exist in the child
         self._listeners.abandon()
-        for client in self._clients.values():  # unguarded: a forked child has one thread
+        for client in self._clients.values():
             client.raw.close()
         self._poller.abandon()
 

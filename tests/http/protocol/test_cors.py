@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from werkzeug.wrappers import Response
 
-from daebus import Daebus, DaebusHttp, Request
+from daebus import DaebusHttp, Request
 from daebus.http.protocol.cors import Cors
+from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.raw import Answer, Raw
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 
 PAGE = "https://page.example"
 OTHER = "https://other.example:8443"
@@ -138,7 +135,7 @@ def test_options_that_make_no_sense(options: Any, text: str) -> None:
 
 
 @pytest.fixture
-def client(serve: Serve, raw: Open, tmp_path: Path) -> Raw:
+def client(serve: Serve, raw: OpenRaw, tmp_path: Path) -> Raw:
     (tmp_path / "file.txt").write_text("file")
     app = serve(
         static=tmp_path,
@@ -247,7 +244,7 @@ def test_a_view_with_a_policy_of_its_own(client: Raw) -> None:
     assert allowed(client.get("/own", f"Origin: {PAGE}")) == {"allow-origin": "https://own.example"}
 
 
-def test_without_cors_nothing_is_said(serve: Serve, raw: Open) -> None:
+def test_without_cors_nothing_is_said(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.route("/")(lambda req: "")
     app.start()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from daebus import Daebus, DaebusHttp, Request, WebSocketRequest
 from daebus.http.protocol.forwarded import MAX_HOPS, Seen, TrustedProxies
+from tests.support.fixture_types import MakeApp, OpenRaw, Serve
 from tests.support.peer import Answer, Peer, upgrade_request
-from tests.support.raw import Raw
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48", "unix"])
 
@@ -248,8 +248,6 @@ def test_a_client_cannot_choose_its_address(lie: str, client: Any) -> None:
 
 # --- with a server around it --------------------------------------------------------
 
-Serve = Callable[..., Daebus]
-
 
 def answers(app: Daebus) -> None:
     @app.route("/me")
@@ -267,7 +265,7 @@ def answers(app: Daebus) -> None:
 SAYS = (f"X-Forwarded-For: {CLIENT}", "X-Forwarded-Proto: https", "X-Forwarded-Host: example.com")
 
 
-def test_a_view_sees_the_client(serve: Serve, raw: Callable[..., Raw]) -> None:
+def test_a_view_sees_the_client(serve: Serve, raw: OpenRaw) -> None:
     app = serve(trusted_proxies=["127.0.0.0/8"])
     answers(app)
     app.start()
@@ -288,7 +286,7 @@ def test_a_view_sees_the_client(serve: Serve, raw: Callable[..., Raw]) -> None:
 
 @pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8", "unix")])
 def test_a_view_does_not_believe_a_stranger(
-    serve: Serve, raw: Callable[..., Raw], trusted: tuple[str, ...]
+    serve: Serve, raw: OpenRaw, trusted: tuple[str, ...]
 ) -> None:
     app = serve(trusted_proxies=trusted)
     answers(app)
@@ -297,7 +295,7 @@ def test_a_view_does_not_believe_a_stranger(
     assert (seen["remote"], seen["root"], seen["header"]) == ("127.0.0.1", "http://x/", CLIENT)
 
 
-def test_a_proxy_on_a_socket_file(make_app: Callable[..., Daebus], tmp_path: Path) -> None:
+def test_a_proxy_on_a_socket_file(make_app: MakeApp, tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     app = make_app(http={"unix": path, "trusted_proxies": ["unix"]})
     answers(app)
@@ -317,7 +315,7 @@ def upgrade(app: Daebus, connect: Callable[[int], socket.socket], **headers: str
 
 
 def test_a_websocket_sees_the_client(
-    make_app: Callable[..., Daebus], connect: Callable[[int], socket.socket]
+    make_app: MakeApp, connect: Callable[[int], socket.socket]
 ) -> None:
     app = make_app(http={"trusted_proxies": ["127.0.0.1"]})
 
@@ -348,7 +346,7 @@ def test_a_websocket_sees_the_client(
     ],
 )
 def test_the_origin_is_compared_with_the_host_that_the_proxy_names(
-    make_app: Callable[..., Daebus],
+    make_app: MakeApp,
     connect: Callable[[int], socket.socket],
     trusted: list[str],
     origin: str,

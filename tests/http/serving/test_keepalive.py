@@ -12,11 +12,9 @@ import pytest
 
 from daebus import Daebus, Request
 from daebus.http.component import serving_of
-from tests.support.raw import Raw, server_of
+from tests.support.fixture_types import OpenRaw, Serve
+from tests.support.raw import server_of
 from tests.support.waiting import eventually
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def app(serve: Serve) -> Daebus:
     return app
 
 
-def test_keep_alive(app: Daebus, raw: Open) -> None:
+def test_keep_alive(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     for number in range(50):
         answer = client.get(f"/hello?n={number}")
@@ -65,14 +63,14 @@ def test_keep_alive(app: Daebus, raw: Open) -> None:
     assert client.ended()
 
 
-def test_pipelined_requests_are_answered_in_order(app: Daebus, raw: Open) -> None:
+def test_pipelined_requests_are_answered_in_order(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     request = "".join(f"GET /hello?n={n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(200))
     client.send(request)
     assert [client.answer().json["n"] for _ in range(200)] == [str(n) for n in range(200)]
 
 
-def test_pipelined_requests_with_bodies_cut_anywhere(app: Daebus, raw: Open) -> None:
+def test_pipelined_requests_with_bodies_cut_anywhere(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     stream = (
         b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
@@ -87,7 +85,7 @@ def test_pipelined_requests_with_bodies_cut_anywhere(app: Daebus, raw: Open) -> 
     assert client.answer().json == {"n": "z"}
 
 
-def test_a_pipelining_client_does_not_starve_others(serve: Serve, raw: Open) -> None:
+def test_a_pipelining_client_does_not_starve_others(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=1)
     inside, gate = threading.Event(), threading.Event()
     order: list[str] = []
@@ -113,7 +111,7 @@ def test_a_pipelining_client_does_not_starve_others(serve: Serve, raw: Open) -> 
     assert order[1] == "other"
 
 
-def test_http_1_0(app: Daebus, raw: Open) -> None:
+def test_http_1_0(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     client.send("GET /hello HTTP/1.0\r\n\r\n")
     answer = client.answer()
@@ -129,7 +127,7 @@ def test_http_1_0(app: Daebus, raw: Open) -> None:
     assert answer.body == b"abc" + b"d" * 100_000
 
 
-def test_head(app: Daebus, raw: Open) -> None:
+def test_head(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     length = client.get("/hello").header("content-length")
     assert client.get("/hello", method="HEAD").header("content-length") == length
@@ -138,7 +136,7 @@ def test_head(app: Daebus, raw: Open) -> None:
     assert client.get("/hello").status == 200  # nothing came behind those heads
 
 
-def test_chunks_of_a_streamed_response(app: Daebus, raw: Open) -> None:
+def test_chunks_of_a_streamed_response(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     answer = client.get("/parts")
     assert answer.header("transfer-encoding") == "chunked"
@@ -147,7 +145,7 @@ def test_chunks_of_a_streamed_response(app: Daebus, raw: Open) -> None:
     assert client.get("/hello").status == 200
 
 
-def test_a_stream_flows_as_it_is_produced(serve: Serve, raw: Open) -> None:
+def test_a_stream_flows_as_it_is_produced(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     steps = [threading.Semaphore(0) for _ in range(3)]
 
@@ -171,7 +169,7 @@ def test_a_stream_flows_as_it_is_produced(serve: Serve, raw: Open) -> None:
     assert client.chunk() == b""
 
 
-def test_a_stream_ends_when_the_client_leaves(serve: Serve, raw: Open) -> None:
+def test_a_stream_ends_when_the_client_leaves(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     closed = threading.Event()
 
@@ -194,7 +192,7 @@ def test_a_stream_ends_when_the_client_leaves(serve: Serve, raw: Open) -> None:
     assert closed.wait(5)
 
 
-def test_a_stream_that_is_not_read_is_cut(serve: Serve, raw: Open) -> None:
+def test_a_stream_that_is_not_read_is_cut(serve: Serve, raw: OpenRaw) -> None:
     app = serve(write_timeout=0.05)
     closed = threading.Event()
 
@@ -217,7 +215,7 @@ def test_a_stream_that_is_not_read_is_cut(serve: Serve, raw: Open) -> None:
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_stream_that_fails_does_not_look_complete(
-    serve: Serve, raw: Open, caplog: pytest.LogCaptureFixture, version: str
+    serve: Serve, raw: OpenRaw, caplog: pytest.LogCaptureFixture, version: str
 ) -> None:
     app = serve()
 
@@ -241,7 +239,7 @@ def test_a_stream_that_fails_does_not_look_complete(
 
 
 def test_a_stream_that_fails_at_once_is_500(
-    serve: Serve, raw: Open, caplog: pytest.LogCaptureFixture
+    serve: Serve, raw: OpenRaw, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = serve()
 
@@ -262,7 +260,7 @@ def test_a_stream_that_fails_at_once_is_500(
     assert client.ended()
 
 
-def test_a_body_that_is_not_read_does_not_disturb(app: Daebus, raw: Open) -> None:
+def test_a_body_that_is_not_read_does_not_disturb(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     for size in (1, 1000, 300_000):
         assert client.post("/ignore", bytes(size)).body == b"ignored"
@@ -270,14 +268,14 @@ def test_a_body_that_is_not_read_does_not_disturb(app: Daebus, raw: Open) -> Non
     assert client.get("/hello").status == 200
 
 
-def test_bodies_of_all_sizes_arrive_whole(app: Daebus, raw: Open) -> None:
+def test_bodies_of_all_sizes_arrive_whole(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     for size in (0, 1, 65535, 65536, 65537, 5_000_000):
         body = bytes(n % 251 for n in range(min(size, 70_000))) + bytes(max(0, size - 70_000))
         assert client.post("/echo", body).body == body
 
 
-def test_a_chunked_body_has_a_length_for_the_view(serve: Serve, raw: Open) -> None:
+def test_a_chunked_body_has_a_length_for_the_view(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
 
     @app.route("/", methods=["POST"])
@@ -292,7 +290,7 @@ def test_a_chunked_body_has_a_length_for_the_view(serve: Serve, raw: Open) -> No
     assert client.answer().json == {"length": 5, "te": None}
 
 
-def test_expect_100_continue(app: Daebus, raw: Open) -> None:
+def test_expect_100_continue(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     client.send(
         "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nExpect: 100-Continue\r\n\r\n"
@@ -310,7 +308,7 @@ def test_expect_100_continue(app: Daebus, raw: Open) -> None:
     assert client.answer().body == b"abc"
 
 
-def test_a_refused_expectation_gets_no_100(serve: Serve, raw: Open) -> None:
+def test_a_refused_expectation_gets_no_100(serve: Serve, raw: OpenRaw) -> None:
     app = serve(max_body=10)
     app.start()
     client = raw(app)
@@ -319,7 +317,7 @@ def test_a_refused_expectation_gets_no_100(serve: Serve, raw: Open) -> None:
     assert client.ended()
 
 
-def test_a_large_answer_to_a_slow_reader_holds_no_worker(serve: Serve, raw: Open) -> None:
+def test_a_large_answer_to_a_slow_reader_holds_no_worker(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=1)
     app.route("/big")(lambda req: bytes(8 << 20))
     app.route("/hello")(lambda req: "hello")
@@ -334,7 +332,7 @@ def test_a_large_answer_to_a_slow_reader_holds_no_worker(serve: Serve, raw: Open
     assert slow.answer().body == b"hello"
 
 
-def test_a_client_that_closes_its_side_still_gets_the_answer(app: Daebus, raw: Open) -> None:
+def test_a_client_that_closes_its_side_still_gets_the_answer(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     client.ask("/big")
     client.sock.shutdown(socket.SHUT_WR)
@@ -376,7 +374,7 @@ def wsgi(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Daebu
 )
 def test_content_length_is_kept(
     wsgi: Callable[[Any], Daebus],
-    raw: Open,
+    raw: OpenRaw,
     caplog: pytest.LogCaptureFixture,
     parts: list[bytes],
     body: bytes,
@@ -401,7 +399,7 @@ def test_content_length_is_kept(
     assert result.closed.wait(5)
 
 
-def test_the_write_callable(wsgi: Callable[[Any], Daebus], raw: Open) -> None:
+def test_the_write_callable(wsgi: Callable[[Any], Daebus], raw: OpenRaw) -> None:
     def application(environ: Any, start_response: Any) -> Any:
         write = start_response("200 OK", [("Connection", "close"), ("Transfer-Encoding", "x")])
         write(b"a")
@@ -414,7 +412,7 @@ def test_the_write_callable(wsgi: Callable[[Any], Daebus], raw: Open) -> None:
 
 
 def test_an_app_that_answers_nothing_is_500(
-    wsgi: Callable[[Any], Daebus], raw: Open, caplog: pytest.LogCaptureFixture
+    wsgi: Callable[[Any], Daebus], raw: OpenRaw, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.CRITICAL, "daebus.http"):
         client = raw(wsgi(lambda environ, start_response: []))

@@ -6,7 +6,6 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +14,9 @@ from daebus import Daebus, Request
 from daebus.http.protocol.parser import Parser
 from daebus.http.serving import serving
 from daebus.server.sockets.transport import SMALL_READ
+from tests.support.fixture_types import MakeApp, OpenRaw, Serve
 from tests.support.raw import Raw, server_of
 from tests.support.waiting import eventually
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 
 
 class Gate:
@@ -60,7 +57,7 @@ def refused(client: Raw, status: int, code: str) -> None:
 # --- sizes --------------------------------------------------------------------------
 
 
-def test_a_body_at_the_limit(app: Daebus, raw: Open) -> None:
+def test_a_body_at_the_limit(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     assert client.post("/", bytes(1000)).json == {"size": 1000}
     client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -68,7 +65,7 @@ def test_a_body_at_the_limit(app: Daebus, raw: Open) -> None:
     assert client.answer().json == {"size": 1000}
 
 
-def test_a_body_over_the_limit_is_not_read(app: Daebus, raw: Open) -> None:
+def test_a_body_over_the_limit_is_not_read(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n")
     refused(client, 413, "request_entity_too_large")
@@ -77,14 +74,14 @@ def test_a_body_over_the_limit_is_not_read(app: Daebus, raw: Open) -> None:
     refused(client, 413, "request_entity_too_large")
 
 
-def test_chunks_over_the_limit(app: Daebus, raw: Open) -> None:
+def test_chunks_over_the_limit(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
     client.send(b"3e8\r\n" + bytes(1000) + b"\r\n1\r\n")
     refused(client, 413, "request_entity_too_large")
 
 
-def test_a_client_that_sends_on_still_reads_the_413(app: Daebus, raw: Open) -> None:
+def test_a_client_that_sends_on_still_reads_the_413(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     client.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 800000\r\n\r\n")
     client.send(bytes(800_000))
@@ -92,7 +89,7 @@ def test_a_client_that_sends_on_still_reads_the_413(app: Daebus, raw: Open) -> N
 
 
 def test_a_body_of_known_length_is_read_in_large_pieces(
-    serve: Serve, raw: Open, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, raw: OpenRaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     begun, go_on = threading.Event(), threading.Event()
@@ -118,7 +115,7 @@ def test_a_body_of_known_length_is_read_in_large_pieces(
     assert max(sizes) > SMALL_READ
 
 
-def test_heads_at_the_limit(app: Daebus, raw: Open) -> None:
+def test_heads_at_the_limit(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     assert client.get("/?" + "a" * (200 - len("GET /? HTTP/1.1"))).status == 200
     assert client.get("/", "X: " + "a" * 197).status == 200
@@ -137,7 +134,7 @@ def test_heads_at_the_limit(app: Daebus, raw: Open) -> None:
         ("GET / HTTP/1.1\r\nHost: x\r\n" + ("X: " + "a" * 150 + "\r\n") * 4, 431),
     ],
 )
-def test_heads_over_the_limit(app: Daebus, raw: Open, data: str, status: int) -> None:
+def test_heads_over_the_limit(app: Daebus, raw: OpenRaw, data: str, status: int) -> None:
     client = raw(app)
     client.send(data)
     refused(
@@ -151,7 +148,7 @@ def test_heads_over_the_limit(app: Daebus, raw: Open, data: str, status: int) ->
 
 
 @pytest.mark.parametrize("data", ["", "G", "GET / HTTP/1.1\r\n", "\r\n"])
-def test_a_head_that_does_not_come(serve: Serve, raw: Open, data: str) -> None:
+def test_a_head_that_does_not_come(serve: Serve, raw: OpenRaw, data: str) -> None:
     app = serve(head_timeout=0.1)
     app.start()
     client = raw(app)
@@ -161,7 +158,7 @@ def test_a_head_that_does_not_come(serve: Serve, raw: Open, data: str) -> None:
     assert time.monotonic() - began > 0.05
 
 
-def test_the_head_has_one_deadline_however_it_drips(serve: Serve, raw: Open) -> None:
+def test_the_head_has_one_deadline_however_it_drips(serve: Serve, raw: OpenRaw) -> None:
     app = serve(head_timeout=0.2)
     app.start()
     client = raw(app)
@@ -178,7 +175,7 @@ def test_the_head_has_one_deadline_however_it_drips(serve: Serve, raw: Open) -> 
     assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_an_idle_connection_is_closed_without_a_word(serve: Serve, raw: Open) -> None:
+def test_an_idle_connection_is_closed_without_a_word(serve: Serve, raw: OpenRaw) -> None:
     app = serve(idle_timeout=0.1)
     app.start()
     client = raw(app)
@@ -191,7 +188,9 @@ def test_an_idle_connection_is_closed_without_a_word(serve: Serve, raw: Open) ->
 
 
 @pytest.mark.parametrize("behind", [True, False])
-def test_the_second_head_has_a_deadline_of_its_own(serve: Serve, raw: Open, behind: bool) -> None:
+def test_the_second_head_has_a_deadline_of_its_own(
+    serve: Serve, raw: OpenRaw, behind: bool
+) -> None:
     app = serve(idle_timeout=30, head_timeout=0.1)
     app.start()
     client = raw(app)
@@ -207,7 +206,7 @@ def test_the_second_head_has_a_deadline_of_its_own(serve: Serve, raw: Open, behi
     "limits", [{"head_timeout": 0.1}, {"body_timeout": 0.1, "head_timeout": 30}]
 )
 def test_a_body_that_does_not_come(
-    serve: Serve, raw: Open, framing: str, limits: dict[str, float]
+    serve: Serve, raw: OpenRaw, framing: str, limits: dict[str, float]
 ) -> None:
     app = serve(**limits)
     app.start()
@@ -216,7 +215,7 @@ def test_a_body_that_does_not_come(
     refused(client, 408, "request_timeout")
 
 
-def test_a_body_at_the_least_rate_is_waited_for(serve: Serve, raw: Open) -> None:
+def test_a_body_at_the_least_rate_is_waited_for(serve: Serve, raw: OpenRaw) -> None:
     app = serve(head_timeout=0.1, min_rate=1000.0)
     app.route("/", methods=["POST"])(lambda req: {"size": len(req.get_data())})
     app.start()
@@ -230,7 +229,7 @@ def test_a_body_at_the_least_rate_is_waited_for(serve: Serve, raw: Open) -> None
     assert client.answer().json == {"size": 1002}
 
 
-def test_an_answer_that_is_not_taken_is_cut(serve: Serve, raw: Open) -> None:
+def test_an_answer_that_is_not_taken_is_cut(serve: Serve, raw: OpenRaw) -> None:
     app = serve(write_timeout=0.1, min_rate=1e12)
     app.route("/")(lambda req: bytes(16 << 20))
     app.start()
@@ -246,7 +245,7 @@ def test_an_answer_that_is_not_taken_is_cut(serve: Serve, raw: Open) -> None:
 # --- numbers ------------------------------------------------------------------------
 
 
-def test_503_when_pool_and_queue_are_full(serve: Serve, raw: Open) -> None:
+def test_503_when_pool_and_queue_are_full(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=2, backlog=3)
     gate = Gate(app)
     app.start()
@@ -271,7 +270,7 @@ def test_503_when_pool_and_queue_are_full(serve: Serve, raw: Open) -> None:
 
 
 def test_a_thread_that_cannot_be_started_is_a_503(
-    serve: Serve, raw: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    serve: Serve, raw: OpenRaw, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = serve()
     app.route("/")(lambda req: "served")
@@ -293,7 +292,7 @@ def test_a_thread_that_cannot_be_started_is_a_503(
     assert raw(app).get("/").body == b"served"
 
 
-def test_more_connections_than_allowed_are_answered(serve: Serve, raw: Open) -> None:
+def test_more_connections_than_allowed_are_answered(serve: Serve, raw: OpenRaw) -> None:
     app = serve(max_connections=3)
     app.route("/")(lambda req: "served")
     app.start()
@@ -318,7 +317,7 @@ def test_more_connections_than_allowed_are_answered(serve: Serve, raw: Open) -> 
     assert eventually(admitted)
 
 
-def test_refused_connections_do_not_pile_up(serve: Serve, raw: Open) -> None:
+def test_refused_connections_do_not_pile_up(serve: Serve, raw: OpenRaw) -> None:
     app = serve(max_connections=1)
     app.start()
     first = raw(app)
@@ -344,9 +343,7 @@ def test_a_default_for_connections_that_the_process_can_open(
 # --- on another port ----------------------------------------------------------------
 
 
-def test_a_port_for_websockets_alone_answers_426(
-    make_app: Callable[..., Daebus], raw: Open
-) -> None:
+def test_a_port_for_websockets_alone_answers_426(make_app: MakeApp, raw: OpenRaw) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     app = make_app(port=port)

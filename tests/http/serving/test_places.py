@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ import pytest
 
 import daebus
 from daebus import AddressInUseError, Daebus, DaebusHttp, DaebusWebSocket, Request, StateError
+from tests.support.fixture_types import MakeApp
 from tests.support.peer import Answer, Peer
 from tests.support.waiting import eventually
 
-Make = Callable[..., Daebus]
 REQUEST = b"GET /me HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
-def start() -> Iterator[Make]:
+def start() -> Iterator[MakeApp]:
     """Start apps with both components; keyword arguments go to ``DaebusHttp``."""
     apps: list[Daebus] = []
 
@@ -71,7 +71,7 @@ def ask(address: Any) -> Answer:
 # --- ports --------------------------------------------------------------------------
 
 
-def test_several_hosts(start: Make, ipv6: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_several_hosts(start: MakeApp, ipv6: None, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "daebus")
     app = start(host=["127.0.0.1", "::1"], port=0)
     port = app.http.port
@@ -87,13 +87,13 @@ def test_several_hosts(start: Make, ipv6: None, caplog: pytest.LogCaptureFixture
     assert not app.http.addresses
 
 
-def test_ipv6_alone_and_its_test_client(start: Make, ipv6: None) -> None:
+def test_ipv6_alone_and_its_test_client(start: MakeApp, ipv6: None) -> None:
     app = start(host="::1", port=0)
     with app.test_client() as client:
         assert client.request("me") == "::1"
 
 
-def test_an_ipv4_peer_of_a_socket_for_both(start: Make, ipv6: None) -> None:
+def test_an_ipv4_peer_of_a_socket_for_both(start: MakeApp, ipv6: None) -> None:
     if not socket.has_dualstack_ipv6():
         pytest.skip("this system has no sockets for IPv4 and IPv6 at once")
     with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as sock:
@@ -102,7 +102,7 @@ def test_an_ipv4_peer_of_a_socket_for_both(start: Make, ipv6: None) -> None:
     assert answer.json["REMOTE_ADDR"] == "127.0.0.1"
 
 
-def test_two_apps_share_a_port(start: Make) -> None:
+def test_two_apps_share_a_port(start: MakeApp) -> None:
     one = start(port=0, reuse_port=True)
     two = start(port=one.http.port, reuse_port=True)
     assert two.http.port == one.http.port
@@ -113,7 +113,7 @@ def test_two_apps_share_a_port(start: Make) -> None:
 # --- socket files -------------------------------------------------------------------
 
 
-def test_a_socket_file(start: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_socket_file(start: MakeApp, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path = tmp_path / "x.sock"
     app = start(unix=path)
@@ -134,7 +134,7 @@ def test_a_socket_file(start: Make, tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def test_a_dump_names_clients_of_a_socket_file(
-    start: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: MakeApp, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = start(unix=tmp_path / "x.sock")
     with to(tmp_path / "x.sock") as peer:
@@ -144,13 +144,13 @@ def test_a_dump_names_clients_of_a_socket_file(
     assert " from a Unix socket / " in capsys.readouterr().err
 
 
-def test_a_file_beside_a_port(start: Make, tmp_path: Path) -> None:
+def test_a_file_beside_a_port(start: MakeApp, tmp_path: Path) -> None:
     app = start(port=0, unix=tmp_path / "x.sock")
     assert ask(("127.0.0.1", app.http.port)).status == 200
     assert ask(tmp_path / "x.sock").status == 200
 
 
-def test_a_start_that_fails_releases_everything(start: Make, tmp_path: Path) -> None:
+def test_a_start_that_fails_releases_everything(start: MakeApp, tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         app = Daebus("places")
@@ -169,7 +169,7 @@ def test_a_start_that_fails_releases_everything(start: Make, tmp_path: Path) -> 
 
 
 def test_websockets_on_a_port_of_their_own(
-    start: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start: MakeApp, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "daebus")
     path = tmp_path / "x.sock"
@@ -190,7 +190,7 @@ def test_websockets_on_a_port_of_their_own(
     assert ask(("127.0.0.1", port)).status == 426
 
 
-def test_a_test_client_needs_a_port(start: Make, tmp_path: Path) -> None:
+def test_a_test_client_needs_a_port(start: MakeApp, tmp_path: Path) -> None:
     app = start(unix=tmp_path / "x.sock")
     with pytest.raises(StateError, match="test clients need a port"), app.test_client():
         pass
@@ -231,7 +231,7 @@ def test_a_forked_child_leaves_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sock", "fd"])
-def test_a_socket_of_the_caller(start: Make, kind: str) -> None:
+def test_a_socket_of_the_caller(start: MakeApp, kind: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         address = sock.getsockname()
         app = start(**{kind: sock if kind == "sock" else sock.fileno()})

@@ -9,17 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daebus import Daebus
-from tests.support.raw import Raw
-
-Open = Callable[..., Raw]
-MakeApp = Callable[..., Daebus]
+from tests.support.fixture_types import MakeApp, OpenRaw
 
 
 @contextlib.contextmanager
@@ -47,7 +43,7 @@ def crowd(port: int, *numbers: int) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def test_nobody_slow_holds_a_worker(make_app: MakeApp, raw: Open) -> None:
+def test_nobody_slow_holds_a_worker(make_app: MakeApp, raw: OpenRaw) -> None:
     app = make_app(http={"workers": 2})
     app.route("/hello")(lambda req: {"hello": "world"})
     app.route("/big")(lambda req: bytes(8 << 20))
@@ -85,7 +81,7 @@ def test_nobody_slow_holds_a_worker(make_app: MakeApp, raw: Open) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_2500_slow_clients_cost_the_others_little(make_app: MakeApp, raw: Open) -> None:
+def test_2500_slow_clients_cost_the_others_little(make_app: MakeApp, raw: OpenRaw) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4000:
         pytest.skip("this process may not open the 4,000 descriptors that the test needs")

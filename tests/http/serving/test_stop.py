@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,11 +11,9 @@ import pytest
 from daebus import Daebus, Request
 from daebus.http.serving import exchange
 from tests.http.serving.test_limits import Gate
-from tests.support.raw import Raw, server_of
+from tests.support.fixture_types import MakeApp, OpenRaw, Serve
+from tests.support.raw import server_of
 from tests.support.waiting import eventually
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 
 
 def stopping(app: Daebus, timeout: float = 5.0) -> threading.Thread:
@@ -28,7 +25,7 @@ def stopping(app: Daebus, timeout: float = 5.0) -> threading.Thread:
     return thread
 
 
-def test_a_request_in_flight_is_finished(serve: Serve, raw: Open) -> None:
+def test_a_request_in_flight_is_finished(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     gate = Gate(app)
     app.start()
@@ -47,7 +44,7 @@ def test_a_request_in_flight_is_finished(serve: Serve, raw: Open) -> None:
     assert not thread.is_alive()
 
 
-def test_idle_and_unfinished_connections_are_closed(serve: Serve, raw: Open) -> None:
+def test_idle_and_unfinished_connections_are_closed(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.start()
     silent, half, idle = raw(app), raw(app), raw(app)
@@ -60,7 +57,7 @@ def test_idle_and_unfinished_connections_are_closed(serve: Serve, raw: Open) -> 
         assert client.ended()
 
 
-def test_open_connections_hear_that_the_app_stops(serve: Serve, raw: Open) -> None:
+def test_open_connections_hear_that_the_app_stops(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     gate = Gate(app)
     app.route("/")(lambda req: "served")
@@ -88,7 +85,7 @@ def test_open_connections_hear_that_the_app_stops(serve: Serve, raw: Open) -> No
 
 
 def test_a_worker_that_waited_for_the_next_request_refuses_it(
-    serve: Serve, raw: Open, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, raw: OpenRaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exchange, "NEXT_REQUEST", 5.0)  # the worker reads, not the acceptor
     app = serve()
@@ -110,7 +107,7 @@ def test_a_worker_that_waited_for_the_next_request_refuses_it(
     assert not thread.is_alive()
 
 
-def test_a_health_check_that_waited_for_a_worker(serve: Serve, raw: Open) -> None:
+def test_a_health_check_that_waited_for_a_worker(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=1)
     gate = Gate(app)
     app.start()
@@ -130,7 +127,7 @@ def test_a_health_check_that_waited_for_a_worker(serve: Serve, raw: Open) -> Non
 
 
 def test_websockets_are_refused_while_requests_are_finished(
-    make_app: Callable[..., Daebus], raw: Open
+    make_app: MakeApp, raw: OpenRaw
 ) -> None:
     app = make_app()
     gate = Gate(app)
@@ -147,7 +144,7 @@ def test_websockets_are_refused_while_requests_are_finished(
     thread.join(5)
 
 
-def test_an_answer_that_is_being_taken_is_finished(serve: Serve, raw: Open) -> None:
+def test_an_answer_that_is_being_taken_is_finished(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.route("/")(lambda req: bytes(16 << 20))
     app.start()
@@ -161,7 +158,7 @@ def test_an_answer_that_is_being_taken_is_finished(serve: Serve, raw: Open) -> N
     assert not thread.is_alive()
 
 
-def test_an_answer_that_nobody_takes_is_cut_at_the_deadline(serve: Serve, raw: Open) -> None:
+def test_an_answer_that_nobody_takes_is_cut_at_the_deadline(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.route("/")(lambda req: bytes(16 << 20))
     app.start()
@@ -175,7 +172,7 @@ def test_an_answer_that_nobody_takes_is_cut_at_the_deadline(serve: Serve, raw: O
         client.exactly(16 << 20)
 
 
-def test_a_stream_is_cut_at_the_deadline(serve: Serve, raw: Open) -> None:
+def test_a_stream_is_cut_at_the_deadline(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     closed = threading.Event()
 
@@ -199,7 +196,7 @@ def test_a_stream_is_cut_at_the_deadline(serve: Serve, raw: Open) -> None:
 
 
 @pytest.mark.leaves_thread
-def test_a_view_that_does_not_end_is_reported(serve: Serve, raw: Open) -> None:
+def test_a_view_that_does_not_end_is_reported(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     gate = Gate(app)
     app.start()
@@ -215,7 +212,7 @@ def test_a_view_that_does_not_end_is_reported(serve: Serve, raw: Open) -> None:
     assert eventually(lambda: not any(t.name in left for t in threading.enumerate()))
 
 
-def test_requests_that_wait_for_a_worker_are_answered(serve: Serve, raw: Open) -> None:
+def test_requests_that_wait_for_a_worker_are_answered(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=1)
     gate = Gate(app)
     app.start()
@@ -233,7 +230,7 @@ def test_requests_that_wait_for_a_worker_are_answered(serve: Serve, raw: Open) -
     assert not thread.is_alive()
 
 
-def test_a_view_may_stop_the_app(serve: Serve, raw: Open) -> None:
+def test_a_view_may_stop_the_app(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.route("/")(lambda req: {"left": app.stop()})
     app.start()
@@ -243,7 +240,7 @@ def test_a_view_may_stop_the_app(serve: Serve, raw: Open) -> None:
     assert app.wait(5)
 
 
-def test_start_after_stop(serve: Serve, raw: Open) -> None:
+def test_start_after_stop(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.route("/")(lambda req: "served")
     for _ in range(3):

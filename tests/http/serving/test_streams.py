@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from daebus import Daebus, Request
+from daebus import Request
 from daebus.http.serving import hangup as presence
+from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.raw import Raw
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 
 
 class Stream:
@@ -43,7 +41,7 @@ def stream() -> Stream:
 
 @pytest.fixture
 def client(
-    serve: Serve, raw: Open, stream: Stream, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, raw: OpenRaw, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Raw]:
     monkeypatch.setattr(presence, "PAUSE", 0.0)
     app = serve()
@@ -113,7 +111,7 @@ def test_a_pipelining_client_that_left(client: Raw, stream: Stream) -> None:
     assert stream.closed.wait(5)
 
 
-def test_a_205_has_no_body(serve: Serve, raw: Open) -> None:
+def test_a_205_has_no_body(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.route("/reset")(lambda req: ("body", 205))
     app.route("/stream")(lambda req: ((part for part in "ab"), 205))
@@ -127,7 +125,7 @@ def test_a_205_has_no_body(serve: Serve, raw: Open) -> None:
 
 @pytest.mark.parametrize("status", [100, 101, 103, 199])
 def test_a_status_that_ends_nothing_is_a_500(
-    serve: Serve, raw: Open, caplog: pytest.LogCaptureFixture, status: int
+    serve: Serve, raw: OpenRaw, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     app = serve()
 

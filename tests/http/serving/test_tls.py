@@ -30,6 +30,7 @@ from daebus.server.sockets.tlssocket import TlsSocket
 from daebus.server.threads.pool import WorkerPool
 from daebus.server.tlshandshakes import TLS_REFUSAL
 from tests.http.serving.test_limits import Gate
+from tests.support.fixture_types import Connect, MakeApp, Serve
 from tests.support.raw import Raw, server_of
 from tests.support.tls import (
     VERSIONS,
@@ -42,9 +43,6 @@ from tests.support.tls import (
     server_context,
 )
 from tests.support.waiting import eventually
-
-Serve = Callable[..., Daebus]
-Connect = Callable[[int | None], socket.socket]
 
 
 class Secure(Raw):
@@ -342,7 +340,7 @@ def test_a_handshake_byte_by_byte(app: Daebus, connect: Connect) -> None:
     assert sealer.read().startswith(b"HTTP/1.1 200 ")
 
 
-def test_views_that_take_long_keep_nobody_from_connecting(make_app: Callable[..., Daebus]) -> None:
+def test_views_that_take_long_keep_nobody_from_connecting(make_app: MakeApp) -> None:
     app = make_app(http=secure(workers=1, backlog=1))
     app.socket("echo")(lambda req: req.data)
     gate = Gate(app)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from daebus import Daebus
+from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.raw import Raw
 
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 BIG = bytes(range(256)) * 12_000  # more than any socket buffer takes at once
 
 
@@ -31,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def client(serve: Serve, raw: Open, folder: Path) -> Raw:
+def client(serve: Serve, raw: OpenRaw, folder: Path) -> Raw:
     app = serve(static=folder)
     app.route("/app.json")(lambda req: {"view": True})
     app.start()

@@ -14,10 +14,8 @@ from werkzeug.test import create_environ, run_wsgi_app
 from werkzeug.wrappers import Response
 
 from daebus import AttachError, Daebus, DaebusHttp, DuplicateHandlerError, Request
-from tests.support.raw import Answer, Raw
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
+from tests.support.fixture_types import OpenRaw, Serve
+from tests.support.raw import Answer
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def app(serve: Serve, tmp_path: Path) -> Daebus:
     return app
 
 
-def get(raw: Open, app: Daebus, *arguments: str, **options: Any) -> Answer:
+def get(raw: OpenRaw, app: Daebus, *arguments: str, **options: Any) -> Answer:
     if not app.running:
         app.start()
     return raw(app).get(*arguments, **options)
@@ -60,7 +58,7 @@ def get(raw: Open, app: Daebus, *arguments: str, **options: Any) -> Answer:
 
 
 @pytest.mark.parametrize("path", ["/view", "/nope", "/file.txt", "/raises/key", "/slash"])
-def test_a_hook_answers_in_place_of_everything(app: Daebus, raw: Open, path: str) -> None:
+def test_a_hook_answers_in_place_of_everything(app: Daebus, raw: OpenRaw, path: str) -> None:
     later: list[str] = []
 
     @app.before_request
@@ -79,7 +77,7 @@ def test_a_hook_answers_in_place_of_everything(app: Daebus, raw: Open, path: str
     assert later == ["/view"]
 
 
-def test_hooks_run_in_order_around_the_view(app: Daebus, raw: Open) -> None:
+def test_hooks_run_in_order_around_the_view(app: Daebus, raw: OpenRaw) -> None:
     order: list[str] = []
 
     def note(name: str, *register: Callable[..., Any]) -> None:
@@ -102,7 +100,7 @@ def test_hooks_run_in_order_around_the_view(app: Daebus, raw: Open) -> None:
     assert order == ["before 1", "before 2", "view", "after 2", "after 1"]
 
 
-def test_async_hooks_run_on_the_loop(app: Daebus, raw: Open) -> None:
+def test_async_hooks_run_on_the_loop(app: Daebus, raw: OpenRaw) -> None:
     threads: list[str] = []
 
     @app.before_request
@@ -126,7 +124,7 @@ def test_async_hooks_run_on_the_loop(app: Daebus, raw: Open) -> None:
     ("error", "status"), [(Forbidden("stay out"), 403), (ValueError("x"), 500), (SystemExit(), 500)]
 )
 def test_a_before_hook_that_raises_is_like_a_view(
-    app: Daebus, raw: Open, caplog: pytest.LogCaptureFixture, error: BaseException, status: int
+    app: Daebus, raw: OpenRaw, caplog: pytest.LogCaptureFixture, error: BaseException, status: int
 ) -> None:
     @app.before_request
     def hook(req: Request) -> Any:
@@ -156,7 +154,7 @@ def test_a_before_hook_that_raises_is_like_a_view(
     ],
 )
 def test_after_hooks_see_every_answer(
-    app: Daebus, raw: Open, caplog: pytest.LogCaptureFixture, path: str, status: int
+    app: Daebus, raw: OpenRaw, caplog: pytest.LogCaptureFixture, path: str, status: int
 ) -> None:
     @app.after_request
     def frame(req: Request, response: Response) -> Response:
@@ -170,7 +168,7 @@ def test_after_hooks_see_every_answer(
     assert get(raw, app, path, method="HEAD").header("x-frame-options")
 
 
-def test_an_after_hook_replaces_the_answer(app: Daebus, raw: Open) -> None:
+def test_an_after_hook_replaces_the_answer(app: Daebus, raw: OpenRaw) -> None:
     closed = threading.Event()
 
     @app.route("/stream")
@@ -189,7 +187,7 @@ def test_an_after_hook_replaces_the_answer(app: Daebus, raw: Open) -> None:
 
 
 def test_an_after_hook_that_raises_is_a_plain_500(
-    app: Daebus, raw: Open, caplog: pytest.LogCaptureFixture
+    app: Daebus, raw: OpenRaw, caplog: pytest.LogCaptureFixture
 ) -> None:
     closed = threading.Event()
 
@@ -219,7 +217,7 @@ def test_an_after_hook_that_raises_is_a_plain_500(
 
 
 def test_handlers_by_status_and_by_class(
-    app: Daebus, raw: Open, caplog: pytest.LogCaptureFixture
+    app: Daebus, raw: OpenRaw, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.error_handler(404)
     def missing(req: Request, exc: NotFound) -> Any:
@@ -273,7 +271,7 @@ def test_handlers_by_status_and_by_class(
 
 @pytest.mark.parametrize("result", [ValueError("secret"), Forbidden(), SystemExit(1), None, 5])
 def test_a_handler_that_fails_is_a_plain_500(
-    app: Daebus, raw: Open, caplog: pytest.LogCaptureFixture, result: Any
+    app: Daebus, raw: OpenRaw, caplog: pytest.LogCaptureFixture, result: Any
 ) -> None:
     @app.error_handler(404)
     def handler(req: Request, exc: NotFound) -> Any:
@@ -289,7 +287,7 @@ def test_a_handler_that_fails_is_a_plain_500(
     assert get(raw, app, "/view").status == 200
 
 
-def test_debug_shows_what_failed(caplog: pytest.LogCaptureFixture, raw: Open) -> None:
+def test_debug_shows_what_failed(caplog: pytest.LogCaptureFixture, raw: OpenRaw) -> None:
     app = Daebus("test", debug=True)
     app.attach(DaebusHttp(port=0))
 
@@ -324,7 +322,7 @@ def test_registering_what_makes_no_sense() -> None:
 # --- health -------------------------------------------------------------------------
 
 
-def test_the_health_check_is_not_in_the_way_of_hooks(serve: Serve, raw: Open) -> None:
+def test_the_health_check_is_not_in_the_way_of_hooks(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
 
     @app.before_request
@@ -342,7 +340,7 @@ def test_the_health_check_is_not_in_the_way_of_hooks(serve: Serve, raw: Open) ->
     assert (answer.status, answer.header("allow")) == (405, "GET, HEAD")
 
 
-def test_the_health_check_moves_or_goes(serve: Serve, raw: Open, tmp_path: Path) -> None:
+def test_the_health_check_moves_or_goes(serve: Serve, raw: OpenRaw, tmp_path: Path) -> None:
     (tmp_path / "_daebus").mkdir()
     (tmp_path / "_daebus" / "health").write_text("file")
     assert raw(get_started(serve(static=tmp_path))).get("/_daebus/health").json["status"] == "ok"

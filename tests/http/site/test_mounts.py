@@ -17,11 +17,10 @@ from werkzeug.utils import redirect
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
 
-from daebus import Daebus, DaebusHttp, DuplicateHandlerError, Request
+from daebus import DaebusHttp, DuplicateHandlerError, Request
+from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.raw import Raw
 
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 WSGI = Callable[[dict[str, Any], Any], Any]
 
 
@@ -70,7 +69,7 @@ class Legacy:
 
 
 @pytest.fixture
-def mount(serve: Serve, raw: Open) -> Callable[[WSGI], Raw]:
+def mount(serve: Serve, raw: OpenRaw) -> Callable[[WSGI], Raw]:
     def start(wsgi_app: WSGI) -> Raw:
         app = serve()
         app.mount("/old", wsgi_app)
@@ -106,7 +105,7 @@ def test_a_whole_app(mount: Callable[[WSGI], Raw]) -> None:
         ("http://y/old/x", b"/old|/x||"),
     ],
 )
-def test_the_longest_prefix_wins(serve: Serve, raw: Open, target: str, answer: bytes) -> None:
+def test_the_longest_prefix_wins(serve: Serve, raw: OpenRaw, target: str, answer: bytes) -> None:
     app = serve()
     for prefix in ("/old", "/old/deep", "/älter"):
         app.mount(prefix, echo)
@@ -115,7 +114,7 @@ def test_the_longest_prefix_wins(serve: Serve, raw: Open, target: str, answer: b
     assert raw(app).get(target).body == answer
 
 
-def test_what_is_beside_a_mount_is_the_routers(serve: Serve, raw: Open, tmp_path: Path) -> None:
+def test_what_is_beside_a_mount_is_the_routers(serve: Serve, raw: OpenRaw, tmp_path: Path) -> None:
     (tmp_path / "older").write_text("file")
     app = serve(static=tmp_path)
     app.http.mount("/old", echo)
@@ -269,7 +268,7 @@ def test_an_app_that_raises_when_it_has_written(
 # --- hooks --------------------------------------------------------------------------
 
 
-def test_hooks_guard_a_mounted_app_and_leave_its_answers_alone(serve: Serve, raw: Open) -> None:
+def test_hooks_guard_a_mounted_app_and_leave_its_answers_alone(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
     app.mount("/old", echo)
 

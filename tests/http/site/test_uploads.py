@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,8 @@ from werkzeug.wrappers import Response
 
 from daebus import Daebus, Request
 from daebus.http.site import request as request_module
-from tests.support.raw import Raw
+from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.waiting import eventually
-
-Serve = Callable[..., Daebus]
-Open = Callable[..., Raw]
 
 KIND = "Content-Type: multipart/form-data; boundary=B"
 LARGE = bytes(range(256)) * 4096
@@ -96,7 +93,7 @@ def app(serve: Serve, tmp_path: Path) -> Daebus:
     return app
 
 
-def test_a_file_is_saved(app: Daebus, raw: Open, tmp_path: Path) -> None:
+def test_a_file_is_saved(app: Daebus, raw: OpenRaw, tmp_path: Path) -> None:
     client = raw(app)
     for data in (b"", b"small", LARGE):
         answer = client.post("/save", form(data), KIND)
@@ -104,7 +101,7 @@ def test_a_file_is_saved(app: Daebus, raw: Open, tmp_path: Path) -> None:
         assert (tmp_path / "saved.bin").read_bytes() == data
 
 
-def test_large_files_are_on_the_disk_while_the_view_runs(app: Daebus, raw: Open) -> None:
+def test_large_files_are_on_the_disk_while_the_view_runs(app: Daebus, raw: OpenRaw) -> None:
     client = raw(app)
     at_most = bytes(request_module.MAX_MEMORY_FILE)
     one = 1  # the body itself
@@ -115,18 +112,18 @@ def test_large_files_are_on_the_disk_while_the_view_runs(app: Daebus, raw: Open)
     }
 
 
-def test_a_view_that_raises(app: Daebus, raw: Open, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_view_that_raises(app: Daebus, raw: OpenRaw, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.CRITICAL, "daebus.http"):
         for path in ("/raises", "/headers"):
             assert raw(app).post(path, form(LARGE, LARGE), KIND).status == 500
 
 
-def test_an_upload_that_is_sent_back(app: Daebus, raw: Open) -> None:
+def test_an_upload_that_is_sent_back(app: Daebus, raw: OpenRaw) -> None:
     answer = raw(app).post("/sends-back", form(LARGE, LARGE), KIND)
     assert (answer.status, answer.body) == (200, LARGE)
 
 
-def test_a_client_that_leaves(app: Daebus, raw: Open) -> None:
+def test_a_client_that_leaves(app: Daebus, raw: OpenRaw) -> None:
     for path in ("/streams", "/sends-back"):
         client = raw(app)
         body = form(LARGE, LARGE)
@@ -157,13 +154,13 @@ def test_a_client_that_leaves(app: Daebus, raw: Open) -> None:
     ],
     ids=["most parts", "too many parts", "unfinished", "field too large"],
 )
-def test_bounds_of_forms(app: Daebus, raw: Open, body: bytes, status: int) -> None:
+def test_bounds_of_forms(app: Daebus, raw: OpenRaw, body: bytes, status: int) -> None:
     client = raw(app)
     assert client.post("/open", body, KIND).status == status
     assert client.post("/open", form(b"a"), KIND).json["files"] == 1
 
 
-def test_cookies(serve: Serve, raw: Open) -> None:
+def test_cookies(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
 
     @app.route("/count")

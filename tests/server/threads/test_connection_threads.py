@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,13 +15,10 @@ from daebus import Daebus
 from daebus.server.threads import connection_threads
 from daebus.server.threads.connection_threads import ConnectionThreads
 from daebus.server.threads.pool import join_all
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.jobs import Gate, NoThreads, note_context
 from tests.support.peer import Peer, upgrade_request
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
-
 
 # --- the threads by themselves ---------------------------------------------------------
 
