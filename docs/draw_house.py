@@ -367,7 +367,7 @@ THREADS = (
     Thread(
         "daebus-ws-ID", "1 for each WebSocket", "reads it, runs its handlers and hooks", 1, 1, True
     ),
-    Thread("daebus-ws-parked", "up to 64, 5 s", "waits for the next WebSocket", 1, 2),
+    Thread("daebus-ws-parked", "up to 64, for 5 s", "waits for the next WebSocket", 1, 2),
     Thread("daebus-loop", "0 or 1", "runs async views and handlers", 2, 0, True),
     Thread("daebus-job-N", "up to background_workers", "runs a background handler", 2, 1, True),
     Thread("daebus-hook-N", "up to 2", "runs hooks about slow clients and handlers", 2, 2, True),

@@ -6,6 +6,7 @@ decorators in ``scaffold``.
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -327,11 +328,26 @@ class Daebus(Scaffold):
         if target is not None:  # a program without a console has no standard error
             print(describe(repr(self), tasks, hub), file=target, flush=True)
 
-    def test_client(self, path: str = "/", **options: Any) -> AppClient:
-        """Return a client for tests; see ``daebus.testing``.
+    def test_client(
+        self,
+        path: str = "/",
+        *,
+        headers: dict[str, str] | None = None,
+        subprotocols: list[str] | None = None,
+        timeout: float = 5.0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> AppClient:
+        """Return a client for tests; for the arguments see ``daebus.testing.AppClient``.
 
         Used as a context manager. It starts the app on a free port if it does not run.
         """
         from .testing import AppClient
 
-        return AppClient(self, path, **options)
+        return AppClient(
+            self,
+            path,
+            headers=headers,
+            subprotocols=subprotocols,
+            timeout=timeout,
+            ssl_context=ssl_context,
+        )

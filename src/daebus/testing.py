@@ -27,10 +27,10 @@ from .errors import ClientError, DaebusError, StateError
 from .http.component import DaebusHttp
 from .websocket.component import DaebusWebSocket
 
-__all__ = ["App", "AppClient", "RequestError"]
+__all__ = ["AppClient", "RequestError"]
 
 
-class App(Protocol):
+class _App(Protocol):
     """What a client of the tests asks of an app; a ``Daebus`` is one."""
 
     @property
@@ -53,7 +53,7 @@ class App(Protocol):
 
 
 # How many clients of a test hold an app open that they started themselves.
-_users: weakref.WeakKeyDictionary[App, int] = weakref.WeakKeyDictionary()
+_users: weakref.WeakKeyDictionary[_App, int] = weakref.WeakKeyDictionary()
 _users_lock = threading.Lock()
 
 
@@ -108,7 +108,7 @@ class AppClient:
 
     def __init__(
         self,
-        app: App,
+        app: _App,
         path: str = "/",
         *,
         headers: dict[str, str] | None = None,

@@ -59,7 +59,6 @@ LAYERS = [
     "server.tlshandshakes",
     "server.acceptor",
     "server.listeners",
-    "server.spare",
     "server.deadlines",
     "server.conn",
     "server.handoff",
@@ -93,16 +92,6 @@ IMPURE = {"asyncio", "select", "selectors", "socket", "threading", "time"}
 
 MAX_LINES = 300  # of code: docstrings, comments and blank lines do not count
 MAX_MODULES = 16  # in a folder, its __init__ apart
-
-# Entries of LAYERS that are still to be built.
-PLANNED: set[str] = set()
-
-# Imports that are wrong today, and modules that are too large. Both lists may only shrink.
-EXCEPTIONS: Edges = {
-    ("http.serving.handler", "http.serving.server"),
-    ("wsgi", "app"),
-}
-TOO_LARGE: set[str] = set()
 
 
 def read() -> tuple[Modules, dict[str, str]]:
@@ -260,21 +249,12 @@ EDGES = edges(MODULES)
 
 
 def test_imports_go_down_and_in_no_circle() -> None:
-    assert sorted(wrong(EDGES - EXCEPTIONS, LAYERS)) == []
-
-
-def test_every_exception_is_still_needed() -> None:
-    needless = {
-        edge
-        for edge in EXCEPTIONS
-        if edge not in EDGES or edge not in wrong(EDGES - EXCEPTIONS | {edge}, LAYERS)
-    }
-    assert needless == set()
+    assert sorted(wrong(EDGES, LAYERS)) == []
 
 
 def test_every_layer_exists() -> None:
     empty = {entry for entry in LAYERS if not any(within(name, entry) for name in MODULES)}
-    assert empty == PLANNED
+    assert empty == set()
 
 
 def test_packages_are_imported_in_their_rooms() -> None:
@@ -283,7 +263,7 @@ def test_packages_are_imported_in_their_rooms() -> None:
 
 def test_no_module_is_too_large() -> None:
     large = {name for name, text in TEXTS.items() if lines_of_code(text) > MAX_LINES}
-    assert large == TOO_LARGE
+    assert large == set()
 
 
 def test_no_folder_is_too_full() -> None:
