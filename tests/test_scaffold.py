@@ -110,7 +110,7 @@ def test_what_is_decorated_stays_what_it_was() -> None:
 def test_a_blueprint_asks_who_clients_are() -> None:
     part = Blueprint("part")
     part.authenticate(lambda req: {"name": req.args["name"]})
-    part.socket("who")(lambda req: req.user)
+    part.socket("who")(lambda req: req.identity)
     app = Daebus("test")
     app.register(part)
     app.attach(DaebusHttp(port=0))

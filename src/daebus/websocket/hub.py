@@ -7,7 +7,6 @@ ends everything by a common deadline.
 from __future__ import annotations
 
 import functools
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from ..server.threads.pool import WorkerPool, join_all
 from ..server.threads.pump import Pump
-from ..server.threads.safelog import get_logger
+from ..server.threads.safelog import LogThrottle, get_logger
 from .admission.admission import RETRY, Admission, Admitted
 from .admission.client_ids import ClientIds
 from .clients.broadcast import Door
@@ -45,9 +44,6 @@ MAX_USER_AGENT = 512
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
-
-# Seconds between two warnings of missing threads: a crowd must not flood the log.
-QUIET = 10.0
 
 
 class Hub:
@@ -98,7 +94,7 @@ class Hub:
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock
-        self._warned = -math.inf  # guarded by: _lock
+        self._throttle = LogThrottle()  # guarded by: _lock
         self._alive: set[Link] = set()  # guarded by: _lock
 
     # --- admission --------------------------------------------------------------
@@ -120,12 +116,9 @@ class Hub:
         try:
             self.threads.run(job, "daebus-ws-handshake")
         except RuntimeError as exc:
-            now = time.monotonic()
             with self._lock:
                 stopping = self._stopping
-                warn = not stopping and now - self._warned >= QUIET
-                if warn:
-                    self._warned = now
+                warn = not stopping and self._throttle.is_due()
             if stopping:
                 return self._refused(STOPPING)
             if warn:

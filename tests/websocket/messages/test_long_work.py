@@ -484,7 +484,13 @@ def test_nothing_is_kept_of_requests_that_have_ended(app: Daebus) -> None:
         assert activity is not None
         assert len(activity.pending._tokens) < 50
         # The last answer leaves an instant before its request is let go.
-        assert eventually(lambda: not activity.pending._alive_locked())
+        pending = activity.pending
+
+        def alive() -> bool:
+            with pending._lock:
+                return bool(pending._alive_locked())
+
+        assert eventually(lambda: not alive())
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0])

@@ -48,8 +48,8 @@ class LoopThread:
         """Return whether the caller is on the loop's thread, where it must not block."""
         return threading.current_thread() is self._thread  # unguarded: set once
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Schedule a coroutine.
+    def submit(self, awaitable: Awaitable[T]) -> concurrent.futures.Future[T]:
+        """Schedule a coroutine, or whatever else can be awaited.
 
         Returns:
             A future for the caller's thread to wait on.
@@ -61,6 +61,7 @@ class LoopThread:
         Threads:
             Any, the loop's own included, but that one must not wait for the result.
         """
+        coroutine = awaitable if isinstance(awaitable, Coroutine) else _await(awaitable)
         with self._lock:
             if self._stopped:
                 coroutine.close()
@@ -99,8 +100,7 @@ class LoopThread:
         Threads:
             Any but the loop's, which would wait for itself.
         """
-        coroutine = awaitable if isinstance(awaitable, Coroutine) else _await(awaitable)
-        return self.submit(coroutine).result()
+        return self.submit(awaitable).result()
 
     def probe(self) -> float:
         """Return for how many seconds the loop has not answered; ask again if it has.

@@ -164,7 +164,7 @@ class Authenticator:
         return self._wait(result) if hasattr(result, "__await__") else result
 
     def _wait(self, awaitable: Any) -> Any:
-        future = self._loop.submit(_await(awaitable))
+        future = self._loop.submit(awaitable)
         with self._lock:
             self._waiting.add(future)
             stopped = self._stopped
@@ -180,7 +180,3 @@ class Authenticator:
         finally:
             with self._lock:
                 self._waiting.discard(future)
-
-
-async def _await(awaitable: Any) -> Any:
-    return await awaitable
