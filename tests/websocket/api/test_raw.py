@@ -165,7 +165,7 @@ def test_a_long_reason_is_cut_between_characters(app: Daebus, connect: Connect) 
 def test_codes_that_must_not_be_sent_are_refused(app: Daebus, connect: Connect, code: int) -> None:
     @app.websocket.raw("/raw")
     def leave(ws: Connection) -> None:
-        with pytest.raises(ValueError, match=f"{code} is no close code to send; use 1000"):
+        with pytest.raises(ValueError, match=f"close code {code} must not be sent; use 1000"):
             ws.close(code)
         ws.send("still open")
 

@@ -125,7 +125,7 @@ def test_close_frame_with_a_code_of_the_app(code: int) -> None:
 
 @pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 70000])
 def test_close_frame_refuses_codes_that_must_not_be_sent(code: int) -> None:
-    with pytest.raises(ValueError, match=f"{code} is no close code to send; use 1000"):
+    with pytest.raises(ValueError, match=f"close code {code} must not be sent; use 1000"):
         close_frame(code)
 
 

@@ -153,7 +153,7 @@ def test_spellings_that_are_fine(ask: Asker, changes: dict[str, str]) -> None:
 def test_no_handshake(ask: Asker, changes: dict[str, str | None]) -> None:
     refusal = ask.refused(ask.upgrade(changes))
     assert (refusal.status, refusal.code) == (400, "bad_handshake")
-    assert refusal.text.startswith("this is no WebSocket handshake: ")
+    assert refusal.text.startswith("this is not a WebSocket handshake: ")
     assert refusal.text.isprintable()
     assert len(refusal.text) < 300
 

@@ -2,12 +2,12 @@
 
 Rules of this module:
 
-1. We cut the stream into frames. The common ones (whole, unfragmented, uncompressed
-   data; control frames) are taken here by their header; every other *whole* frame
-   goes to the ``websockets`` package's protocol object, which knows the rules.
+1. The stream is cut into frames here. The common ones (unfragmented, uncompressed data;
+   control frames) are decoded here; every other *whole* frame goes to the protocol
+   object of the ``websockets`` package, which knows the rules.
 2. That object is made when first needed: it would cost an idle connection 13 KiB.
-3. Nothing is kept beyond the limits: a declared length over them is refused before
-   its data is waited for.
+3. Nothing is kept beyond the limits: a frame whose declared length exceeds them is
+   refused before its data arrives.
 4. After a failure or a close frame the rest of the stream is ignored (RFC 6455
    section 7.1.7).
 """
@@ -64,7 +64,7 @@ class Closed:
     Attributes:
         code: the peer's close code (1005 if it gave none), or ours after a failure.
         reason: the peer's text, or what was wrong.
-        answer: a close frame to send, unless one was sent already.
+        answer: the close frame to send; None if one was sent already.
         failed: the peer broke the protocol, or its message is not acceptable.
     """
 
@@ -102,7 +102,7 @@ def close_frame(code: int, reason: str = "") -> bytes:
         payload = Close(code, text).serialize()
     except _FrameError as exc:
         raise ValueError(
-            f"{code} is no close code to send; use 1000, 1001, 1008, 1011 or 3000 to 4999"
+            f"close code {code} must not be sent; use 1000, 1001, 1008, 1011 or 3000 to 4999"
         ) from exc
     return _close_frame(payload)
 
@@ -146,7 +146,7 @@ class Codec:
         self._max_fragments = max_fragments
         self._extensions = extensions
         # Builds one whole frame with the negotiated extensions.
-        # No method of ours, which would keep us alive by a circle.
+        # Not a method of this class, which would be a reference cycle.
         self.compress: Callable[[int, bytes], bytes] = (
             functools.partial(_compressed, extensions) if extensions else frame
         )
@@ -162,7 +162,7 @@ class Codec:
 
     @property
     def between_messages(self) -> bool:
-        """True unless a frame or a fragmented message has begun and not ended."""
+        """True unless part of a frame or of a fragmented message has arrived."""
         return not self._buffer and not self._fragments
 
     def feed(self, data: bytes) -> list[Event]:
@@ -170,7 +170,7 @@ class Codec:
 
         A text message comes as ``str``, a binary one as ``bytes``.
         """
-        # One small text frame, masked, in one read: nearly every message is that.
+        # The common case: one small masked text frame in one read.
         size = len(data) - 6
         if (
             0 <= size < 126
@@ -195,7 +195,7 @@ class Codec:
 
     @property
     def compression(self) -> object:
-        """Equal for codecs whose ``compress`` gives equal frames; None for plain ones."""
+        """A key, equal for codecs whose ``compress`` builds equal frames; None if uncompressed."""
         return repr(self._extensions) if self._extensions else None
 
     def _cut(self, data: bytes) -> list[Event]:
@@ -244,7 +244,7 @@ class Codec:
         return events
 
     def _refuse_header(self, first: int, size: int) -> Closed | None:
-        """Judge a frame by its header, before its payload is waited for."""
+        """Check a frame's header before waiting for its payload; return the failure, if any."""
         opcode = first & 0x0F
         if opcode >= CLOSE:
             if opcode > PONG:
@@ -279,7 +279,7 @@ class Codec:
         return Ping(payload) if opcode == PING else Pong(payload)
 
     def _take_close(self, payload: bytes) -> Closed:
-        """Judge a close frame; it may come amid fragments (RFC 6455 section 5.4)."""
+        """Check a close frame; it may come between fragments (RFC 6455 section 5.4)."""
         try:
             close = Close.parse(payload)
         except _FrameError as exc:
@@ -291,7 +291,7 @@ class Codec:
         return Closed(close.code, close.reason, _close_frame(payload), failed=False)
 
     def _take_other(self, whole: bytes, events: list[Event]) -> None:
-        """Have ``websockets`` judge a fragment, or a frame that is compressed or broken."""
+        """Pass a fragment, or a compressed or invalid frame, to ``websockets``."""
         if self._protocol is None:
             self._protocol = ServerProtocol(state=OPEN, max_size=self._max_message_size)
             self._protocol.extensions = list(self._extensions)
@@ -308,7 +308,7 @@ class Codec:
     def _join(self, part: Frame) -> Event | None:
         """Add a fragment; return the message if it was the last one."""
         if part.opcode is Opcode.TEXT:
-            # Broken UTF-8 is noticed in the fragment it stands in, not at the end.
+            # Invalid UTF-8 is found in its own fragment, not at the end of the message.
             self._text = codecs.getincrementaldecoder("utf-8")()
         if self._size + len(part.data) > self._max_message_size:
             return self._too_big()  # zlib takes "no bytes left" for "no limit"
@@ -330,7 +330,7 @@ class Codec:
         return b"".join(parts)
 
     def _failed(self, protocol: ServerProtocol) -> Closed:
-        """Translate the protocol object's refusal."""
+        """Turn the protocol object's failure into our event."""
         exc = protocol.parser_exc
         if isinstance(exc, PayloadTooBig):
             return self._too_big()
@@ -355,7 +355,7 @@ class Codec:
 
 
 def _compressed(extensions: Sequence[Extension], opcode: int, payload: bytes) -> bytes:
-    # An extension holds its compressor while it compresses, and several threads may
-    # send. No context is kept between messages, so a copy loses nothing.
+    # An extension keeps its compressor in itself while it compresses, and several threads
+    # may send. No context is kept between messages, so a copy per call loses nothing.
     copies = [copy.copy(extension) for extension in extensions]
     return Frame(Opcode(opcode), payload).serialize(mask=False, extensions=copies)

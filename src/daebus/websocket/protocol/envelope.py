@@ -3,9 +3,9 @@
 Rules of this module:
 
 1. What goes out is valid JSON in valid UTF-8, or an ``EncodeError`` in the caller's
-   thread. NaN is no JSON.
-2. What comes in and is no envelope becomes a ``BadMessage`` with a stable code,
-   whatever it is: too deep, too long a number, half a surrogate pair.
+   thread. NaN is not JSON.
+2. Incoming text that is not an envelope raises ``BadMessage`` with a stable code, also
+   if it is nested too deep, has too long a number or half a surrogate pair.
 3. The scanner and the encoder are made once. ``json.loads`` and ``json.dumps`` with
    options make them anew for each call, which costs a fifth of an echo.
 """
@@ -30,7 +30,7 @@ from . import fastjson
 
 __all__ = ["BadMessage", "decode", "encode", "error", "is_id", "package", "stamp"]
 
-# Longest part of a client's own text that is repeated to it or shown in a log.
+# Characters of a client's own text that are repeated to it or logged, at most.
 MAX_ECHO = 128
 
 # Longest "id" of a message, in characters.
@@ -47,7 +47,7 @@ def package() -> str:
 
 
 def is_id(ident: object) -> TypeGuard[str | int | float]:
-    """Tell whether that may be the id of a message."""
+    """Tell whether a value may be the id of a message."""
     if isinstance(ident, str):
         return len(ident) <= MAX_ID
     if isinstance(ident, bool) or not isinstance(ident, int | float):
@@ -56,7 +56,7 @@ def is_id(ident: object) -> TypeGuard[str | int | float]:
 
 
 class BadMessage(Exception):
-    """A message that is no envelope; its text, its code and its id go to the client."""
+    """The message is not an envelope; text, code and id go to the client."""
 
     def __init__(self, code: str, text: str, ident: object = None) -> None:
         super().__init__(text)
@@ -76,10 +76,10 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.scanner.make_scanner(
 
 
 def decode(text: str) -> tuple[str, dict[str, Any]]:
-    """Take the envelope apart.
+    """Parse an envelope.
 
     Returns:
-        The message type and the whole object; ``"data"`` may be missing in it.
+        The message type and the whole object, which may lack ``"data"``.
 
     Raises:
         BadMessage: with code ``bad_json``, ``not_an_object``, ``missing_type`` or ``bad_type``.
@@ -104,7 +104,7 @@ def decode(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _decode_slowly(text: str) -> Any:
-    """Decode what is not plain: white space in front, or no JSON at all."""
+    """Decode text that the fast path refused: leading white space, or not JSON at all."""
     try:
         return _decoder.decode(text)
     except RecursionError:
@@ -118,7 +118,7 @@ def _decode_slowly(text: str) -> Any:
 
 
 def _default(value: Any) -> Any:
-    """Give objects that JSON does not know their usual form."""
+    """Convert an object that JSON does not know to its usual form."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
@@ -162,7 +162,7 @@ def _make_chunks(ensure_ascii: bool) -> Callable[[Any, int], Iterable[str]]:
 _chunks = _make_chunks(ensure_ascii=False)
 _ascii_chunks = _make_chunks(ensure_ascii=True)
 
-# What stands before the data, by message type; a program has few of them.
+# The bytes before the data, by message type; a program has few types.
 _heads: dict[str, tuple[str, bytes]] = {}
 _MAX_HEADS = 1000
 
@@ -192,11 +192,11 @@ def encode(kind: str, data: Any) -> bytes:
 
     Raises:
         EncodeError: the data has no JSON form.
-        TypeError: the type is no string.
+        TypeError: the type is not a string.
     """
     try:
         head = _heads.get(kind) or _head(kind)
-    except TypeError:  # of an unhashable type, such as swapped arguments
+    except TypeError:  # an unhashable type, as from swapped arguments
         head = _head(kind)
     if _fast:
         fast = fastjson.dumps(data, _default)
@@ -212,7 +212,7 @@ def encode(kind: str, data: Any) -> bytes:
             f"the data of the {kind!r} message contains itself, or is nested too deep; "
             f"send a copy without the cycle"
         ) from None
-    except Exception as exc:  # or whatever an object of the user's raises when it is asked
+    except Exception as exc:  # or whatever an object of the user's raises while it is converted
         raise EncodeError(
             f"the data of the {kind!r} message has no JSON form: {exc}; "
             f"send dict, list, str, int, float, bool or None"
@@ -227,7 +227,7 @@ def stamp(message: bytes, ident: str | float) -> bytes:
 def error(
     text: str, code: str, kind: str | None = None, more: Mapping[str, Any] | None = None
 ) -> bytes:
-    """Build the one shape of error that clients see."""
+    """Build an error message; all errors that clients see have this shape."""
     data: dict[str, Any] = {**(more or {}), "error": text, "code": code}
     if kind is not None:
         data["message_type"] = kind if len(kind) <= MAX_ECHO else kind[:MAX_ECHO] + "..."

@@ -1,7 +1,7 @@
 """orjson where it is installed (the extra ``fast``), with the standard library's answers.
 
 Both functions return what the standard library would, or ``None``/``UNSURE`` where orjson
-refuses or could differ; the caller then asks the standard library, whose word counts.
+fails or could differ; the caller then uses the standard library.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["AVAILABLE", "UNSURE", "dumps", "loads"]
 AVAILABLE: Final = orjson is not None
 UNSURE: Final = object()
 
-# orjson makes a float of an integer beyond 64 bits (19 digits), silently. A run of that
-# many digits shows as six digits in a row in every third character; 13 digits, as in
-# timestamps, do not. Where no float came out there was none: that is looked at first,
-# two levels deep, for it takes a fifth of the time.
+# orjson silently turns an integer beyond 64 bits (19 digits) into a float. So many digits
+# in a row show as six in a row if only every third character is looked at; 13 digits, as
+# in timestamps, do not. A result without floats cannot contain such a number: that is
+# checked first, two levels deep, as it takes a fifth of the time.
 _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else 46 for byte in range(256))
 _SUSPECT = b"0" * 6
 _EXACT: Final = frozenset((str, int, bool, type(None)))
@@ -32,7 +32,7 @@ if AVAILABLE:
 
 
 def loads(text: str) -> Any:
-    """Decode, or return ``UNSURE``: no JSON, too deep, NaN, or a very long number."""
+    """Decode; return ``UNSURE`` for invalid or too deep JSON, NaN, or a very long number."""
     try:
         value = orjson.loads(text)
     except ValueError:
@@ -53,7 +53,7 @@ def _flat(value: Any) -> bool:
 
 
 def dumps(value: Any, default: Callable[[Any], Any]) -> bytes | None:
-    """Encode, or return None: no JSON form known to orjson, or a ``null`` that may be a NaN."""
+    """Encode; return None if orjson cannot, or for a ``null`` that may stand for a NaN."""
     try:
         data = orjson.dumps(value, default, _OPTIONS)
     except TypeError:

@@ -1,7 +1,7 @@
 """The opening handshake of RFC 6455 section 4.2, as a function of values.
 
-The checks are those of the ``websockets`` package; which status a refusal gets, and
-the comparison of origins, are ours. No socket, no thread, no clock.
+The ``websockets`` package does the checks; the statuses of refusals and the comparison of
+origins are ours. No socket, no thread, no clock.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str] 
 
     Args:
         origin: value of the ``Origin`` header; None from programs, which pass.
-        host: that the client asked for: of the ``Host`` header, or of a trusted proxy's.
+        host: the host that the client asked for, from ``Host`` or a trusted proxy's header.
         allowed: origins such as ``https://example.com``; ``"*"`` allows all; None
             allows the host's own only, whatever the scheme (a proxy may end TLS).
     """
@@ -64,7 +64,7 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str] 
         if default is None or not theirs.hostname:
             return False
         return (ours.hostname, ours.port or default) == (theirs.hostname, theirs.port or default)
-    except ValueError:  # a port that is no number
+    except ValueError:  # a port that is not a number
         return False
 
 
@@ -75,7 +75,7 @@ def negotiate(
     deflate: bool,
     subprotocols: Sequence[str] = (),
 ) -> Accepted | Refusal:
-    """Judge a request to upgrade.
+    """Accept or refuse a request to upgrade.
 
     Args:
         upgrade: the request.
@@ -84,7 +84,7 @@ def negotiate(
         subprotocols: those supported, the preferred first.
 
     Returns:
-        What to answer, either way.
+        The answer, either way.
     """
     if upgrade.method != "GET":
         return Refusal(
@@ -106,7 +106,9 @@ def negotiate(
     try:
         accept, extensions, subprotocol = protocol.process_request(request)
     except InvalidHandshake as exc:
-        return Refusal(400, "bad_handshake", f"this is no WebSocket handshake: {_printable(exc)}")
+        return Refusal(
+            400, "bad_handshake", f"this is not a WebSocket handshake: {_printable(exc)}"
+        )
     host = upgrade.forwarded_host or upgrade.header("host")
     if not origin_allowed(upgrade.header("origin"), host, origins):
         return Refusal(
@@ -126,7 +128,7 @@ def negotiate(
 
 
 class _Negotiation(ServerProtocol):
-    """The part of ``ServerProtocol`` that judges a request, without its parser.
+    """The part of ``ServerProtocol`` that checks a request, without its parser.
 
     What ``process_request`` needs is set here; the rest of the object (stream buffer,
     parser, identifier) would cost more than the handshake and is never used.
@@ -139,7 +141,7 @@ class _Negotiation(ServerProtocol):
         self.extensions = []
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
-        """Choose the first of ours that the client offers; none is no error."""
+        """Choose the first of ours that the client offers, or None, which is not an error."""
         for name in self.available_subprotocols or ():
             if name in subprotocols:
                 return name
@@ -161,7 +163,7 @@ def _deflate_factory() -> ServerPerMessageDeflateFactory:
 
 def _printable(exc: Exception) -> str:
     if isinstance(exc, InvalidHeader) and exc.name == "Sec-WebSocket-Protocol":
-        # A page may carry a secret there, which belongs in no answer and no log.
-        return "Sec-WebSocket-Protocol is no list of tokens"
+        # A page may send a secret there, which must not appear in an answer or a log.
+        return "Sec-WebSocket-Protocol is not a list of tokens"
     text = str(exc)
     return text if len(text) <= 200 and text.isprintable() else "a header is invalid"
