@@ -42,7 +42,7 @@ class Connection:
 
     @property
     def client_id(self) -> str:
-        """Unique; unguessable, unless the app chooses ids."""
+        """The client's unique id; not guessable, unless the app chooses ids."""
         return self._link.client_id
 
     @property
@@ -52,7 +52,7 @@ class Connection:
 
     @property
     def remote_address(self) -> str:
-        """Host of the client, as a trusted proxy gives it; empty on a Unix socket."""
+        """Host of the client, behind a trusted proxy too; empty on a Unix socket."""
         return self._link.peer.remote_address
 
     @property
@@ -62,22 +62,22 @@ class Connection:
 
     @property
     def secure(self) -> bool:
-        """True if it came over TLS, as ``wss``, to us or to a trusted proxy."""
+        """True if the client connected with TLS (``wss``), to us or to a trusted proxy."""
         return self._link.peer.secure
 
     @property
     def user_agent(self) -> str:
-        """What the client calls itself, 512 characters at most; "" if nothing."""
+        """The ``User-Agent`` header, 512 characters at most; "" without one."""
         return self._link.peer.user_agent
 
     @property
     def connected_at(self) -> float:
-        """When it connected, in Unix time."""
+        """When the client connected, in Unix time."""
         return self._link.peer.connected_at
 
     @property
     def session(self) -> dict[str, Any]:
-        """A dict for the app, for as long as the connection."""
+        """A dict for the app, which lives as long as the connection."""
         return self._link.session
 
     @property
@@ -120,15 +120,15 @@ class Connection:
             A text message as ``str``, a binary one as ``bytes``.
 
         Raises:
-            ConnectionClosed: there will be none.
-            TimeoutError: the time passed first; a message that has begun is not lost.
+            ConnectionClosed: the connection has ended; no more messages will come.
+            TimeoutError: no message came in time; one that has begun to arrive is not lost.
             StateError: called from another thread than the handler's.
         """
         link = self._link
         if not link.writer.is_owner():
             raise StateError(
-                "recv() belongs to the connection's own thread; call it in a handler that is "
-                "not async"
+                "recv() was called outside of the connection's own thread; call it in a "
+                "handler that is not async"
             )
         message = link.reader.receive(None if timeout is None else time.monotonic() + timeout)
         if message is None:
@@ -160,13 +160,13 @@ class Connection:
             False if the connection is no longer open.
 
         Raises:
-            ValueError: the data is longer.
+            ValueError: the data is longer than that.
 
         Threads:
             Any; never waits.
         """
         if len(data) > 125:
-            raise ValueError(f"a ping carries 125 bytes at most, not {len(data)}")
+            raise ValueError(f"a ping carries at most 125 bytes, not {len(data)}; send less data")
         return self._link.writer.control(PING, data)
 
     def close(self, code: int = 1000, reason: str = "") -> bool:
@@ -179,7 +179,7 @@ class Connection:
             reason: 123 bytes of UTF-8 at most; a longer text is cut.
 
         Returns:
-            False if it was closing already.
+            False if the connection was closing already.
 
         Raises:
             ValueError: the code must not be sent.
@@ -190,7 +190,7 @@ class Connection:
         return self._link.shut(code, reason, "server")
 
     def abort(self) -> None:
-        """Cut the connection now, without a goodbye.
+        """Cut the connection now, without a close frame.
 
         Threads:
             Any; never waits.

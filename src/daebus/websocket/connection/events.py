@@ -1,4 +1,4 @@
-"""What hooks are told about a connection."""
+"""The infos about a connection that hooks get."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class DisconnectInfo:
     """Why a client left; the second argument of ``on_disconnect`` hooks that take two.
 
     Attributes:
-        reason: ``client`` closed; ``ping_timeout``, it fell silent; ``slow_consumer``, it
-            did not read; ``server``, the app closed it; ``protocol``, it broke the rules;
-            ``expired``, its identity did; ``idle`` and ``lifetime``, as the arguments say;
-            ``rate_limited``, it sent too many messages;
-            ``shutdown``, the app stops; ``lost``, it vanished.
+        reason: ``client``: it closed; ``ping_timeout``: it fell silent; ``slow_consumer``:
+            it did not read; ``server``: the app closed it; ``protocol``: it broke the rules;
+            ``expired``: its identity expired; ``idle``: ``idle_timeout`` passed;
+            ``lifetime``: ``max_lifetime`` passed; ``rate_limited``: it sent too many
+            messages; ``shutdown``: the app stopped; ``lost``: it vanished.
         code: close code, 1006 if none was exchanged.
         seconds: how long it was connected.
         messages_in, messages_out, bytes_in, bytes_out, dropped: counts.
@@ -37,8 +37,8 @@ class SlowConsumerInfo:
     """A client whose outbox is full; the second argument of ``on_slow_consumer`` hooks.
 
     Attributes:
-        queued_bytes, queued_messages: what waited for it when the outbox was full.
-        cut: its connection is being ended; else messages to it are dropped.
+        queued_bytes, queued_messages: what waited in the outbox when it was full.
+        cut: True if the connection is being closed, False if messages are dropped.
     """
 
     queued_bytes: int
@@ -51,7 +51,7 @@ class SlowHandlerInfo:
     """A handler that takes long; the second argument of ``on_slow_handler`` hooks.
 
     Attributes:
-        message_type: what it handles.
+        message_type: the type of the message that it handles.
         seconds: how long it has run so far.
         stack: where it is now, as text.
     """

@@ -1,4 +1,4 @@
-"""Finding peers that vanished without a word: pings, and a deadline for any sign of life."""
+"""Find peers that vanished silently: pings, and a deadline for any sign of life."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Keepalive", "Pinged"]
 
 
 class Pinged(Protocol):
-    """What is asked of the connection."""
+    """The part of a connection that ``Keepalive`` uses."""
 
     @property
     def open(self) -> bool:
@@ -20,7 +20,7 @@ class Pinged(Protocol):
 
     @property
     def last_in(self) -> float:
-        """When the last byte came, of ``time.monotonic()``."""
+        """When the last byte arrived, by ``time.monotonic()``."""
 
     @property
     def last_life(self) -> float:
@@ -30,25 +30,25 @@ class Pinged(Protocol):
         """Send a ping."""
 
     def unread(self) -> bool:
-        """Tell whether bytes wait that nobody has read yet."""
+        """Tell whether unread bytes wait in the socket."""
 
     def lose(self, why: str, text: str) -> None:
-        """Give it up."""
+        """Give up the connection."""
 
 
 class Keepalive:
-    """Pings one connection when it is silent, and gives it up when it stays so.
+    """Pings one connection when it is silent; gives it up if it stays silent.
 
     Every received byte counts as life, so a talking client is never pinged. A vanished
-    one is gone ``ping_interval + ping_timeout`` after its last byte.
+    one is given up ``ping_interval + ping_timeout`` after its last byte.
 
     Attributes:
-        round_trip: seconds between the last ping that was answered and its pong, which
-            waits for a busy handler; None before the first.
+        round_trip: seconds between the last answered ping and its pong, which a busy
+            handler delays; None before the first.
 
     Threads:
-        Runs on the minder's thread; ``stop`` may be called from any, ``answered`` is for
-        whoever reads.
+        Runs on the minder's thread; ``stop`` may be called from any thread, ``answered``
+        is called by the thread that reads.
     """
 
     __slots__ = (
@@ -70,27 +70,27 @@ class Keepalive:
         self._minder = minder
         self._interval = limits.ping_interval
         self._timeout = limits.ping_timeout
-        self._pinged: float | None = None  # when the ping went out that waits for an answer
+        self._pinged: float | None = None  # when the unanswered ping was sent
         self._count = 0
-        # A value, handed over by one store: payload of the last ping, and when it went out.
+        # Replaced by one store, as other threads read it: the last ping's payload and moment.
         self._last: tuple[bytes, float] | None = None
-        self._answered: tuple[bytes, float] | None = None  # only who reads
-        self.round_trip: float | None = None  # only who reads
+        self._answered: tuple[bytes, float] | None = None  # only the reading thread
+        self.round_trip: float | None = None  # only the reading thread
         self._timer = minder.call_later(self._interval, self._beat)
 
     def stop(self) -> None:
-        """Ping no more."""
+        """Stop pinging."""
         self._timer.cancel()
 
     def answered(self, data: bytes) -> None:
-        """Measure how long a pong took, if it answers the last ping and is the first to."""
+        """Measure the round trip, if this is the first pong to the last ping."""
         last = self._last
         if last is not None and last[0] == data and last is not self._answered:
             self._answered = last
             self.round_trip = time.monotonic() - last[1]
 
     def _ping(self) -> None:
-        # A number, so that the pong of an earlier ping, or one sent unasked, is told apart.
+        # A number tells this ping's pong from that of an earlier one or an unsolicited one.
         self._count += 1
         data = b"%d" % self._count
         self._last = (data, time.monotonic())
@@ -103,7 +103,7 @@ class Keepalive:
                 self._timer = self._minder.call_later(rest, self._beat)
 
     def _check(self, idle: float) -> float | None:
-        """Act on that many seconds of silence; return when to look again."""
+        """Act on that many seconds of silence; return when to check again."""
         if self._pinged is not None and self._connection.last_in >= self._pinged:
             self._pinged = None  # answered, perhaps long before this timer
         if idle < self._interval:
@@ -117,7 +117,7 @@ class Keepalive:
             return min(self._interval, self._timeout)
         if idle < self._interval + self._timeout:
             return min(self._interval, self._interval + self._timeout - idle)
-        if self._connection.unread():  # it lives; its handler is too busy to read
+        if self._connection.unread():  # it is alive; its handler is too busy to read
             return self._interval
         self._connection.lose("ping_timeout", "no answer to a ping")
         return None

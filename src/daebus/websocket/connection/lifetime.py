@@ -1,4 +1,4 @@
-"""When a connection ends though its client is alive: expired, idle, or old."""
+"""End connections whose client is alive: those expired, idle or too old."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .limits import Limits
 __all__ = ["Lasting", "Lifetime"]
 
 # An identity expires by the wall clock, which may be set meanwhile, as on a machine that
-# starts without the time: it is looked at this often.
+# starts without the time: so it is checked again after this many seconds at most.
 _LONGEST = 60.0
 
 
 class Lasting(Protocol):
-    """What is asked of the connection."""
+    """The part of a connection that ``Lifetime`` uses."""
 
     identity: Any
 
     @property
     def connected_at(self) -> float:
-        """When it opened, of ``time.monotonic()``."""
+        """When it opened, by ``time.monotonic()``."""
 
     @property
     def last_message(self) -> float:
-        """When the last message came, or the connection opened."""
+        """When the last message arrived, or else when the connection opened."""
 
     @property
     def busy(self) -> bool:
@@ -43,16 +43,16 @@ class Lasting(Protocol):
 
 
 class Lifetime:
-    """The end that is set to one connection, with one timer for all reasons.
+    """Ends one connection for its age or its silence, with one timer for all reasons.
 
     Args:
-        connection: the one.
-        minder: on whose thread the timer runs.
+        connection: the connection to end.
+        minder: runs the timer on its thread.
         limits: how long it may be idle, and how long it may last.
-        expires: when its client's identity does, in Unix seconds; None never.
+        expires: when the client's identity expires, in Unix seconds; None for never.
 
     Threads:
-        ``renew`` and ``stop`` may be called from any; they never wait.
+        ``renew`` and ``stop`` may be called from any thread; they never wait.
     """
 
     __slots__ = (
@@ -76,16 +76,16 @@ class Lifetime:
         self._over = False  # guarded by: _lock
         self._expires = math.inf if expires is None else expires  # guarded by: _lock
         self._idle_timeout = math.inf if limits.idle_timeout is None else limits.idle_timeout
-        self._busy = 0.0  # when it was last seen at work for its client; only the minder's thread
+        self._busy = 0.0  # when it was last seen working for its client; only the minder's thread
         self._old = math.inf
         if limits.max_lifetime is not None:
-            # Those who came together, such as after a restart, must not return together.
+            # Clients that came together, as after a restart, must not come back together.
             share = 1 - limits.lifetime_jitter * random.random()
             self._old = connection.connected_at + limits.max_lifetime * share
         self._timer = minder.call_later(self._rest(time.monotonic(), self._expires), self._look)
 
     def renew(self, identity: Any, expires: float | None) -> bool:
-        """Go on with another identity; False if the connection has just been ended."""
+        """Replace the identity; return False if the connection has just been ended."""
         with self._lock:
             if self._over:
                 return False
@@ -95,13 +95,13 @@ class Lifetime:
             return True
 
     def stop(self) -> None:
-        """Look no more: the connection has ended."""
+        """Stop the timer: the connection has ended."""
         with self._lock:
             self._over = True
             self._timer.cancel()
 
     def _look(self) -> None:
-        # Before our own lock: this takes the connection's.
+        # Asked before our own lock is taken: it takes the connection's.
         waits = self._connection.busy or self._connection.has_work()
         with self._lock:
             if self._over:
@@ -131,5 +131,5 @@ class Lifetime:
         return max(0.0, min(expires - time.time(), _LONGEST, self._old - now, idle))
 
     def _idle_from(self) -> float:
-        """Return since when nothing has come: a client that waits for its handler is not idle."""
+        """Return since when the client is idle; one that waits for its handler is not."""
         return max(self._connection.last_message, self._busy)

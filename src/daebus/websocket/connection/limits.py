@@ -14,14 +14,14 @@ class Limits:
     """Limits of one connection; the defaults are what servers of this kind publish.
 
     Attributes:
-        max_message_size: bytes of a decoded message; the same on the plain and the
-            compressed path. 1 MiB as in websockets and aiohttp's order of magnitude.
-        max_fragments: frames of one message, empty ones counted: bytes alone do not
-            bound a stream of empty fragments.
+        max_message_size: bytes of a decoded message, compressed or not. 1 MiB as in
+            websockets, and of aiohttp's order of magnitude.
+        max_fragments: frames of one message, empty ones included: a limit of bytes does
+            not bound a stream of empty fragments.
         max_outbox: bytes that may wait for a client that reads slowly.
-        max_outbox_messages: messages that may wait; small ones cost more than their
-            bytes.
-        on_full: what happens to a message that finds the outbox full: the client is cut,
+        max_outbox_messages: messages that may wait; a small one costs more memory than
+            its bytes.
+        on_full: what happens when the outbox has no room for a message: the client is cut,
             the oldest or the newest message is dropped, or its own handler waits for room
             (``"block"``; messages from elsewhere are dropped then).
         send_timeout: seconds that a handler waits for room in its own client's outbox.
@@ -30,16 +30,16 @@ class Limits:
         idle_timeout: seconds without a message after which a client is sent away; None
             never: a page that only listens is no burden.
         max_lifetime: seconds that a connection lasts at most; None for ever.
-        lifetime_jitter: share of it by which it may be shorter: a tenth spreads those who
-            came at one moment over minutes when an hour has passed.
+        lifetime_jitter: share of ``max_lifetime`` by which it may be shorter: with a tenth,
+            clients that came together end spread over minutes after an hour.
         max_strikes: messages beyond a rate that a client may send within a minute; then
-            it is cut off. A page that sent a burst learns by these answers to wait, one
-            that loops is gone within a second. None never.
+            it is cut off. A page that sent a burst has time to read the errors and wait; one
+            that loops is gone within a second. None for never.
         close_timeout: seconds for the closing handshake.
-        authenticate_timeout: seconds for an async ``authenticate`` function: as long as a
-            request head may take, which the client has waited for already.
+        authenticate_timeout: seconds for an async ``authenticate`` function: as many as a
+            request head may take.
         slow_handler: seconds after which a handler is reported with its stack; None never.
-        slow_close_timeout: seconds in which a slow consumer may still read why.
+        slow_close_timeout: seconds in which a slow consumer may still read the close frame.
     """
 
     max_message_size: int = 1 << 20
@@ -63,11 +63,11 @@ class Limits:
     def waits(self) -> bool:
         """True if a handler waits for room in its own client's outbox.
 
-        With a dropping outbox newer messages matter more than all of them.
+        With a dropping ``on_full``, newer messages matter more than complete ones.
         """
         return self.on_full in ("disconnect", "block")
 
     @property
     def ends(self) -> bool:
-        """True if a connection may be ended for its age or its silence."""
+        """True if a connection may be ended for its age or for being idle."""
         return self.idle_timeout is not None or self.max_lifetime is not None

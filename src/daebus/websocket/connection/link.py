@@ -1,4 +1,4 @@
-"""One WebSocket, inside: its two halves, its timers, and how it ends."""
+"""One WebSocket as the server sees it: its two halves, its timers, and its end."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MAX_NOTES = 100
 
 
 class Activity(Protocol):
-    """What a connection's thread is at, as far as a connection needs to know."""
+    """The part of a connection's activity that the connection itself uses."""
 
     @property
     def task(self) -> asyncio.Task[Any] | None:
-        """The task of an async handler that runs."""
+        """The task of the async handler that runs, if any."""
 
     @property
     def running(self) -> str | None:
-        """The type of the message that is handled, or the name of a hook."""
+        """The type of the message being handled, or the name of the running hook."""
 
     def has_work(self) -> bool:
         """Tell whether a job runs for this client, or a call waits for its answer."""
@@ -45,15 +45,15 @@ class Activity(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What is known of the other end when it connects, and does not change.
+    """Facts about the other end, known when it connects and fixed from then on.
 
     Attributes:
         path: of the upgrade request, without the query.
-        remote_address: host of the peer, an empty string on a Unix socket; behind a
-            trusted proxy, of the client.
-        secure: it came over TLS, as ``wss``, to us or to a trusted proxy.
-        user_agent: what the client calls itself; "" if nothing.
-        subprotocol: the negotiated one, or None.
+        remote_address: host of the peer, or of the client behind a trusted proxy; an
+            empty string on a Unix socket.
+        secure: True if it connected with TLS (``wss``), to us or to a trusted proxy.
+        user_agent: the ``User-Agent`` header; "" without one.
+        subprotocol: the negotiated subprotocol, or None.
         connected_at: Unix time.
     """
 
@@ -69,22 +69,23 @@ class Link:
     """One WebSocket; what the minder watches and the registry knows.
 
     Args:
-        transport: becomes the link's.
+        transport: the socket; the link owns it from now on.
         codec: of this connection alone.
         limits: of this connection.
         runtime: threads that connections share.
-        peer: the other end.
+        peer: facts about the other end.
         watch: told when the owner becomes busy.
-        on_gone: called when it is no longer open, any number of times, without its lock.
-        on_overflow: called when its outbox is full; under its lock, so it must not wait.
+        on_gone: called when the connection is no longer open, perhaps several times, without
+            its lock.
+        on_overflow: called when the outbox is full; under the lock, so it must not wait.
 
     Attributes:
-        client_id: empty until one was given.
-        session: a dict for the app, for as long as the connection.
+        client_id: empty until the hub has set it.
+        session: a dict for the app, which lives as long as the connection.
         identity: what ``authenticate`` returned, or ``renew`` was given.
         user: the name that ``identify`` gave; the registry sets it.
-        activity: what its thread is at; set by whoever runs the connection, and gone
-            when that has ended.
+        activity: what the connection's thread is doing; set by the messages' side, None once
+            the connection has ended.
     """
 
     __slots__ = (
@@ -135,7 +136,7 @@ class Link:
         self.identity: Any = None
         self.user: str | None = None
         self.activity: Activity | None = None
-        self.connected_at = self.reader.last_in  # of ``time.monotonic()``
+        self.connected_at = self.reader.last_in  # by ``time.monotonic()``
         self._cancelled: threading.Event | None = None  # guarded by: _lock
         self._notes: dict[str, Any] = {}  # guarded by: _lock
         self._keepalive: Keepalive | None = None
@@ -153,7 +154,7 @@ class Link:
         Args:
             response: the whole 101.
             early: bytes that came behind the request; parsed after the 101 is out.
-            expires: when the client's identity does, in Unix seconds; None never.
+            expires: when the client's identity expires, in Unix seconds; None for never.
 
         Returns:
             False if the client has gone.
@@ -173,11 +174,11 @@ class Link:
         return True
 
     def end(self) -> None:
-        """Stop sending and receiving; say goodbye if nobody did. Does not wait."""
+        """Stop sending and receiving, with a close frame unless one was sent; never wait."""
         with self._lock:
             if self.writer.state == OPEN:  # a raw handler returned
                 self.writer.close_locked("server", 1000, "", close_frame(1000))
-            # They refer to us as we to them, which is not left to the collector.
+            # These are reference cycles, which are not left to the garbage collector.
             keepalive, self._keepalive = self._keepalive, None
             lifetime, self._lifetime = self._lifetime, None
         self.reader.on_pong = None
@@ -186,7 +187,7 @@ class Link:
                 timer.stop()
 
     def finish(self) -> None:
-        """Let the last bytes go, then close: the owner's last act.
+        """Send the last bytes, then close: the owner's last act.
 
         Closing a socket with unread input sends a reset, which would destroy the close
         frame on its way. So the write side is shut first and the rest is drained, for
@@ -231,7 +232,7 @@ class Link:
             self.writer.on_gone()
 
     def release(self) -> None:
-        """Close: the minder watches no longer."""
+        """Close; called by the minder once it no longer watches the descriptor."""
         self.writer.transport.close()
 
     # --- what the timers ask ----------------------------------------------------
@@ -248,20 +249,20 @@ class Link:
 
     @property
     def last_life(self) -> float:
-        """When the peer last showed a sign of life, of ``time.monotonic()``.
+        """When the peer last showed a sign of life, by ``time.monotonic()``.
 
-        A full socket that takes bytes again shows that the peer's side takes them.
+        A full socket that takes bytes again counts: the peer has received some.
         """
         return max(self.reader.last_in, self.writer.last_drained)
 
     @property
     def last_in(self) -> float:
-        """When the last byte came."""
+        """When the last byte arrived."""
         return self.reader.last_in
 
     @property
     def last_message(self) -> float:
-        """When the last message came, or the connection opened."""
+        """When the last message arrived, or else when the connection opened."""
         return self.reader.last_message
 
     def has_work(self) -> bool:
@@ -270,11 +271,11 @@ class Link:
         return activity is not None and activity.has_work()
 
     def ping(self, data: bytes) -> bool:
-        """Send a ping; False if the connection is no longer open."""
+        """Send a ping; return False if the connection is no longer open."""
         return self.writer.control(PING, data)
 
     def unread(self) -> bool:
-        """Tell whether bytes wait that the owner is too busy to read."""
+        """Tell whether unread bytes wait in the socket while the owner is busy."""
         return self.reader.unread()
 
     def lose(self, why: str, text: str) -> None:
@@ -305,10 +306,10 @@ class Link:
         return None if keepalive is None else keepalive.round_trip
 
     def renew(self, identity: Any, expires: float | None) -> bool:
-        """Go on with another identity.
+        """Replace the identity.
 
         Returns:
-            False if the connection is not open any more.
+            False if the connection is no longer open.
 
         Threads:
             Any; never waits.
@@ -317,27 +318,27 @@ class Link:
             if self.writer.state != OPEN:
                 return False
             lifetime = self._lifetime
-            if lifetime is None:  # what ended it so far was nothing that needs a timer
+            if lifetime is None:  # nothing needed a timer so far
                 lifetime = Lifetime(self, self.runtime.minder, self.limits, expires)
                 self._lifetime = lifetime
         return lifetime.renew(identity, expires)
 
     def note(self, values: Mapping[str, Any]) -> None:
-        """Keep what the app wants to know about this client.
+        """Keep entries that the app notes about this client.
 
         Raises:
-            ValueError: these would be more than ``MAX_NOTES``.
+            ValueError: there would be more than ``MAX_NOTES``.
         """
         with self._lock:
-            before = self._notes  # what is replaced is freed after the lock
+            before = self._notes  # the replaced values are freed after the lock
             notes = {**before, **values}
             if len(notes) <= MAX_NOTES:
                 self._notes = notes
         del before
         if len(notes) > MAX_NOTES:
             raise ValueError(
-                f"{len(notes)} entries of metadata are too many; a client has {MAX_NOTES} at "
-                f"most, so put a dict into one of them"
+                f"client {self.client_id} would have {len(notes)} entries of metadata, and "
+                f"{MAX_NOTES} are the most; put a dict into one of them"
             )
 
     def notes(self) -> dict[str, Any]:
@@ -346,7 +347,7 @@ class Link:
             return dict(self._notes)
 
     def account(self) -> DisconnectInfo:
-        """Return why it ended (``lost`` while it has not) and its counts."""
+        """Return the cause of its end (``lost`` while it is open) and its counts."""
         reader, writer = self.reader, self.writer
         with writer.lock:
             cause = writer.cause or LOST

@@ -1,4 +1,4 @@
-"""What a connection could not write at once. Pure: no socket, no lock.
+"""The frames that a connection could not write at once. Pure: no socket, no lock.
 
 Bounded in bytes and in messages. A frame that was begun is always finished: only
 whole frames are ever dropped or replaced.
@@ -12,19 +12,19 @@ from typing import Final, Literal
 
 __all__ = ["DROPPED", "GONE", "QUEUED", "SENT", "TAKEN", "OnFull", "Outbox"]
 
-# What became of a frame that was to be sent.
+# Results of sending a frame.
 GONE: Final = 0
 SENT: Final = 1
 QUEUED: Final = 2
 DROPPED: Final = 3
 TAKEN: Final = (SENT, QUEUED)
 
-# What happens to a message that finds no room.
+# What to do with a message for which there is no room.
 OnFull = Literal["disconnect", "drop_oldest", "drop_newest", "block"]
 
 
 class _Entry:
-    """A queued frame; ``frame`` is empty once it was dropped or replaced."""
+    """A queued frame; ``frame`` is empty once dropped or replaced."""
 
     __slots__ = ("droppable", "frame", "key", "opcode")
 
@@ -39,14 +39,14 @@ class Outbox:
     """A queue of frames, the first of which may be partly written.
 
     Args:
-        max_bytes: queued bytes at most; one frame larger than that is taken when
-            nothing else is queued.
+        max_bytes: queued bytes at most; a single larger frame is taken if nothing else is
+            queued.
         max_messages: queued frames at most.
 
     Attributes:
         size: bytes queued.
         dropped: messages dropped or replaced so far.
-        complained: the app was told that this client is slow; for the owner of the outbox.
+        complained: True once the app was told that this client is slow; set by the writer.
     """
 
     __slots__ = (
@@ -85,24 +85,24 @@ class Outbox:
 
     @property
     def low(self) -> bool:
-        """True below half of both bounds: the moment to let a waiting writer go on."""
+        """True below half of both limits: then a waiting sender may go on."""
         return self.size * 2 <= self._max_bytes and self._count * 2 <= self._max_messages
 
     def admit(
         self, frame: bytes, on_full: OnFull, *, droppable: bool, key: str | None
     ) -> bool | None:
-        """Queue a message, or do what was agreed for a full outbox.
+        """Queue a message, or do what ``on_full`` says if there is no room.
 
-        Messages marked droppable go first, whatever was agreed for the others.
+        Messages marked droppable are dropped first, whatever ``on_full`` says.
 
         Args:
             frame: a whole frame.
-            on_full: see ``OnFull``; ``"block"`` drops here, for its waiting is over.
+            on_full: see ``OnFull``; ``"block"`` drops here, as the sender has waited already.
             droppable: this message may be dropped.
-            key: replace the queued message that has the same one.
+            key: replace the queued message with the same key.
 
         Returns:
-            True if it is queued, False if it is dropped, None if the client must go.
+            True if it is queued, False if it is dropped, None if the client must be cut.
         """
         size = len(frame)
         if key is not None and self.replace(frame, key):
@@ -120,7 +120,7 @@ class Outbox:
         return False
 
     def push_control(self, frame: bytes, opcode: int) -> None:
-        """Queue a control frame, past the bound: one of each kind, never dropped.
+        """Queue a control frame, beyond the limits: one of each kind, never dropped.
 
         Only the newest ping is answered (RFC 6455 section 5.5.3).
         """
@@ -136,7 +136,7 @@ class Outbox:
     def push(
         self, frame: bytes, offset: int = 0, *, droppable: bool = False, key: str | None = None
     ) -> None:
-        """Queue a frame, ``offset`` bytes of which are written (only if it is the first)."""
+        """Queue a frame; ``offset`` bytes of it are written already (only of the first)."""
         entry = _Entry(frame, droppable, key)
         if not self._count:
             self._entries.clear()
@@ -150,10 +150,11 @@ class Outbox:
             self._keyed[key] = entry
 
     def replace(self, frame: bytes, key: str) -> bool:
-        """Put a newer frame in the place of the queued one with that key, and drop that.
+        """Replace the queued frame with that key by a newer one.
 
         Returns:
-            False if the newer one has yet to be queued: there is none, or no room.
+            False if the newer frame must still be queued: no frame has that key, or there is
+            no room in its place.
         """
         entry = self._keyed.get(key)
         if entry is None or self._begun(entry):
@@ -171,7 +172,7 @@ class Outbox:
         """Make room for a frame of that many bytes.
 
         Returns:
-            How many frames were dropped; there may be no room still.
+            How many frames were dropped; that may not have made enough room.
         """
         dropped = 0
         for entry in self._entries:
@@ -187,7 +188,7 @@ class Outbox:
         return dropped
 
     def clear(self) -> int:
-        """Drop all but the rest of a frame that was begun.
+        """Drop everything except the rest of a partly written frame.
 
         Returns:
             How many frames were dropped.
@@ -201,10 +202,10 @@ class Outbox:
         return dropped
 
     def write(self, send: Callable[[bytes | memoryview], int]) -> int:
-        """Hand over what is queued until it is all out or no more is taken.
+        """Write queued frames until none is left or no more bytes are taken.
 
         Args:
-            send: takes bytes, and returns how many of them.
+            send: writes bytes; returns how many it took.
 
         Returns:
             How many bytes were taken.
@@ -236,7 +237,7 @@ class Outbox:
         return b"".join(parts)
 
     def advance(self, written: int) -> None:
-        """Note that this many bytes of the chunk are written."""
+        """Note that so many bytes of the chunk are written."""
         self.size -= written
         while self._entries:
             entry = self._entries[0]

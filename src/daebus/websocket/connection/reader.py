@@ -1,11 +1,11 @@
-"""Everything that arrives on one connection: who reads, what waits, and where it ends.
+"""Everything that arrives on one connection: which thread reads, what waits, how it ends.
 
 Rules of this module:
 
 1. The owner (the connection's thread) reads, runs handlers and closes. While it is
    inside a handler the minder may read for it (``lent``); who reads is decided under
    the lock, so there are never two.
-2. Messages leave in the order in which they came; a close frame is acted on after the
+2. Messages are handed out in the order of arrival; a close frame is acted on after the
    messages before it, unless a handler is running.
 3. The reader uses the writer, never the reverse.
 """
@@ -24,14 +24,14 @@ from .writer import Writer
 
 __all__ = ["Interceptor", "Reader", "Watch"]
 
-# Read on behalf of a busy handler at most this many messages: a client that floods is
-# slowed by TCP, while pings and the close of an ordinary one are seen at once.
+# Messages that are read ahead for a busy handler, at most: TCP slows down a client that
+# floods, while pings and the close of an ordinary client are seen at once.
 MAX_READ_AHEAD = 64
 
-# Ends by the peer, after which the messages that came before are handled still.
+# Ends by the peer: the messages that came before are still handled.
 _THEIRS = ("client", "lost")
 
-# While a call waits for its answer, which may come behind many messages.
+# The same while a call waits for its answer, which may come behind many messages.
 MAX_WAITING = 1000
 
 
@@ -43,7 +43,7 @@ class Interceptor(Protocol):
         """True while a call waits for its answer."""
 
     def takes_locked(self, text: str) -> bool:
-        """Act on a message that waits for its turn, if it is for us."""
+        """Take a message that waits for its turn; return False if it is an ordinary one."""
 
 
 class Watch(Protocol):
@@ -52,23 +52,22 @@ class Watch(Protocol):
     dozing: bool
 
     def rouse(self) -> None:
-        """Look again: somebody became busy."""
+        """Check again: a connection has become busy."""
 
 
 class Reader:
     """The receiving half of a connection.
 
     Args:
-        writer: the sending half, whose lock is ours too.
+        writer: the sending half; both share its lock.
         codec: of this connection alone.
         watch: told when the owner becomes busy.
 
     Attributes:
-        turn: how often the owner has begun to read; the same twice is no progress.
-        last_in: moment of the last byte received, of ``time.monotonic()``.
-        last_message: that of the last message, or of the opening.
-        messages_in: messages that were handed out; only the owner counts, and who takes
-            one out of turn.
+        turn: how often the owner has begun to read; an unchanged value means no progress.
+        last_in: moment of the last byte received, by ``time.monotonic()``.
+        last_message: moment of the last message, or else of the opening.
+        messages_in: messages that were handed out or taken out of turn.
         interceptor: None until the first call or stoppable request.
         on_pong: called with the payload of each pong.
     """
@@ -119,7 +118,7 @@ class Reader:
         while True:
             while inbox:
                 if writer.state != OPEN and (writer.cause or LOST).why not in _THEIRS:
-                    return  # we ended it: what is left is not ours to handle
+                    return  # closed by us: the messages that are left are not handled
                 message = inbox.popleft()
                 writer.more = bool(inbox)
                 self.messages_in += 1
@@ -134,10 +133,10 @@ class Reader:
             deadline: moment of ``time.monotonic()``; None waits for ever.
 
         Returns:
-            None if there will be none.
+            None if there will be no more.
 
         Raises:
-            TimeoutError: the time passed first; a message that has begun is not lost.
+            TimeoutError: no message came in time; one that has begun to arrive is not lost.
         """
         while not self.inbox:
             if not self._pull(deadline):
@@ -146,7 +145,7 @@ class Reader:
         return self.inbox.popleft()
 
     def take(self, data: bytes) -> bool:
-        """Put what was read through the codec; from now on the minder may read.
+        """Decode bytes that were read; from now on the minder may read.
 
         Returns:
             False at the end of the stream.
@@ -154,16 +153,16 @@ class Reader:
         self.last_in = now = time.monotonic()
         self.bytes_in += len(data)
         events = self._codec.feed(data)
-        if len(events) == 1 and events[0].__class__ is str:  # nearly always
+        if len(events) == 1 and events[0].__class__ is str:  # the common case
             self.inbox.append(events[0])
             self.last_message = now
-            # One store, after everything else: it needs no lock to hand the codec over.
+            # One store, after everything else: so the codec is handed over without a lock.
             self.reading = False
             return True
         with self._lock:
             self.reading = False
             if not data:
-                # A slow consumer's read side was shut by us; its outbox may still empty.
+                # We shut the read side of a slow consumer; its outbox may still empty.
                 if not self._writer.ended:
                     self._writer.lose_locked()
                 return False
@@ -171,7 +170,7 @@ class Reader:
         return True
 
     def drain(self, deadline: float) -> None:
-        """Read and drop until the peer has closed too, or the deadline passes.
+        """Read and discard until the peer has closed too, or the deadline passes.
 
         After a closing handshake nothing more can come, and the server closes first
         (RFC 6455 section 7.1.1).
@@ -180,7 +179,7 @@ class Reader:
         while self.final is None or self.final.failed:
             if self.final is not None:
                 transport.shutdown_write()
-            # Not the minder's deadline: after a stop in this very thread there is none.
+            # Not a deadline of the minder: after a stop in this very thread there is none.
             try:
                 data = transport.recv_until(deadline)
             except OSError:
@@ -192,17 +191,17 @@ class Reader:
                 self.inbox.clear()
 
     def take_back(self) -> None:
-        """Have the minder read no longer: the owner is about to close."""
+        """Stop the minder's reading: the owner is about to close."""
         with self._lock:
             self.lent = False
             self.reading = True
 
     def look_aside(self) -> None:
-        """Act on cancels that were read already; for the owner, when a request can stop."""
+        """Act on cancels that were read already; called by the owner."""
         with self._lock:
             interceptor, inbox = self.interceptor, self.inbox
             if interceptor is not None:
-                # Not all of them: a client may have sent thousands in one write.
+                # Only the first ones: a client may have sent thousands in one write.
                 for index in reversed(range(min(len(inbox), MAX_READ_AHEAD))):
                     text = inbox[index]
                     if isinstance(text, str) and interceptor.takes_locked(text):
@@ -225,7 +224,7 @@ class Reader:
             if self.final is not None and not writer.ended:
                 self._finish_locked(self.final)
             if writer.ended or writer.state != OPEN:
-                return False  # what the peer still says is for ``drain``
+                return False  # ``drain`` reads what the peer still sends
             self.ahead = 0
             self.reading = True
             self.turn += 1
@@ -241,8 +240,8 @@ class Reader:
             self.reading = False
             raise TimeoutError("no message in time")
         more = self.take(data)
-        # After the take, which says that we are busy: the watch looks for busy ones once
-        # more when it has begun to doze, so one of us sees the other.
+        # After the take, which marks us busy: the watch checks for busy connections once
+        # more after it began to doze, so either it sees us or we see that it dozes.
         if self._watch.dozing:
             self._watch.rouse()
         return more
@@ -255,15 +254,15 @@ class Reader:
         return not self.reading and self._writer.state == OPEN
 
     def lend(self, turn: int) -> None:
-        """Let the minder read, if the owner is still in the handler of that turn."""
+        """Let the minder read, if the owner is still in the same turn's handler."""
         writer = self._writer
         with self._lock:
             writer.flush_held_locked()
             if not (self.reading or writer.ended) and self.turn == turn:
-                if self.final is not None:  # it came with the message that is handled now
+                if self.final is not None:  # it came with the message being handled
                     self._finish_locked(self.final)
                 else:
-                    # Lent or not: there may be room again for reading ahead.
+                    # Even if lent before: there may be room again for reading ahead.
                     self.lent = True
                     writer.attend_locked()
             gone = writer.state != OPEN
@@ -271,19 +270,19 @@ class Reader:
             writer.on_gone()
 
     def listen(self) -> None:
-        """Have the minder read at once, if the owner is busy: an answer is awaited."""
+        """Have the minder read at once if the owner is busy: a call awaits its answer."""
         if self._writer.is_owner():
-            with self._lock:  # what has been handled meanwhile waits no longer
+            with self._lock:  # messages handled meanwhile no longer count
                 self.ahead = min(self.ahead, sum(map(len, self.inbox)))
         self.lend(self.turn)
 
     def unread(self) -> bool:
-        """Tell whether bytes wait that the owner is too busy to read."""
+        """Tell whether unread bytes wait in the socket while the owner is busy."""
         with self._lock:
             return not self._writer.released and self._writer.transport.wait_readable(0)
 
     def wants_more_locked(self) -> bool:
-        """Tell whether the minder should read: it was lent to, and there is room."""
+        """Tell whether the minder should read: it was allowed to, and there is room."""
         assert self._lock.locked()
         if (
             not self.lent
@@ -295,7 +294,7 @@ class Reader:
         return len(self.inbox) < (MAX_WAITING if waiting else MAX_READ_AHEAD)
 
     def read_for_owner_locked(self) -> None:
-        """Read what is there, unless the owner has come back."""
+        """Read the bytes that are there, unless the owner has come back."""
         assert self._lock.locked()
         if not self.lent or self._writer.ended:
             return
@@ -315,10 +314,10 @@ class Reader:
             self._finish_locked(self.final)
 
     def _sort_locked(self, events: list[Event]) -> int:
-        """Messages wait in the inbox, pings are answered, pongs and the end are noted.
+        """Put messages into the inbox, answer pings, note pongs and the end.
 
         Returns:
-            The size of the messages that wait.
+            The size of the messages put into the inbox.
         """
         interceptor, size = self.interceptor, 0
         for event in events:

@@ -1,4 +1,4 @@
-"""The states of a connection, and why it ended.
+"""The states of a connection, and the cause of its end.
 
 ::
 
@@ -38,5 +38,5 @@ class Cause(NamedTuple):
     reason: str
 
 
-# Also what is said of a connection that has not ended.
+# Also reported of a connection that has not ended.
 LOST: Final = Cause("lost", 1006, "")

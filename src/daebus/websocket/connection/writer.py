@@ -1,9 +1,9 @@
-"""Everything that leaves one connection, and the state that says whether it may.
+"""Everything that leaves one connection, and the connection's state.
 
 Rules of this module:
 
-1. Whole frames are handed to the socket under the lock, by any thread, and nothing
-   waits there: what the socket does not take goes to the outbox, for the minder.
+1. Any thread hands whole frames to the socket, under the lock and without waiting: what
+   the socket does not take goes to the outbox, which the minder writes.
 2. Only the owner (the connection's thread), and a thread that runs a job for this
    client, may wait for room in its outbox, and only until a deadline.
 3. The up-calls are set once and dropped when the connection has ended. ``on_gone`` is
@@ -26,12 +26,12 @@ from .states import CLOSED, CLOSING, CONNECTING, LOST, OPEN, Cause
 
 __all__ = ["Writer"]
 
-# Replies held back to leave in one write; beyond this many bytes they go out.
+# Bytes of replies that are held back to leave in one write, at most.
 MAX_HELD = 65536
 
 
 def _nothing(*_: object) -> None:
-    """Stand in for an up-call that was dropped."""
+    """Do nothing; the up-call was dropped."""
 
 
 class Writer:
@@ -41,14 +41,14 @@ class Writer:
         transport: the socket; the connection's thread owns it.
         codec: builds frames, compressed if that was negotiated.
         limits: of the connection.
-        runtime: has the minder.
+        runtime: the threads that connections share.
 
     Attributes:
         compress: builds one frame from an opcode and a payload.
-        compression: writers with equal values can be sent the same frames.
+        compression: a key; writers with equal ones can be sent the same frames.
         owner: identifier of the connection's thread, as in ``threading.get_ident``.
         more: the owner has further messages to answer; only the owner sets it.
-        on_gone: called after the connection has left ``OPEN``, any number of times.
+        on_gone: called after the connection has left ``OPEN``, perhaps more than once.
         on_end: called as it leaves ``OPEN``, perhaps more than once.
         on_overflow: called with bytes and messages queued, and whether the client is cut.
         attend: has the minder look at what the connection waits for.
@@ -84,7 +84,7 @@ class Writer:
         self.messages_out = 0  # guarded by: lock
         self.bytes_out = 0  # guarded by: lock
         self.dropped = 0  # guarded by: lock
-        self.last_drained = 0.0  # when the socket, once full, took bytes again
+        self.last_drained = 0.0  # when the socket last took bytes again after it was full
         self.on_gone: Callable[[], None] = _nothing
         self.on_end: list[Callable[[], None]] = []
         self.on_overflow: Callable[[int, int, bool], None] = _nothing
@@ -95,13 +95,13 @@ class Writer:
     def offer(self, data: bytes, droppable: bool = False, conflate: str | None = None) -> int:
         """Write a frame now, or queue it; never wait.
 
-        A client that cannot keep up must not cost the others memory or time: what
-        happens when its outbox is full is ``on_full`` of the limits.
+        A client that cannot keep up must not cost the others memory or time: ``on_full``
+        of the limits says what happens when its outbox is full.
 
         Args:
             data: one or more whole frames.
-            droppable: it may be dropped rather than end a slow client.
-            conflate: replace a queued frame that has the same key.
+            droppable: drop it rather than cut a slow client.
+            conflate: a key; replace the queued frame with the same key.
 
         Returns:
             ``SENT``, ``QUEUED``, ``DROPPED``, or ``GONE``: the connection is not open.
@@ -113,10 +113,10 @@ class Writer:
             if self.state != OPEN:
                 return GONE
             if self.outbox is None and not self.held:
-                # Nothing waits: one call hands the frame over. Nearly always.
+                # The common case: nothing waits, so one call hands the frame over.
                 try:
                     written = self.send(data, DONTWAIT)
-                except OSError:  # full, or broken: the long way finds out
+                except OSError:  # full or broken: the slow path finds out
                     written = 0
                 if written == len(data):
                     self.bytes_out += written
@@ -146,7 +146,7 @@ class Writer:
         Threads:
             The owner; may wait for room in its outbox.
         """
-        # Stale looks are harmless here: who is late finds out under the lock in ``offer``.
+        # A stale value is harmless here: ``offer`` checks again under the lock.
         if self.more and self.outbox is None and len(self.held) < MAX_HELD:  # unguarded: see above
             with self.lock:
                 if self.state == OPEN:
@@ -181,7 +181,7 @@ class Writer:
             As ``offer``.
         """
         if (
-            self.outbox is not None  # unguarded: a late look waits for nothing
+            self.outbox is not None  # unguarded: with a stale value the wait ends at once
             and self.limits.waits
             and not (droppable or conflate)
             and (patient or self.is_owner())
@@ -190,7 +190,7 @@ class Writer:
         return self.offer(data, droppable, conflate)
 
     def control(self, opcode: int, data: bytes) -> bool:
-        """Send a ping or pong, which no full outbox drops and which counts as no message.
+        """Send a ping or pong, which a full outbox never drops and which is not counted.
 
         Returns:
             False if the connection is no longer open.
@@ -261,7 +261,7 @@ class Writer:
         return True
 
     def lose(self, why: str, text: str) -> None:
-        """Give up a peer that is silent: leave the registry, cut the connection."""
+        """Give up a silent peer: leave the registry, cut the connection."""
         with self.lock:
             self._note_locked(Cause(why, 1006, text))
             self.lose_locked()
@@ -288,23 +288,22 @@ class Writer:
             The owner.
         """
         self._wait_until(deadline, lambda outbox: False)
-        return self.state != CLOSED  # unguarded: only a stop of ours comes now
+        return self.state != CLOSED  # unguarded: only our own stop can change it now
 
     def finish(self) -> bool:
         """Note that the descriptor is about to close, and drop the up-calls.
 
         Returns:
-            True if the minder knows the descriptor, so that it must close it.
+            True if the minder watches the descriptor and must close it.
 
         Threads:
-            The owner, as its last act but the close.
+            The owner, just before it closes.
         """
         with self.lock:
             self.state = CLOSED
             self.outbox = None
             self.released = True
-            # They refer to the connection as it refers to us, which is not left to the
-            # collector.
+            # These are reference cycles, which are not left to the garbage collector.
             self.on_gone = self.on_overflow = self.attend = _nothing
             self.on_end = []
             return self.watched
@@ -312,7 +311,7 @@ class Writer:
     # --- with the lock held -----------------------------------------------------
 
     def control_locked(self, opcode: int, data: bytes) -> None:
-        """Send a control frame, or queue it past the bound of the outbox."""
+        """Send a control frame, or queue it beyond the limits of the outbox."""
         assert self.lock.locked()
         if self.state != OPEN:
             return
@@ -324,7 +323,7 @@ class Writer:
             self.outbox.push_control(frame(opcode, data), opcode)
 
     def close_locked(self, why: str, code: int, reason: str, data: bytes) -> None:
-        """Leave ``OPEN`` with a last frame; what is queued still goes before it."""
+        """Leave ``OPEN`` with a last frame; queued frames are sent before it."""
         assert self.lock.locked()
         self._note_locked(Cause(why, code, reason))
         if self.held:
@@ -342,16 +341,16 @@ class Writer:
         self.state = CLOSED
         self.outbox = None
         self._end_locked()
-        if not self.released:  # after an error of another kind the owner may still read
+        if not self.released:  # after another kind of error the owner may still read
             self.transport.abort()
 
     def flush_held_locked(self) -> None:
-        """Let the replies go that were held back."""
+        """Send the replies that were held back."""
         if self.held and self.state == OPEN:
             self._append_locked(self._take_held_locked(b""))
 
     def keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
-        """Queue the rest of a frame of which the socket took a part; the minder goes on."""
+        """Queue the rest of a partly written frame, for the minder to write."""
         assert self.lock.locked()
         self.bytes_out += written
         self.outbox = Outbox(self.limits.max_outbox, self.limits.max_outbox_messages)
@@ -359,7 +358,7 @@ class Writer:
         self.attend_locked()
 
     def drain_outbox_locked(self) -> None:
-        """Go on writing what is queued; for the minder, when the socket takes more."""
+        """Write queued frames; for the minder, when the socket takes more."""
         assert self.lock.locked()
         if self.outbox is not None:
             try:
@@ -395,7 +394,7 @@ class Writer:
         return QUEUED
 
     def _append_locked(self, data: bytes) -> None:
-        """Send behind what waits, past the bound of the outbox."""
+        """Send after the queued frames, beyond the limits of the outbox."""
         assert self.lock.locked()
         if self.outbox is None:
             self._write_locked(data)
@@ -405,7 +404,7 @@ class Writer:
     def _queue_locked(
         self, outbox: Outbox, data: bytes, droppable: bool, conflate: str | None
     ) -> int:
-        """Queue a frame behind others, as ``on_full`` says if there is no room."""
+        """Queue a frame; if there is no room, do as ``on_full`` says."""
         assert self.lock.locked()
         before = outbox.dropped
         taken = outbox.admit(data, self.limits.on_full, droppable=droppable, key=conflate)
@@ -421,7 +420,7 @@ class Writer:
         return QUEUED if taken else DROPPED
 
     def _cut_slow_locked(self, outbox: Outbox) -> None:
-        """End a client that does not read; say 1013 if it reads after all, for a moment."""
+        """Cut a client that does not read; it has a moment to read the 1013."""
         assert self.lock.locked()
         self._note_locked(Cause("slow_consumer", 1013, "too slow"))
         self.dropped += outbox.clear() + 1
@@ -431,7 +430,7 @@ class Writer:
         self._end_locked()
         self.attend_locked()
         self.runtime.minder.call_later(self.limits.slow_close_timeout, self.abort)
-        # Wakes the owner if it reads; the write side stays, for the close frame.
+        # Wakes the owner if it is reading; the write side stays open for the close frame.
         self.transport.shutdown_read()
 
     def _take_held_locked(self, data: bytes) -> bytes:
@@ -440,13 +439,13 @@ class Writer:
         return joined
 
     def _note_locked(self, cause: Cause) -> None:
-        """Remember why the connection ends: the first cause counts."""
+        """Keep the cause of the end; the first one counts."""
         assert self.lock.locked()
         if self.cause is None:
             self.cause = cause
 
     def _end_locked(self) -> None:
-        """Tell who listens, and who waits for room, that nothing more is taken."""
+        """Call ``on_end``, and wake the threads that wait for room."""
         assert self.lock.locked()
         for tell in self.on_end:
             tell()
@@ -454,14 +453,14 @@ class Writer:
             self.room.notify_all()
 
     def _wait_for_room(self, size: int) -> None:
-        """Wait until the outbox takes that much, the time is over or the client is gone."""
+        """Wait until the outbox has room, ``send_timeout`` has passed or the client is gone."""
         self._wait_until(
             time.monotonic() + self.limits.send_timeout,
             lambda outbox: outbox.has_room(size) or self.state != OPEN,  # unguarded: it is held
         )
 
     def _wait_until(self, deadline: float, enough: Callable[[Outbox], bool]) -> None:
-        """Wait until nothing is queued, the outbox is as wanted, or the time is over."""
+        """Wait until nothing is queued, ``enough`` is true, or the deadline has passed."""
         with self.lock:
             if self.room is None:
                 self.room = threading.Condition(self.lock)
