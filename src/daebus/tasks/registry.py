@@ -218,7 +218,7 @@ def _check_arguments(kind: Kind, name: str, function: Callable[..., Any]) -> Non
         raise TypeError(f"the function of {kind} {name!r} cannot be called: {function!r}")
     try:
         signature = inspect.signature(function)
-    except ValueError:  # of a function in C that does not tell
+    except ValueError:  # a function in C without a signature
         return
     try:
         signature.bind(*arguments)

@@ -401,7 +401,7 @@ def test_names_of_users(app: Daebus) -> None:
 def test_a_number_that_tells_more() -> None:
     result = SendResult(5, 2, 1)
     assert (result, result.queued, result.dropped) == (5, 2, 1)
-    assert repr(result) == "Delivered(5, queued=2, dropped=1)"
+    assert repr(result) == "SendResult(5, queued=2, dropped=1)"
     assert (str(result), f"{result}", f"{result:03}", "%d" % result) == ("5", "5", "005", "5")  # noqa: UP031
     assert result
     assert not SendResult(0, 0, 3)

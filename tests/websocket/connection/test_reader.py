@@ -230,7 +230,7 @@ def test_a_cancel_that_was_read_with_its_request_is_found() -> None:
     both.transport.incoming.append(text(1) + text(2) + frame(TEXT, "answer"))
     next(both.reader.messages())
     calls = both.reader.interceptor = Calls(both.writer.lock)
-    both.reader.look_aside()
+    both.reader.take_cancels()
     assert calls.taken == ["answer"]
     assert list(both.reader.inbox) == ["2"]
 

@@ -412,7 +412,7 @@ def test_an_allow_that_raises_allows_nothing(app: Daebus, caplog: pytest.LogCapt
 
 
 def test_an_allow_that_is_no_function(app: Daebus) -> None:
-    with pytest.raises(TypeError, match="allow is a function"):
+    with pytest.raises(TypeError, match="allow must be a function"):
         app.socket("x", allow=True)(lambda req: None)  # type: ignore[arg-type]  # the mistake
 
 

@@ -1,9 +1,10 @@
-"""Who comes in.
+"""Deciding which clients are let in.
 
-May import: everything of ``websocket/`` below the hub.
+May import: ``websocket.settings``, ``websocket/clients``, ``websocket/connection``,
+``websocket/protocol``, ``server``, ``errors`` and ``arguments``.
 
-* ``admission``: every check of an upgrade, and the places that are taken.
-* ``authentication``: asks the program who a client is.
-* ``per_address``: how many clients each address has.
-* ``client_ids``: the ids in use.
+* ``admission``: every check of an upgrade, in order. The places are the registry's.
+* ``authentication``: asks the program who a client is. Owns the checks that still wait.
+* ``per_address``: owns the count of clients of each address.
+* ``client_ids``: chooses ids, and owns those in use.
 """

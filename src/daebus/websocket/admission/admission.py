@@ -1,4 +1,4 @@
-"""Who is let in: every check of a request to upgrade, the cheap ones first."""
+"""Every check of a request to upgrade, the cheap ones first."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ RETRY = (("Retry-After", "5"),)
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A client that may come in; it has a place, which somebody must give back."""
+    """A client that may come in, with a place that the caller must give back."""
 
     accepted: Accepted
     known: Known
 
 
 class Admission:
-    """Judges upgrades, and counts the places that are taken.
+    """Accepts or refuses upgrades, and takes their places.
 
     Args:
         settings: of the component.
-        registry: holds the places.
+        registry: has the places.
         loop: for an async ``authenticate``.
-        debug: tell a client what ``authenticate`` raised.
+        debug: send a client the traceback of what ``authenticate`` raised.
     """
 
     def __init__(
@@ -44,10 +44,10 @@ class Admission:
         self._authenticator = Authenticator(loop, settings.limits.authenticate_timeout, debug=debug)
 
     def judge(self, upgrade: Upgrade) -> Admitted | Refusal:
-        """Say whether a client may come in, and take a place for it.
+        """Check an upgrade; take a place for the client if it may come in.
 
         Threads:
-            The one that becomes the connection's; waits for ``authenticate``.
+            The thread that will be the connection's; waits for ``authenticate``.
         """
         settings = self._settings
         if not self._known_path(upgrade.path):
@@ -67,7 +67,7 @@ class Admission:
             return Refusal(
                 429, "too_many_from_address", "too many clients from this address", RETRY
             )
-        # With a place already: there are never more clients being asked than places.
+        # After the place is taken, so that at most ``max_clients`` are asked at once.
         known = self._authenticator.ask(settings.authenticate, upgrade)
         if isinstance(known, Refusal):
             self.cancel(upgrade.remote_address)
@@ -75,16 +75,16 @@ class Admission:
         return Admitted(accepted, known)
 
     def cancel(self, address: str) -> None:
-        """Give back the place of a client that did not come about."""
+        """Give back the place of a client whose connection did not open."""
         self._registry.cancel()
         self._per_address.leave(address)
 
     def left(self, address: str) -> None:
-        """Note that a client of that address has left the registry."""
+        """Count a client of that address out: it has left the registry."""
         self._per_address.leave(address)
 
     def stop(self) -> None:
-        """Refuse from now on."""
+        """Refuse all clients from now on."""
         self._authenticator.stop()
 
     def _known_path(self, path: str) -> bool:

@@ -1,10 +1,10 @@
-"""Asking the program who a client is, before its connection opens.
+"""Ask the program who a client is, before its connection opens.
 
 Rules of this module:
 
-1. Whatever the function does, the client gets an answer, and only what was meant for it.
-2. Nobody comes in by a mistake: an exception refuses, and so does a function that
-   returns nothing.
+1. Whatever the function does, the client gets an answer, which tells nothing internal.
+2. No client is let in by mistake: an exception refuses it, and so does a function that
+   returns None.
 3. It runs in the connection's thread, so a slow one holds up nobody else.
 """
 
@@ -39,7 +39,7 @@ _EXPIRED = Refusal(401, "expired", "the client's identity has expired")
 
 
 def expiry(identity: Any) -> float | None:
-    """Return when an identity expires, its ``expires_at``, in Unix seconds.
+    """Return when an identity expires (its ``expires_at``) in Unix seconds, or None.
 
     Args:
         identity: an object with such an attribute, a mapping with such a key, or
@@ -58,14 +58,13 @@ def expiry(identity: Any) -> float | None:
     if isinstance(value, datetime.datetime):
         if value.utcoffset() is None:
             raise ValueError(
-                f"expires_at has no time zone: {value!r}; write datetime.now(timezone.utc) + "
+                f"expires_at is {value!r}, without a time zone; write datetime.now(timezone.utc) + "
                 f"timedelta(minutes=15)"
             )
         return value.timestamp()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(
-            f"expires_at is a number of seconds or a datetime, not {value!r}; write "
-            f"time.time() + 900"
+            f"expires_at must be Unix seconds or a datetime, not {value!r}; write time.time() + 900"
         )
     if math.isnan(value):
         raise ValueError("expires_at is NaN; write time.time() + 900")
@@ -77,8 +76,8 @@ class Known:
     """Who a client is.
 
     Attributes:
-        identity: None if nobody asked.
-        expires: when that does, in Unix seconds; None never.
+        identity: what ``authenticate`` returned; None without such a function.
+        expires: when the identity expires, in Unix seconds; None for never.
     """
 
     identity: Any = None
@@ -92,9 +91,9 @@ class Authenticator:
     """Runs the ``authenticate`` function.
 
     Args:
-        loop: for an async one.
-        timeout: seconds that an async one may take. A sync one cannot be interrupted.
-        debug: tell a client what the function raised.
+        loop: runs an async function.
+        timeout: seconds that an async function may take; a sync one cannot be interrupted.
+        debug: send a client the traceback of what the function raised.
     """
 
     def __init__(self, loop: LoopThread, timeout: float, *, debug: bool) -> None:
@@ -109,20 +108,20 @@ class Authenticator:
         """Return the client's identity, or a refusal; never raises.
 
         Args:
-            check: the function; None lets everybody in, as nobody.
-            upgrade: what the client asks for.
+            check: the function; None lets every client in, without an identity.
+            upgrade: the client's request.
 
         Threads:
-            The one that becomes the connection's; waits for the function.
+            The thread that will be the connection's; waits for the function.
         """
         known: Known | Refusal = _ANYBODY
         if not self._stopped and check is not None:
             known = self._ask(check, upgrade)
-        # Looked at last: the app may have stopped while the function ran.
+        # Checked last: the app may have stopped while the function ran.
         return STOPPING if self._stopped else known
 
     def stop(self) -> None:
-        """Refuse from now on, and give up what async functions are waiting for."""
+        """Refuse all clients from now on, and cancel the async functions that still run."""
         with self._lock:
             self._stopped = True
             waiting = list(self._waiting)
@@ -132,7 +131,7 @@ class Authenticator:
     def _ask(self, check: Check, upgrade: Upgrade) -> Known | Refusal:
         started = time.monotonic()
         try:
-            # A context of its own: the thread may have run another client's connection.
+            # A fresh context: the thread may have run another client's connection before.
             identity = contextvars.Context().run(self._run, check, upgrade)
             expires = expiry(identity)
         except Reject as exc:
@@ -173,7 +172,7 @@ class Authenticator:
         try:
             return future.result(self._timeout)
         except TimeoutError:
-            if future.done():  # the function's own
+            if future.done():  # the function raised it
                 raise
             future.cancel()
             return _LATE

@@ -1,4 +1,4 @@
-"""Client ids: random ones, or the app's own, and no two the same at once."""
+"""Client ids: random or chosen by the app, and unique among connected clients."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ logger = get_logger("daebus.websocket")
 class ClientIds:
     """The ids in use: from before the handshake is answered until the last hook has run.
 
-    So a client that comes again with the same id is never announced before the one that
-    left has been seen off.
+    So a client that returns with its old id is never announced before the hooks of its old
+    connection have run.
 
     Threads:
         Any; ``take`` waits for the app's generator, without the lock.
@@ -32,8 +32,8 @@ class ClientIds:
     def take(self, connection: Connection, generator: IdGenerator | None) -> str:
         """Return an id for a new connection; it is in use until it is released.
 
-        What the app's generator returns counts if it is fit and free. Otherwise the client
-        gets a random one: it is better served under another name than not at all.
+        The app's generator chooses the id if what it returns is valid and not in use. Otherwise
+        the client gets a random one: that is better than refusing it.
         """
         client_id = None if generator is None else self._ask(generator, connection)
         while client_id is None or not self._reserve(client_id):
@@ -47,7 +47,7 @@ class ClientIds:
         return client_id
 
     def release(self, client_id: str) -> None:
-        """Let others have that id."""
+        """Free an id for other clients."""
         with self._lock:
             self._used.discard(client_id)
 
@@ -61,10 +61,10 @@ class ClientIds:
     def _ask(self, generator: IdGenerator, connection: Connection) -> str | None:
         try:
             client_id = generator(connection, connection.path)
-        except BaseException:  # it must not cost the client its connection
+        except BaseException:  # which must not cost the client its connection
             logger.exception("the client id generator failed; the client gets a random id")
             return None
-        # Ids stand in logs and in names of threads.
+        # Ids appear in logs and in names of threads.
         if (
             isinstance(client_id, str)
             and 0 < len(client_id) <= MAX_NAME

@@ -1,4 +1,4 @@
-"""How many clients each address has."""
+"""Count the clients of each address."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import threading
 
 __all__ = ["PerAddressLimit", "network_of"]
 
-# Who has one IPv6 address has at least this network of them (RFC 6177).
+# The owner of one IPv6 address has at least a network of this size (RFC 6177).
 _IPV6_PREFIX = 64
 
 
 def network_of(address: str) -> str:
-    """Return what is counted for an address.
+    """Return the network under which an address is counted.
 
     Returns:
-        An IPv4 address, the /64 of an IPv6 one, or what is neither as it is; empty if
-        there is none, as on a Unix socket.
+        An IPv4 address itself, the /64 of an IPv6 one, any other text unchanged; empty for
+        an empty address, as on a Unix socket.
     """
     try:
         found = ipaddress.ip_address(address)
@@ -30,10 +30,10 @@ def network_of(address: str) -> str:
 
 
 class PerAddressLimit:
-    """Counts clients by network; what is not there is counted by nobody.
+    """Counts clients by network; clients without an address are not counted.
 
     Args:
-        most: clients of one network; None counts none.
+        most: clients of one network at most; None for no limit.
 
     Threads:
         Every method may be called from any thread and never waits.
@@ -45,7 +45,7 @@ class PerAddressLimit:
         self._counts: dict[str, int] = {}  # guarded by: _lock
 
     def enter(self, address: str) -> bool:
-        """Count a client; False, and it is not, if its network has as many as may be."""
+        """Count a client in; return False, without counting it, if its network is full."""
         if self._most is None:
             return True
         network = network_of(address)
@@ -59,7 +59,7 @@ class PerAddressLimit:
             return True
 
     def leave(self, address: str) -> None:
-        """Count a client no more."""
+        """Count a client out."""
         if self._most is None:
             return
         network = network_of(address)

@@ -1,10 +1,10 @@
-"""The one door through which everything is sent, and what became of it.
+"""The one door through which everything is sent, and the result of each send.
 
 Rules of this module:
 
-1. A target is a frozen value that any process could read: what is sent can cross a wire.
+1. A target is a frozen value of strings, so that a send could be passed to other processes.
 2. The payload is encoded once, and one frame is built for each kind of compression.
-3. No lock is held while writing but that of the one connection that is written to.
+3. While writing, only the lock of the connection that is written to is held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["ALL", "OUTCOMES", "PLAIN", "Door", "Policy", "SendResult", "Target"]
 
 
 class Target(NamedTuple):
-    """Whom a message is for. A tuple of strings, so that JSON can carry it.
+    """The receivers of a message. A tuple of strings, so that JSON can carry it.
 
     Attributes:
         kind: all clients, those in a room, those of a user, or one client by its id.
@@ -42,7 +42,7 @@ class Policy(NamedTuple):
 
     Attributes:
         droppable: drop it for a client that is too slow, rather than cut that client.
-        conflate: a key; a message that still waits with the same key is replaced.
+        conflate: a key; a waiting message with the same key is replaced.
         exclude: ids of clients that do not get it.
     """
 
@@ -55,22 +55,22 @@ PLAIN: Final = Policy()
 
 
 class SendResult(int):
-    """How many clients a message was sent to or queued for, and what happened to the rest.
+    """How many clients a message was sent to or queued for, and how many it was dropped for.
 
-    It is that number, so it counts, compares and is true like any ``int``; in JSON it is a
-    number as well.
+    It is an ``int`` of the first of these, so it adds, compares and tests like one; in JSON
+    it is a number as well.
 
     Args:
         reached: clients that it was sent to or queued for.
-        queued: how many of those it still waits for, because they read slowly.
-        dropped: clients, not among those, whose outbox was full.
+        queued: how many of those it is still queued for, because they read slowly.
+        dropped: clients, not counted in ``reached``, whose outbox was full.
     """
 
     _queued: int
     _dropped: int
 
     def __new__(cls, reached: int = 0, queued: int = 0, dropped: int = 0) -> SendResult:
-        """Make one; see the class."""
+        """Make a result; see the class."""
         self = super().__new__(cls, reached)
         self._queued = queued
         self._dropped = dropped
@@ -78,7 +78,7 @@ class SendResult(int):
 
     @property
     def queued(self) -> int:
-        """How many of the clients it waits for: their sockets did not take it at once."""
+        """For how many clients it is queued: their sockets did not take it at once."""
         return self._queued
 
     @property
@@ -87,13 +87,13 @@ class SendResult(int):
         return self._dropped
 
     def __repr__(self) -> str:
-        return f"Delivered({int(self)}, queued={self._queued}, dropped={self._dropped})"
+        return f"SendResult({int(self)}, queued={self._queued}, dropped={self._dropped})"
 
     __str__ = int.__repr__  # a log line shows the number
 
 
-# By what ``Writer.offer`` returns: GONE, SENT, QUEUED, DROPPED. Made once: they are the
-# answers to every message for a single client.
+# Indexed by what ``Writer.offer`` returns: GONE, SENT, QUEUED, DROPPED. Made once: every
+# message to a single client has one of these results.
 OUTCOMES: Final = (SendResult(), SendResult(1), SendResult(1, 1), SendResult(0, 0, 1))
 
 
@@ -101,8 +101,8 @@ class Door:
     """Sends payloads to targets.
 
     Args:
-        registry: who is there.
-        deflate: clients may have negotiated compression.
+        registry: the connected clients.
+        deflate: whether clients may have negotiated compression.
 
     Threads:
         Any. Waits only where ``deliver`` says so.
@@ -116,16 +116,16 @@ class Door:
         """Send one encoded message.
 
         Args:
-            target: whom to.
+            target: the receivers.
             payload: the envelope.
-            policy: how.
+            policy: how to send it.
 
         Returns:
             How many clients it was sent to or queued for.
 
         Threads:
-            Any. Waits for no client but for that of the calling handler, if the message is
-            for that one alone: ``send_timeout`` at most.
+            Any. Waits only if the message is for the calling handler's client alone:
+                ``send_timeout`` at most.
         """
         if target.kind == "client":
             link = self._registry.get(target.name)
@@ -152,7 +152,7 @@ class Door:
     def deliver_each(
         self, client_ids: Iterable[str], payload: bytes, policy: Policy = PLAIN
     ) -> dict[str, SendResult]:
-        """Send one encoded message to several clients, and tell for each what became of it.
+        """Send one encoded message to several clients; return a result for each.
 
         Threads:
             Any; never waits for a client.
@@ -177,12 +177,12 @@ class Door:
     def reply(
         writer: Writer, payload: bytes, policy: Policy = PLAIN, *, patient: bool = False
     ) -> SendResult:
-        """Send one encoded message on a connection that is at hand.
+        """Send one encoded message on a given connection.
 
         Args:
             writer: of the connection.
             payload: the envelope.
-            policy: how.
+            policy: how to send it.
             patient: see ``Writer.reply``.
 
         Threads:
@@ -205,13 +205,13 @@ class Door:
 def _offer_to_all(
     writers: Iterable[Writer], data: bytes, droppable: bool, conflate: str | None
 ) -> tuple[int, int, int]:
-    """Offer one frame to many.
+    """Offer one frame to many writers.
 
-    The common case of ``Writer.offer`` is written out: a call for each client, with all
-    that it looks up anew, was measured to cost a fifteenth of a delivery.
+    The common case of ``Writer.offer`` is inlined: a call for each client was measured to
+    cost a fifteenth of a delivery.
 
     Returns:
-        How many took or queued it, how many of those queued it, and how many dropped it.
+        How many sent or queued it, how many of those queued it, and how many dropped it.
     """
     size, flags, reached, queued, dropped = len(data), DONTWAIT, 0, 0, 0
     for writer in writers:

@@ -14,14 +14,14 @@ __all__ = ["Announce", "Change", "Groups"]
 
 
 class Change(NamedTuple):
-    """A client came into a group or left it.
+    """A client that joined or left a group.
 
     Attributes:
-        number: changes of all groups of one registry in the order in which they were made,
-            which announcements of several threads need not keep.
-        client_id: whose.
-        group: which.
-        joined: False for one who left.
+        number: counts the changes of all groups of a registry in the order in which they
+            were made; announcements of several threads may come in another order.
+        client_id: the client.
+        group: the group.
+        joined: True if it joined, False if it left.
     """
 
     number: int
@@ -34,24 +34,24 @@ Announce = Callable[[tuple[Change, ...]], None]
 
 
 class Groups:
-    """Which clients are in which groups.
+    """Knows which clients are in which groups.
 
-    A group exists while somebody is in it. Only a connected client can be in one: the
-    lock and the open connections are those of the registry, so nobody can enter between
-    leaving the registry and leaving the groups. A broadcast walks a tuple that is made
-    anew only after somebody came or left.
+    A group exists while a client is in it. Only a connected client can be in one: lock
+    and connections are those of the registry, so a client cannot join between leaving
+    the registry and leaving its groups. A broadcast walks a tuple that is rebuilt only
+    after a client joined or left.
 
     Args:
         lock: of the registry.
-        connections: the registry's, by client id; read under the lock.
-        max_groups: how many one client may be in.
+        connections: those of the registry, by client id; read under the lock.
+        max_groups: how many groups one client may be in.
 
     Attributes:
-        announce: told what a call changed, after the lock; None tells nobody.
+        announce: called with what a call changed, after the lock is released; or None.
 
     Threads:
-        Every method may be called from any thread and never waits; the ``_locked`` ones
-        are the registry's, which announces what they return.
+        Every method may be called from any thread and never waits. The registry calls the
+            ``_locked`` ones, and announces what they return.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Groups:
         self._connections = connections
         self._max_groups = max_groups
         self.announce: Announce | None = None
-        # In the order in which clients and groups came.
+        # In the order in which clients joined and groups were made.
         self._members: dict[str, dict[str, Link]] = {}  # guarded by: _lock
         self._groups: dict[str, dict[str, None]] = {}  # guarded by: _lock
         self._snapshots: dict[str, tuple[Writer, ...]] = {}  # guarded by: _lock
@@ -84,7 +84,7 @@ class Groups:
                 return True
             if len(mine) >= self._max_groups:
                 raise RoomLimitError(
-                    f"client {client_id} is in {len(mine)} rooms, as many as it may; have it "
+                    f"client {client_id} is in {len(mine)} rooms, the most it may be in; have it "
                     f"leave one, or write DaebusWebSocket(max_rooms={2 * self._max_groups})"
                 )
             change = self._enter_locked(client_id, group)
@@ -92,7 +92,7 @@ class Groups:
         return True
 
     def leave(self, client_id: str, group: str) -> bool:
-        """Take a client out of a group; False if it was not in it."""
+        """Take a client out of a group; return False if it was not in it."""
         with self._lock:
             mine = self._groups.get(client_id, {})
             if group not in mine:
@@ -105,7 +105,7 @@ class Groups:
         return True
 
     def move_locked(self, client_id: str, group: str | None) -> tuple[Change, ...]:
-        """Put a connected client into that group alone; None: into none."""
+        """Put a connected client into that group alone, or into none for None."""
         assert self._lock.locked()
         if group is not None and group in self._groups.get(client_id, ()):
             return ()
@@ -119,17 +119,17 @@ class Groups:
         return tuple(self._exit_locked(client_id, group) for group in groups)
 
     def tell(self, changes: tuple[Change, ...]) -> None:
-        """Announce changes; the lock is not held."""
+        """Announce changes; call it without the lock."""
         if changes and self.announce is not None:
             self.announce(changes)
 
     def names(self) -> list[str]:
-        """Return the groups that somebody is in."""
+        """Return the names of all groups."""
         with self._lock:
             return list(self._members)
 
     def of(self, client_id: str) -> list[str]:
-        """Return the groups that a client is in."""
+        """Return the names of the groups that a client is in."""
         with self._lock:
             return list(self._groups.get(client_id, ()))
 
@@ -139,7 +139,7 @@ class Groups:
             return list(self._members.get(group, ()))
 
     def writers(self, group: str) -> tuple[Writer, ...]:
-        """Return the sending halves of those in a group, in the order in which they came."""
+        """Return the writers of the clients in a group, in the order in which they joined."""
         with self._lock:
             snapshot = self._snapshots.get(group)
             if snapshot is None:

@@ -1,4 +1,4 @@
-"""What is known about a client, as a dict."""
+"""The facts about a client, as a dict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..connection.link import Link
 
 __all__ = ["KEYS", "describe"]
 
-# What we know; an app may note other things under other names.
+# The names that daebus fills; an app may note entries under other names.
 KEYS = (
     "client_id",
     "user",
@@ -32,7 +32,7 @@ KEYS = (
 
 
 def describe(link: Link) -> dict[str, Any]:
-    """Return what is known about a client: ``KEYS``, then what the app noted.
+    """Return the facts about a client: ``KEYS``, then what the app noted.
 
     Threads:
         Any; takes the connection's lock briefly.

@@ -1,4 +1,4 @@
-"""Who is connected, and how many may be."""
+"""The connected clients, and how many there may be."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """The open connections by client id, and the rooms and users that they belong to.
+    """The open connections by client id, and their rooms and users.
 
-    A place is reserved before the handshake is answered, so that a burst cannot pass
+    A place is reserved before the handshake is answered, so that a burst cannot exceed
     the limit. Broadcasts walk a snapshot: the lock is never held while writing or in
-    the user's code.
+    user code.
 
     Args:
         max_clients: how many may be connected.
@@ -37,7 +37,7 @@ class Registry:
         self.users = Groups(self._lock, self._open, 1)
 
     def reserve(self) -> bool:
-        """Take a place for a connection that is about to open; False if all are taken."""
+        """Reserve a place for a connection about to open; return False if all are taken."""
         with self._lock:
             if len(self._open) + self._reserved >= self._max_clients:
                 return False
@@ -45,19 +45,19 @@ class Registry:
             return True
 
     def cancel(self) -> None:
-        """Give a reserved place back: the connection did not come about."""
+        """Give back a reserved place: the connection did not open."""
         with self._lock:
             self._reserved -= 1
 
     def add(self, link: Link) -> None:
-        """Turn a reserved place into an entry."""
+        """Add a connection in its reserved place."""
         with self._lock:
             self._reserved -= 1
             self._open[link.client_id] = link
             self._snapshot = self._writers = None
 
     def remove(self, link: Link) -> bool:
-        """Take the entry out, and the client out of its groups; False if it was out already."""
+        """Remove a connection, and its client from all groups; return False if it was gone."""
         client_id = link.client_id
         with self._lock:
             if self._open.get(client_id) is not link:
@@ -71,7 +71,7 @@ class Registry:
         return True
 
     def identify(self, client_id: str, user: str | None) -> bool:
-        """Note whose client it is; False if it is not connected."""
+        """Set the user of a client; return False if it is not connected."""
         with self._lock:
             if client_id not in self._open:
                 return False
@@ -97,7 +97,7 @@ class Registry:
             return self._snapshot
 
     def writers(self) -> tuple[Writer, ...]:
-        """Return the sending halves of the open connections, in order of arrival."""
+        """Return the writers of the open connections, in order of arrival."""
         with self._lock:
             if self._writers is None:
                 self._writers = tuple(link.writer for link in self._open.values())

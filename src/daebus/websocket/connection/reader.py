@@ -196,7 +196,7 @@ class Reader:
             self.lent = False
             self.reading = True
 
-    def look_aside(self) -> None:
+    def take_cancels(self) -> None:
         """Act on cancels that were read already; called by the owner."""
         with self._lock:
             interceptor, inbox = self.interceptor, self.inbox

@@ -1,11 +1,14 @@
 """From a message to its handler and back to an answer.
 
-May import: ``websocket/clients``, ``websocket/connection``, ``websocket/protocol``,
-``websocket.stats``, ``websocket.runtime`` and ``server``.
+May import: ``websocket/connection``, ``websocket/protocol``, ``websocket.stats``, ``server``
+and ``errors``.
 
-* ``dispatcher``: finds the handler and answers. Owns the table of handlers.
-* ``handlers``, ``options``, ``signature``: what was registered, compiled to one callable each.
-* ``request``: what a handler is given; ``results``: what it returned.
-* ``pending``, ``cancellation``: open calls, and requests that can be stopped.
+* ``dispatcher``: finds the handler of a message and answers. Has the table of handlers.
+* ``handlers``: the table. ``options``, ``signature``: compile what was registered to one
+  callable each.
+* ``activity``: owns what one connection is doing: its request, its counts, its open calls.
+* ``request``: the argument of a handler. ``results``: what it returned, turned into answers.
+* ``pending``: open calls and stoppable requests, which take their messages out of turn.
+* ``cancellation``: the token of one stoppable request.
 * ``ratelimit``: token buckets.
 """

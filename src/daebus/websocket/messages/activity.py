@@ -1,4 +1,4 @@
-"""What one connection's thread is at, and what it has counted."""
+"""What one connection's thread is doing, and what it has counted."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Activity:
     """The messages of one connection. Only the connection's thread changes it.
 
     Args:
-        link: the connection; it refers back until it has ended.
+        link: the connection; it refers to this object until it has ended.
         stats: of this start of the app.
 
     Attributes:
-        connection: the link as the program sees it.
-        writer: the link's.
-        request: that is being handled by the connection's thread.
-        hook: a hook or raw handler that runs in place of one.
-        task: of an async handler that runs.
-        lone_task: the same, if nothing but our end can cancel it.
-        errors: how many were sent, by code.
+        connection: the public view of the link.
+        writer: the link's writer.
+        request: the request that the connection's thread handles, or None.
+        hook: the name of the hook or raw handler that runs instead, or None.
+        task: the task of the async handler that runs, or None.
+        lone_task: the same task, if only the end of the connection can cancel it.
+        errors: how many errors were sent, by code.
         times: how long handlers took, by message type.
     """
 
@@ -75,27 +75,27 @@ class Activity:
         self.lone_task: asyncio.Task[Any] | None = None
         self.errors: dict[str, int] = {}
         self.times: dict[str, Times] = {}
-        self._limiter: RateLimiter | None = None  # made when a rate applies
+        self._limiter: RateLimiter | None = None  # made when a rate first applies
         self._pending: Pending | None = None  # made when needed, under the writer's lock
         link.activity = self
         link.writer.on_end.append(self._end_locked)
 
     @classmethod
     def of(cls, link: Link) -> Activity | None:
-        """Return what a connection is at; None once it has ended."""
+        """Return the activity of a connection; None once it has ended."""
         activity = link.activity
         assert activity is None or isinstance(activity, cls)
         return activity
 
     @property
     def running(self) -> str | None:
-        """The type of the message that is handled, or the name of a hook."""
+        """The type of the message being handled, or the name of the running hook."""
         request = self.request
         return self.hook if request is None else request.message_type[:MAX_ECHO]
 
     @property
     def pending(self) -> Pending:
-        """Its open calls and stoppable requests."""
+        """The open calls and stoppable requests, made when first asked for."""
         with self.writer.lock:
             if self._pending is None:
                 over = self.writer.state > OPEN
@@ -103,8 +103,8 @@ class Activity:
                 self.link.reader.interceptor = self._pending
             return self._pending
 
-    def take_aside(self, kind: str, payload: dict[str, Any]) -> bool:
-        """Act on an answer or a cancel; False if nobody waits for it."""
+    def take_pending(self, kind: str, payload: dict[str, Any]) -> bool:
+        """Act on an answer or a cancel; return False if nothing waits for it."""
         with self.writer.lock:
             return self._pending is not None and self._pending.take_locked(kind, payload)
 
@@ -114,11 +114,11 @@ class Activity:
             return self._pending is not None and self._pending.has_work_locked()
 
     def charge(self, key: Rate | None, rate: Rate) -> float:
-        """Count a message against a rate; close on a client that ignores rates.
+        """Count a message against a rate; close the connection after too many strikes.
 
         Args:
-            key: the rate, if it is that of one type; None for all messages together.
-            rate: that of the key.
+            key: the rate itself for one type's rate; None for the rate of all messages.
+            rate: how many messages may come.
 
         Returns:
             0 if the message may pass, else the seconds that the client should wait.
@@ -140,6 +140,6 @@ class Activity:
             cancel_task(self.lone_task)
 
 
-# What the calling thread or coroutine works for. A context variable, because the async
-# handlers of all connections share one thread.
+# The activity that the calling thread or coroutine works for. A context variable, because
+# the async handlers of all connections share one thread.
 current: ContextVar[Activity] = ContextVar("daebus_activity")

@@ -24,8 +24,8 @@ _TEXTS: Final = {
 class CancelToken(threading.Event):
     """``req.cancelled``: set when the request should end, and why.
 
-    It is the event itself that the connection keeps, weakly: whoever holds it hears of
-    the end.
+    The connection keeps a weak reference to this event, so the event is set for as long as
+    anything else holds it.
 
     Args:
         lock: of the connection.
@@ -47,16 +47,16 @@ class CancelToken(threading.Event):
             raise self.error()
 
     def error(self) -> Cancelled:
-        """Return what the client is told."""
+        """Return the error that the client gets."""
         reason = self.reason or "cancelled"  # unguarded: it is set once
         return Cancelled(_TEXTS[reason], "timeout" if reason == "timeout" else "cancelled")
 
     def expire_after(self, seconds: float, minder: Minder) -> None:
-        """Stop it then, unless it has ended."""
+        """Stop the request after so many seconds, unless it has ended."""
         self._timer = minder.call_later(seconds, self._expire)
 
     def attach(self, task: asyncio.Task[Any]) -> None:
-        """Have a stop cancel that task, which is the running one."""
+        """Have a stop cancel that task, which is the current one."""
         with self._connection_lock:
             self._task = task
             stopped = self.reason is not None
@@ -72,7 +72,7 @@ class CancelToken(threading.Event):
             self.ended = True
 
     def stop_locked(self, reason: Reason) -> None:
-        """Set the event, and cancel an async handler; the connection's lock is held."""
+        """Set the event, and cancel an async handler."""
         assert self._connection_lock.locked()
         if self.reason is None:
             self.reason = reason
@@ -86,9 +86,9 @@ class CancelToken(threading.Event):
 
 
 def cancel_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task of the loop's thread, from any; one that cancels itself goes on.
+    """Cancel a task of the loop, from any thread, unless it is the current one.
 
-    A handler that closes its own connection is let finish what it does.
+    So a handler that closes its own connection can finish.
     """
     try:
         if asyncio.current_task() is task:

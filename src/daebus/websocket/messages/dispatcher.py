@@ -1,12 +1,12 @@
-"""From a message to its handler and back to a reply.
+"""From a message to its handler and back to an answer.
 
 Rules of this module:
 
 1. Each message gets at most one automatic answer: the returned value, or one error.
-2. Whatever a handler raises, its connection goes on. What it raised is logged here,
-   once; on the wire it shows only with ``debug``.
-3. A handler is one callable, compiled when it is registered (``options``): what a
-   handler does not ask for costs its messages nothing.
+2. Whatever a handler raises, its connection goes on. The exception is logged here,
+   once; the client sees it only with ``debug``.
+3. A handler is one callable, compiled when it is registered (``options``): an option
+   that a handler does not use costs its messages nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ __all__ = ["Dispatcher"]
 
 logger = get_logger("daebus.websocket")
 
-# What a thread sees that waits for a cancelled coroutine, and what the coroutine itself sees.
+# Raised in a thread that waits for a cancelled coroutine, and in the coroutine itself.
 _ASYNC_CANCELLED = (concurrent.futures.CancelledError, asyncio.CancelledError)
 
-# What a handler raises when its client has left; no fault of anybody's.
+# What a handler may raise because its client has left, which is not an error.
 _QUIET = (*_ASYNC_CANCELLED, Cancelled, ClientGone, EncodeError)
 
 # Longer names are not compared with the known ones: difflib is quadratic.
@@ -48,7 +48,7 @@ _MAX_SUGGEST = 64
 
 
 class Dispatcher:
-    """Has the handler of each message called, and answers.
+    """Calls the handler of each message, and answers.
 
     Args:
         debug: put exception texts into error messages.
@@ -56,7 +56,7 @@ class Dispatcher:
     Attributes:
         table: the handlers.
         on_error: hooks for what handlers raise.
-        rate: of each client's messages together; None for no limit.
+        rate: the limit of each client's messages of all types together, or None.
 
     Threads:
         ``handle`` runs in connection threads, ``run`` in any other.
@@ -106,7 +106,7 @@ class Dispatcher:
             if result is not None:
                 if result.__class__ not in PLAIN:
                     result = resolve(req, result)
-                    if result is ANSWERED_LATER:  # answered, and counted, where it ends
+                    if result is ANSWERED_LATER:  # answered and counted where the handler ends
                         activity.request = None
                         return
                 if result is not None:
@@ -132,13 +132,13 @@ class Dispatcher:
             times.add(elapsed)
 
     def run(self, req: WebSocketRequest, handler: Handler) -> BaseException | None:
-        """Handle a request elsewhere than in its connection's thread; never raises.
+        """Handle a request outside of its connection's thread; never raises.
 
-        For handlers whose message was left ``ANSWERED_LATER``: it answers, counts, and makes
+        For messages whose handler returned ``ANSWERED_LATER``: it answers, counts, and makes
         ``send()`` reach the request's client.
 
         Returns:
-            What it failed with, which has been told to the client; None if it did not.
+            The exception, which the client has been told of; None if there was none.
 
         Threads:
             Any but the loop's and the minder's; waits for the handler.
@@ -152,7 +152,7 @@ class Dispatcher:
                 result = resolve(req, result)
             if result is not None and result is not ANSWERED_LATER:
                 req._reply(envelope.encode("response", result))
-        except BaseException as exc:  # nor may it end that thread
+        except BaseException as exc:  # must not end that thread either
             self._failed(req, exc)
             return exc
         finally:
@@ -164,11 +164,11 @@ class Dispatcher:
         return None
 
     def _label(self, kind: str) -> str:
-        """Return what a message counts as: clients invent types where there is a ``"*"``."""
+        """Return the type to count a message as; the types that ``"*"`` takes count as one."""
         return kind if kind in self.table.by_type or kind == BINARY else ANY
 
     def _over(self, activity: Activity, message: str | bytes, rate: Rate) -> bool:
-        """Refuse a message beyond the rate of all messages; the answer has its id."""
+        """Refuse a message beyond the rate of all messages; return True if it was."""
         wait = activity.charge(None, rate)
         if not wait:
             return False
@@ -176,8 +176,8 @@ class Dispatcher:
         with contextlib.suppress(envelope.BadMessage):
             if isinstance(message, str):
                 kind, payload = envelope.decode(message)
-                if kind in KINDS and activity.take_aside(kind, payload):
-                    return True  # counted, but an answer or a cancel that we wait for
+                if kind in KINDS and activity.take_pending(kind, payload):
+                    return True  # counted, but not refused: an answer or a cancel
                 ident = payload.get("id")
                 if not envelope.is_id(ident):
                     ident = None
@@ -220,7 +220,7 @@ class Dispatcher:
             if hasattr(data, "__await__"):
                 data = req._activity.runtime.loop.run(data)
             if data is not None and not isinstance(data, Mapping):
-                raise TypeError(f"an on_error hook returns a dict or None, not {data!r:.100}")
+                raise TypeError(f"an on_error hook must return a dict or None, not {data!r:.100}")
             return dict(data or {})
         except BaseException:  # one broken hook must not keep the others from running
             logger.exception("on_error hook failed for client %s", req.client_id)
@@ -261,14 +261,14 @@ class Dispatcher:
     def _unhandled(
         self, activity: Activity, kind: str, payload: dict[str, Any], ident: Any
     ) -> Handler | None:
-        """Take what belongs to the protocol itself; find the handler of the rest, or refuse."""
+        """Act on the protocol's own types; for others return the ``"*"`` handler, or refuse."""
         if kind not in KINDS:
             handler = self.table.by_type.get(ANY)
             if handler is None:
                 self._refuse(activity, "unknown_type", self._unknown(kind), kind, ident)
             return handler
-        if not activity.take_aside(kind, payload):
-            # Late, or unknown. No error: a peer of our own kind would answer that.
+        if not activity.take_pending(kind, payload):
+            # Late or unknown. Not answered with an error, which could start a loop of errors.
             logger.debug("dropped a %r of client %s: nobody waits", kind, activity.link.client_id)
         return None
 

@@ -1,8 +1,8 @@
-"""The handlers that an app has registered, and what stands around them.
+"""The table of registered handlers, each compiled with its options and the middleware.
 
-Each is compiled into one callable: what was asked for with it (``options``), around the
-middleware, around the user's function. So a message costs no more than what its handler
-asked for, and whoever registers a middleware pays for compiling all anew.
+Each is compiled into one callable: the options (``options``) wrap the middleware, which
+wraps the user's function. So a message costs no more than the options of its handler;
+registering a middleware compiles all handlers again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from .signature import is_async, of_request, takes
 
 __all__ = ["ANY", "BINARY", "HandlerTable", "Middleware"]
 
-# The type under which a handler gets all messages that no other one takes.
+# The type of the handler that gets all messages without a handler of their own.
 ANY: Final = "*"
 
-# What a binary message's type is for its handler; a JSON message never gets there.
+# The message type that the handler of binary messages sees; JSON messages never reach it.
 BINARY: Final = "<binary>"
 
 Next = Callable[[WebSocketRequest], Any]
@@ -32,7 +32,7 @@ Middleware = Callable[[WebSocketRequest, Next], Any]
 
 @dataclass(frozen=True)
 class _Registered:
-    """What the user gave, to be compiled again when a middleware comes."""
+    """A function and its options, kept to be compiled again when a middleware is added."""
 
     kind: str
     function: Callable[..., Any]
@@ -47,11 +47,11 @@ class HandlerTable:
         run: handles a request outside of its connection's thread.
 
     Attributes:
-        by_type: what a message of a type is answered with, compiled.
-        binary: the same for binary messages, None if there is none.
+        by_type: the compiled handler of each message type.
+        binary: the compiled handler of binary messages, or None.
 
     Threads:
-        Registering belongs to the program's start; it may go on while messages come.
+        Handlers are registered by one thread at a time, also while messages arrive.
     """
 
     def __init__(self, run: Run) -> None:
@@ -59,7 +59,7 @@ class HandlerTable:
         self._registered: dict[str, _Registered] = {}
         self._registered_binary: _Registered | None = None
         self._middleware: tuple[Middleware, ...] = ()
-        # Replaced by one assignment each: connection threads look things up meanwhile.
+        # Each is replaced by one assignment: connection threads read them meanwhile.
         self.by_type: dict[str, Handler] = {}
         self.binary: Handler | None = None
 
@@ -67,12 +67,12 @@ class HandlerTable:
         """Register a handler, sync or async.
 
         Args:
-            kind: the message type; ``"*"`` for all that have no handler.
-            function: of a request, or of ``data`` and ``client_id``.
+            kind: the message type; ``"*"`` for all without a handler of their own.
+            function: takes a request, or ``data`` and ``client_id``.
             options: see ``compile_handler``.
 
         Raises:
-            TypeError: the type is no string, or the handler cannot be called so.
+            TypeError: the type is not a string, or the handler takes other arguments.
             DuplicateHandlerError: the type has one already.
         """
         if not isinstance(kind, str):
@@ -112,13 +112,13 @@ class HandlerTable:
         """Put a function around every handler, inside of those that came before.
 
         Raises:
-            TypeError: it does not take a request and what comes next, or it is async and
+            TypeError: it does not take a request and the next handler, or it is async and
                 there are sync handlers.
         """
         if not callable(middleware) or not takes(middleware, 2):
             raise TypeError(
-                f"a middleware takes a request and what comes next, and {name_of(middleware)} "
-                f"does not; write def middleware(req, next): return next(req)"
+                f"{name_of(middleware)} does not take a request and the next handler; "
+                f"write def middleware(req, next): return next(req)"
             )
         chain = (*self._middleware, middleware)
         compiled = {kind: self._compile(new, chain) for kind, new in self._registered.items()}
@@ -133,9 +133,9 @@ class HandlerTable:
         for middleware in reversed(tuple(chain)):
             if is_async(middleware) and not is_async(new.function):
                 raise TypeError(
-                    f"{name_of(middleware)} is async, so around {name_of(new.function)}, which is "
-                    f"not, it would have that block the loop; write the middleware with def, or "
-                    f"the handler with async def"
+                    f"{name_of(middleware)} is async and would run {name_of(new.function)}, which "
+                    f"is not, on the loop and block it; write the middleware with def, or the "
+                    f"handler with async def"
                 )
             handler = _around(handler, middleware)
         compiled = compile_handler(handler, self._run, **new.options)
@@ -154,7 +154,7 @@ def _around(handler: Handler, middleware: Middleware) -> Handler:
 
 
 def _to_await(handler: Handler) -> Handler:
-    """Have an async middleware await every handler: an async generator is no awaitable."""
+    """Make every handler awaitable for an async middleware; an async generator is not."""
 
     @functools.wraps(handler)
     async def call(req: WebSocketRequest) -> Any:
@@ -165,11 +165,11 @@ def _to_await(handler: Handler) -> Handler:
 
 
 def _after_us(kind: str, handler: Handler) -> Handler:
-    """Let a program's own ``response``, ``error`` or ``cancel`` see what is not ours."""
+    """Give a program's own ``response``, ``error`` or ``cancel`` handler the rest only."""
 
     @functools.wraps(handler)
     def look(req: WebSocketRequest) -> Any:
-        if req._activity.take_aside(kind, req.payload):
+        if req._activity.take_pending(kind, req.payload):
             return None
         return handler(req)
 

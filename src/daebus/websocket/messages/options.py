@@ -1,7 +1,7 @@
-"""What a handler may ask for when it is registered, each a wrapper around it.
+"""The options of a handler, each a wrapper around it.
 
-The order is that of the calls, the outermost last: what is applied last sees a message
-first, in the connection's thread.
+The wrapper that is applied last is the outermost: it sees a message first, in the
+connection's thread.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ def compile_handler(
     allow: Allow | None = None,
     rate: Rate | None = None,
 ) -> Handler:
-    """Return the one callable that a message's handler is.
+    """Return a handler with its options, as one callable.
 
     Args:
-        handler: the user's.
+        handler: the user's handler.
         run: handles a request outside of its connection's thread.
         timeout: seconds after which the request is stopped.
-        run_in: the connection's own thread, the pool for jobs, or the host's thread that
-            pumps.
-        allow: who may send it.
-        rate: how often; looked at first, since ``allow`` may be slow.
+        run_in: the connection's own thread, the pool for jobs, or the thread of the host
+            that calls ``app.pump()``.
+        allow: tells whether a client may send the message.
+        rate: how often it may; checked first, since ``allow`` may be slow.
 
     Raises:
         ValueError: ``run_in`` is not one of the three.
@@ -52,7 +52,7 @@ def compile_handler(
             called.
     """
     if allow is not None and not callable(allow):
-        raise TypeError(f"allow is a function of the request, not {allow!r}")
+        raise TypeError(f"allow must be a function of the request, not {allow!r}")
     if run_in not in get_args(RunIn):
         raise ValueError(f"run_in is {run_in!r}; write 'connection', 'pool' or 'main'")
     if run_in == "main" and is_async(handler):
@@ -83,7 +83,7 @@ def _timed(handler: Handler, timeout: float) -> Handler:
 
 
 def bytes_as_message(handler: Handler) -> Handler:
-    """Have bytes that a handler returns or yields sent as binary messages, not responses."""
+    """Send bytes that a handler returns or yields as binary messages, not as responses."""
 
     @functools.wraps(handler)
     def call(req: WebSocketRequest) -> Any:
@@ -138,7 +138,7 @@ def _in_main(handler: Handler, run: Run) -> Handler:
 
         def call() -> None:
             failure = run(req, begin)
-            if isinstance(failure, KeyboardInterrupt | SystemExit):  # the host's own
+            if isinstance(failure, KeyboardInterrupt | SystemExit):  # meant for the host
                 raise failure
 
         if not activity.runtime.pump.call(call, lambda: activity.link.open):
@@ -155,7 +155,7 @@ def _in_pool(handler: Handler, run: Run) -> Handler:
 
     @functools.wraps(handler)
     def submit(req: WebSocketRequest) -> Any:
-        req._begin()  # here, in the order of the messages: a cancel may be next
+        req._begin()  # now, in the order of the messages: the next one may be its cancel
         if not req._activity.runtime.jobs.submit(lambda: run(req, begin)):
             raise ClientError("too many jobs are waiting; try again later", "busy")
         return ANSWERED_LATER
@@ -176,7 +176,7 @@ def _if_allowed(handler: Handler, allow: Allow) -> Handler:
 def _at_rate(handler: Handler, rate: Rate) -> Handler:
     @functools.wraps(handler)
     def metered(req: WebSocketRequest) -> Any:
-        # Not by the type of the message: for "*" clients invent as many as they like.
+        # Not keyed by the message's type: with "*" a client could invent any number of them.
         wait = req._activity.charge(rate, rate)
         if wait:
             text = f"too many {_short(req)!r} messages"

@@ -1,13 +1,13 @@
-"""What is taken out of a client's messages before their turn: answers and cancels.
+"""Answers and cancels, which are taken out of a client's messages before their turn.
 
 Rules of this module:
 
-1. It is guarded by the connection's lock: ``_locked`` means that the caller holds it,
-   the others take it.
-2. It is made with a connection's first call or stoppable request; the messages of other
-   connections are not looked at.
-3. Nothing of the user's runs here, and a text is decoded only if it bears our token, or
-   looks like a short cancel: this is the minder's thread.
+1. The connection's lock guards it: the caller of a ``_locked`` method holds the lock, the
+   other methods take it.
+2. It is made with a connection's first call or stoppable request; messages of other
+   connections are not searched.
+3. This runs on the minder's thread too, so no user code runs here, and a text is decoded
+   only if it contains our mark or looks like a short cancel.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = ["KINDS", "Pending", "PendingCall", "Stoppable"]
 # Message types of the protocol itself.
 KINDS = frozenset(("cancel", "error", "response"))
 
-# Questions that may be open to one client; the next one raises.
+# Open calls to one client at most; the next one raises.
 MAX_CALLS = 100
 
-# Longer texts, in characters, are no cancels: an id has 128, each of which may be escaped.
+# Texts of more characters are not cancels: an id has 128, each of which may be escaped.
 _MAX_CANCEL = 1024
 
-# Requests that are kept before those that have ended are swept out.
+# Requests that are kept before those that have ended are removed.
 _SWEEP = 16
 
 
 class Stoppable(Protocol):
-    """A request that something may stop."""
+    """A request that can be stopped."""
 
     _token: CancelToken | None
 
     @property
     def id(self) -> str | float | None:
-        """What its client calls it."""
+        """The id that the client gave it."""
 
 
 class Pending:
@@ -78,7 +78,7 @@ class Pending:
         return bool(self._calls)  # unguarded: true at that moment
 
     def has_work_locked(self) -> bool:
-        """Tell whether a call waits for its answer, or a request that can stop has not ended."""
+        """Tell whether a call waits for its answer, or a stoppable request has not ended."""
         assert self._lock.locked()
         return bool(self._calls) or any(not token.ended for token in self._alive_locked())
 
@@ -86,20 +86,20 @@ class Pending:
         """Open a call.
 
         Returns:
-            Its id, and the future of the answer; whoever gives up says ``forget``.
+            Its id, and the future of the answer; call ``forget`` to give up.
 
         Raises:
             ClientGone: the connection is no longer open.
-            CallError: with code ``too_many_calls``.
+            CallError: too many calls are open already (code ``too_many_calls``).
         """
         future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # nobody but us settles it
+        future.set_running_or_notify_cancel()  # only this class sets its result
         with self._lock:
             if self._over:
                 raise ClientGone(self._client_id)
             if len(self._calls) >= MAX_CALLS:
                 raise CallError(
-                    f"{MAX_CALLS} calls to client {self._client_id} wait for answers already",
+                    f"{MAX_CALLS} calls to client {self._client_id} wait already, as many as may",
                     "too_many_calls",
                 )
             self._asked += 1
@@ -108,12 +108,12 @@ class Pending:
         return ident, future
 
     def forget(self, ident: str) -> bool:
-        """Wait for an answer no longer; False if it has come."""
+        """Give up an answer; return False if it has arrived."""
         with self._lock:
             return self._calls.pop(ident, None) is not None
 
     def enlist(self, req: Stoppable) -> CancelToken:
-        """Return the request's token, which is set when its client says so, or leaves."""
+        """Return the request's token, which is set when its client cancels it or leaves."""
         with self._lock:
             if req._token is None:
                 token = CancelToken(self._lock, req.id)
@@ -133,12 +133,12 @@ class Pending:
             return False
         try:
             kind, payload = envelope.decode(text)
-        except envelope.BadMessage:  # the owner answers it, in its turn
+        except envelope.BadMessage:  # the owner answers it when its turn comes
             return False
         return kind in KINDS and self.take_locked(kind, payload)
 
     def take_locked(self, kind: str, payload: dict[str, Any]) -> bool:
-        """Act on a message of one of ``KINDS``; False if nobody waits for it."""
+        """Act on a message of one of ``KINDS``; return False if nothing waits for it."""
         assert self._lock.locked()
         ident = payload.get("id")
         if not envelope.is_id(ident):
@@ -147,8 +147,8 @@ class Pending:
             found = [token for token in self._alive_locked() if token.ident == ident]
             for token in found:
                 token.stop_locked("cancelled")
-            # One that has ended may have left a thread that is to hear of it. But if a
-            # later request has the same id, it is that one's cancel, so it keeps its turn.
+            # A request that has ended may have left a thread that holds its token. But the
+            # cancel may be for a later request with the same id, so it keeps its turn too.
             return not all(token.ended for token in found)
         future = self._calls.pop(ident, None) if isinstance(ident, str) else None
         if future is None:
@@ -160,7 +160,7 @@ class Pending:
         return True
 
     def end_locked(self) -> None:
-        """Note that the connection is no longer open: nobody waits for it any longer."""
+        """Note that the connection is no longer open: fail its calls, stop its requests."""
         assert self._lock.locked()
         if self._over:
             return
@@ -184,7 +184,7 @@ class Pending:
 
 
 class PendingCall:
-    """A question that has been sent, and the wait for its answer.
+    """A call that has been sent, and the wait for its answer.
 
     Args:
         link: the client's connection.
@@ -193,7 +193,7 @@ class PendingCall:
         message: the envelope, without an id.
 
     Raises:
-        ClientGone: it is no longer open.
+        ClientGone: the connection is no longer open.
         CallError: too many calls wait already.
         CallTimeout: the client's outbox is full, and the question was dropped.
     """
@@ -205,17 +205,17 @@ class PendingCall:
         self._ident, self._future = pending.ask()
         question = link.writer.compress(TEXT, envelope.stamp(message, self._ident))
         if link.writer.reply(question) not in TAKEN and pending.forget(self._ident):
-            raise CallTimeout(f"{kind!r} was dropped: client {link.client_id} does not read")
+            raise CallTimeout(f"{kind!r} was dropped, as client {link.client_id} does not read")
         link.reader.listen()
 
     def result(self, timeout: float) -> Any:
-        """Wait for the answer, that many seconds.
+        """Wait for the answer, so many seconds at most.
 
         Raises:
             ClientGone, CallTimeout, CallError: as ``DaebusWebSocket.call``.
         """
         try:
-            return self._future.result(min(timeout, threading.TIMEOUT_MAX))  # also for ever
+            return self._future.result(min(timeout, threading.TIMEOUT_MAX))  # it may be infinite
         except TimeoutError:
             self._give_up(timeout)
             return self._future.result()
@@ -233,11 +233,11 @@ class PendingCall:
             self.forget()
 
     def forget(self) -> None:
-        """Wait no longer."""
+        """Give up the answer."""
         self._pending.forget(self._ident)
 
     def _give_up(self, timeout: float) -> None:
-        """Raise, unless the answer came in the last moment."""
+        """Raise ``CallTimeout``, unless the answer arrived at the last moment."""
         if self._pending.forget(self._ident):
             raise CallTimeout(
                 f"client {self._client_id} did not answer {self._kind!r} within {timeout:g} s"
@@ -249,8 +249,8 @@ def _call_error(data: Any) -> CallError:
     text, code = fields.get("error"), fields.get("code")
     return CallError(
         text if isinstance(text, str) else "the client answered with an error",
-        # Numbers are common too. Nothing else: text is made of it under the lock, and of
-        # what is nested deeply none can be made.
+        # Numbers are common too. Nothing else: it is converted under the lock, and str() fails
+        # for deeply nested data.
         str(code) if isinstance(code, str | int | float) else "call_error",
         data,
     )

@@ -10,21 +10,21 @@ __all__ = ["Bucket", "RateLimiter", "Rate", "parse_rate"]
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
-# A token less this is one: moments are not exact, the less the longer the machine has run,
-# and who has waited for as long as it was told must be let through. It stays owed, so
-# that it does not add up.
+# A token may be short of a whole one by this much: clocks are inexact, more so the longer
+# the machine has run, and a client that waited as long as it was told must pass. The
+# difference stays owed, so that it does not add up.
 _SLACK = 1e-3
 
-# Seconds over which refused messages add up: who ignores them is cut within a minute, and
-# what was an accident is forgotten after one.
+# Seconds over which refused messages add up: a client that ignores refusals is cut within
+# a minute, and an accident is forgotten after one.
 STRIKE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rate:
-    """So many in so many seconds, and as many at once after a pause.
+    """A number of messages in a number of seconds, and as many at once after a pause.
 
-    Equal to none but itself: two types with the same numbers do not share a bucket.
+    Compared by identity: two types with the same numbers do not share a bucket.
 
     Attributes:
         count: at least 1.
@@ -39,21 +39,21 @@ def parse_rate(text: str) -> Rate:
     """Read a rate such as ``"10/s"``, ``"100/m"`` or ``"5/h"``.
 
     Raises:
-        TypeError: it is no string.
-        ValueError: it is none of these.
+        TypeError: it is not a string.
+        ValueError: it is not of that form.
     """
     if not isinstance(text, str):
-        raise TypeError(f"a rate is a string, not {text!r}; write rate='10/s'")
+        raise TypeError(f"a rate must be a string, not {text!r}; write rate='10/s'")
     match = re.fullmatch(r"([1-9][0-9]{0,8})/([smh])", text, re.ASCII)
     if match is None:
-        raise ValueError(f"{text!r} is no rate; write rate='10/s', '100/m' or '5/h'")
+        raise ValueError(f"{text!r} is not a rate; write rate='10/s', '100/m' or '5/h'")
     return Rate(int(match[1]), _SECONDS[match[2]])
 
 
 class Bucket:
-    """Tokens that come in at a rate, up to its count; each message takes one.
+    """Tokens that accrue at a rate, up to its count; each message takes one.
 
-    Within t seconds no more than ``count + t * count / seconds`` are taken.
+    Within t seconds at most ``count + t * count / seconds`` are taken.
     """
 
     __slots__ = ("_at", "_tokens", "rate")
@@ -64,7 +64,7 @@ class Bucket:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Take a token; return 0, or the seconds until there is one."""
+        """Take a token and return 0, or return the seconds until there is one."""
         rate = self.rate
         tokens = min(rate.count, self._tokens + (now - self._at) * rate.count / rate.seconds)
         self._at = now
@@ -76,12 +76,12 @@ class Bucket:
 
 
 class RateLimiter:
-    """What one client has used of its rates, and how often it went beyond.
+    """How much one client has used of its rates, and how often it exceeded them.
 
     Args:
         max_strikes: refused messages within a minute after which ``beyond`` is true;
             None for never.
-        now: the moment at which it begins.
+        now: the moment to begin at.
     """
 
     __slots__ = ("_buckets", "_strikes", "beyond")
@@ -97,8 +97,8 @@ class RateLimiter:
         """Count a message.
 
         Args:
-            key: the rate, if it is that of one type; None for all messages together.
-            rate: that of the key; another one than before begins anew.
+            key: the rate itself for one type's rate; None for the rate of all messages.
+            rate: how many messages may come; a rate that has changed starts a new bucket.
             now: the moment.
 
         Returns:

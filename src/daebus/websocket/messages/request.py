@@ -1,4 +1,4 @@
-"""What a handler is given."""
+"""The argument of a handler."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .cancellation import CancelToken
 
 __all__ = ["WebSocketRequest", "asked"]
 
-# The request that is being handled, where it is not the one that its connection's thread
-# handles: in jobs, and in what an async handler starts.
+# The request being handled, where that is not the one of the connection's thread: in jobs,
+# and in tasks that an async handler starts.
 asked: ContextVar[WebSocketRequest] = ContextVar("daebus_request")
 
 
@@ -37,16 +37,16 @@ class WebSocketRequest:
         self.payload = payload
         # Not get(), for which the empty dict would be made with every message.
         self.data: Any = payload["data"] if "data" in payload else {}  # noqa: SIM401
-        self._token: CancelToken | None = None  # made when something may stop it
+        self._token: CancelToken | None = None  # made when something may first stop it
 
     @property
     def websocket(self) -> Connection:
-        """The raw connection, to send other things than JSON or to close."""
+        """The connection, to send something other than JSON or to close it."""
         return self._activity.connection
 
     @property
     def id(self) -> str | int | float | None:
-        """The ``"id"`` that the client gave the message, None if it gave none.
+        """The ``"id"`` of the message, or None.
 
         Every reply repeats it.
         """
@@ -54,12 +54,12 @@ class WebSocketRequest:
 
     @property
     def client_id(self) -> str:
-        """Identifier of the connection that the message came on."""
+        """The id of the client that sent the message."""
         return self._activity.link.client_id
 
     @property
     def identity(self) -> Any:
-        """Who the client is: what ``authenticate`` returned; None without one."""
+        """The client's identity: what ``authenticate`` returned; None without one."""
         return self._activity.link.identity
 
     @property
@@ -69,33 +69,33 @@ class WebSocketRequest:
 
     @property
     def session(self) -> dict[str, Any]:
-        """A dict of the client's own, for as long as it is connected; handlers share it."""
+        """A dict of this client, shared by its handlers for as long as it is connected."""
         return self._activity.link.session
 
     @property
     def cancelled(self) -> threading.Event:
         """Set when the handler should end, while it still runs.
 
-        Because the client sent a ``cancel`` with the request's id, has left, the handler's
-        ``timeout`` is over, or the app stops.
+        That is when the client sends a ``cancel`` with the request's id or leaves, when the
+        handler's ``timeout`` has passed, or when the app stops.
         """
         return self._begin()
 
     def check(self) -> None:
-        """Go on, or end here if ``cancelled`` is set.
+        """Raise ``Cancelled`` if ``cancelled`` is set, else return.
 
         Raises:
-            Cancelled: which the client gets as an error, ``cancelled`` or ``timeout``.
+            Cancelled: the client gets it as an error, ``cancelled`` or ``timeout``.
         """
         self._begin().check()
 
     def progress(
         self, done: float | None = None, total: float | None = None, note: str | None = None
     ) -> bool:
-        """Tell the client how far its request is, with a message of type ``progress``.
+        """Report progress to the client, with a message of type ``progress``.
 
-        What is None is left out. For a client that reads slowly a newer one takes the
-        place of an older one that still waits.
+        Arguments that are None are left out. If the client reads slowly, a newer report
+        replaces an older one that still waits.
 
         Returns:
             False if the client has left, or its outbox is full.
@@ -119,14 +119,14 @@ class WebSocketRequest:
     # --- for this room ----------------------------------------------------------
 
     def _begin(self) -> CancelToken:
-        """Have what stops this request noticed from now on."""
+        """Return the token; make this request stoppable if it is not yet."""
         token = self._token
         if token is None:
             activity = self._activity
             token = activity.pending.enlist(self)
-            # A cancel may have been read with the request.
+            # Its cancel may have been read together with the request.
             if self.id is not None and activity.writer.is_owner():
-                activity.link.reader.look_aside()
+                activity.link.reader.take_cancels()
         return token
 
     def _stamped(self, message: bytes) -> bytes:

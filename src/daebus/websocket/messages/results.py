@@ -1,4 +1,4 @@
-"""What a handler returned, where that is no plain value: waited for, or sent one by one."""
+"""Resolve what a handler returned: await it, or send each item of a generator."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ __all__ = ["ANSWERED_LATER", "PLAIN", "resolve"]
 
 
 class _Deferred:
-    """Returned in a handler's place: the answer is given later, from elsewhere."""
+    """The result of a handler that another thread will answer for."""
 
 
 ANSWERED_LATER: Final = _Deferred()
 
-# One look into this set is all that a plain value costs. Others are looked at closely.
+# A plain value costs one lookup in this set; other values are examined.
 PLAIN: Final = frozenset((dict, list, str, int, float, bool, tuple))
 
-# An item of an async generator, and the future that says it was sent; None at the end.
+# An item of an async generator, and the future that is set once it was sent; None at the end.
 _Step = tuple[Any, "Future[None]"] | None
 
 
 def resolve(req: WebSocketRequest, result: Any) -> Any:
-    """Wait for an async handler, send what a generator yields; give anything else back.
+    """Wait for an async handler, send what a generator yields, return anything else.
 
     Returns:
-        What is to be sent; None if nothing is, ``ANSWERED_LATER`` if it comes from elsewhere.
+        The value to send; None to send nothing, ``ANSWERED_LATER`` if another thread answers.
 
     Threads:
-        The one that called the handler, which waits.
+        The thread that called the handler; it waits.
     """
     if result is ANSWERED_LATER:
         return result
     if hasattr(result, "__await__"):
-        if req.id is not None:  # it may be cancelled by that
+        if req.id is not None:  # the client can cancel it by its id
             req._begin()
         result = req._activity.runtime.loop.submit(_await(result, req)).result()
-        # What an async middleware was given by its handler may be looked at closely too.
+        # An async middleware may return a generator of its handler.
         return result if result.__class__ in PLAIN else resolve(req, result)
     if isinstance(result, Generator):
         return _send_each(result, req)
@@ -75,7 +75,7 @@ def _send_each_async(items: AsyncGenerator[Any, Any], req: WebSocketRequest) -> 
         try:
             req._reply(envelope.encode("response", item))
             sent.set_result(None)
-        except BaseException as exc:  # raised where the generator yielded it
+        except BaseException as exc:  # raised in the generator, at its yield
             sent.set_exception(exc)
     feeding.result()
 
@@ -90,19 +90,19 @@ async def _feed(items: AsyncGenerator[Any, Any], steps: SimpleQueue[_Step]) -> N
 
 
 async def _await(awaitable: Awaitable[Any], req: WebSocketRequest) -> Any:
-    # For tasks that it starts and that outlive it: the connection is at another message
-    # by then.
+    # For tasks that the handler starts and that outlive it: by then the connection handles
+    # another message.
     asked.set(req)
     activity, token, task = req._activity, req._token, asyncio.current_task()
     assert task is not None
     if token is not None:
         token.attach(task)
-    if activity.request is not req:  # a job: the connection is at something else
+    if activity.request is not req:  # a job: the connection handles something else
         return await awaitable
     activity.task = task
     if token is None:
         activity.lone_task = task
-        if not activity.link.open:  # since before that was set
+        if not activity.link.open:  # it ended before the task was noted
             task.cancel()
     try:
         return await awaitable

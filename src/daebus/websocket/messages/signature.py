@@ -1,4 +1,4 @@
-"""What a handler takes: one request, or its data and the client's id. Pure."""
+"""The parameters of handlers and hooks: which arguments to call each with. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["hook_call", "is_async", "of_request", "takes"]
 def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketRequest], Any]:
     """Return the handler as a function of the request.
 
-    One whose parameters are called ``data`` and ``client_id`` gets those two; every other
-    one gets the request, whatever it calls it.
+    A handler whose parameters are named ``data`` and ``client_id`` gets those two; any
+    other gets the request.
 
     Raises:
         TypeError: it cannot be called, or takes neither.
@@ -35,7 +35,7 @@ def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketReq
         return handler
     name = getattr(handler, "__name__", "handler")
     raise TypeError(
-        f"the handler of {kind!r} is called with a request, and {name_of(handler)} takes "
+        f"the handler of {kind!r} must take a request, and {name_of(handler)} takes "
         f"{inspect.signature(handler)}; write def {name}(req), or def {name}(data, client_id)"
     )
 
@@ -43,15 +43,15 @@ def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketReq
 def _names(function: Callable[..., Any]) -> list[str]:
     try:
         return list(inspect.signature(function).parameters)
-    except ValueError:  # of a function in C that does not tell
+    except ValueError:  # a function in C without a signature
         return []
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:
-    """Tell whether a function can be called with so many arguments, as far as it tells."""
+    """Tell whether a function takes that many arguments; True if it cannot be known."""
     try:
         signature = inspect.signature(function)
-    except ValueError:  # of a function in C that does not tell
+    except ValueError:  # a function in C without a signature
         return True
     try:
         signature.bind(*[None] * count)
@@ -61,7 +61,7 @@ def takes(function: Callable[..., Any], count: int) -> bool:
 
 
 def is_async(handler: Callable[..., Any]) -> bool:
-    """Tell whether a handler returns something to be awaited, or an async generator."""
+    """Tell whether a handler returns an awaitable or an async generator."""
     function = inspect.unwrap(handler)
     while isinstance(function, functools.partial):
         function = function.func
@@ -74,12 +74,12 @@ def is_async(handler: Callable[..., Any]) -> bool:
 def hook_call(hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
     """Return the hook as a function of two arguments.
 
-    One whose second parameter has a default, as in ``lambda client_id, name=name: ...``,
-    is called with the client id alone.
+    A hook with one parameter, or whose second has a default as in
+    ``lambda client_id, name=name: ...``, is called with the client id alone.
     """
     try:
         parameters = list(inspect.signature(hook).parameters.values())
-    except (TypeError, ValueError):  # a builtin that tells nothing
+    except (TypeError, ValueError):  # a builtin without a signature
         parameters = []
     needed = [
         p
