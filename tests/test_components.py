@@ -59,7 +59,7 @@ def test_attach_to_a_running_app_is_refused_and_to_a_stopped_one_works() -> None
         (lambda: DaebusWebSocket(ping_interval=-1), "ping_interval must be greater"),
         (
             lambda: DaebusWebSocket(compression="gzip"),  # type: ignore[arg-type]
-            "compression is 'deflate' or None, not 'gzip'",
+            "compression must be 'deflate' or None, not 'gzip'",
         ),
     ],
 )

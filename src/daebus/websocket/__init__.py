@@ -2,10 +2,12 @@
 
 May import: ``server``, ``errors`` and ``arguments``; never ``http``.
 
-* ``component``: ``DaebusWebSocket``. Owns the hub between a start and a stop; ``api/`` is its
-  public part.
-* ``hub``: one start of the app. Owns the registry and the connection threads.
-* ``admission/``: who comes in. ``messages/``: message, handler, answer. ``clients/``: who is
-  there. ``connection/``: one socket. ``protocol/``: the bytes.
-* ``settings``: what the component was told; ``stats``: counters; ``watchdog``: slow handlers.
+* ``component``: ``DaebusWebSocket`` and its arguments. Its methods are in ``api/``, whose
+  ``context`` owns the hub between a start and a stop.
+* ``hub``: one start of the app. Owns the registry, the connection threads and the counters.
+* ``runner``: one connection in its thread, from the handshake to the last hook.
+* ``runtime``: the threads that the connections of one start share, as a value.
+* ``settings``: arguments and hooks. ``stats``: counters. ``watchdog``: slow handlers.
+* ``admission/``: which clients are let in. ``messages/``: message, handler, answer.
+  ``clients/``: the connected clients. ``connection/``: one socket. ``protocol/``: the bytes.
 """

@@ -1,4 +1,4 @@
-"""``DaebusWebSocket``: what an app attaches; what it is told, and its start and stop."""
+"""``DaebusWebSocket``: the component that an app attaches, and its arguments."""
 
 from __future__ import annotations
 
@@ -31,38 +31,38 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
     Args:
         port: None shares the port of the HTTP component; another number opens a
             second listener for WebSockets alone, 0 on a free port.
-        path: the only path on which JSON messages are taken; None takes any.
-        origins: pages that may connect, such as ``["https://example.com"]``; ``"*"``
-            for all. None: pages of this server itself. Programs, which send no
+        path: the only path that takes JSON messages; None for any path.
+        origins: origins of pages that may connect, such as ``["https://example.com"]``;
+            ``"*"`` for all. None: only pages of this server. Programs, which send no
             ``Origin``, always pass.
         max_clients: open connections at most; more are answered 503. Keep it below the
             limit of file descriptors: each client costs one.
         max_clients_per_ip: open connections of one address at most, of one /64 with IPv6;
-            more are answered 429. None: only ``max_clients`` counts. Unix sockets have
-            no address.
+            more are answered 429. None for no such limit. Clients on a Unix socket have
+                no address and are not counted.
         max_rooms: rooms that one client may be in.
         max_message_size: bytes of one decoded message; larger ones end in close 1009.
         max_fragments: frames of one message; more end in close 1008.
         compression: ``"deflate"`` offers RFC 7692; None (the default) saves the CPU.
-        subprotocols: those spoken, the preferred first.
+        subprotocols: the supported subprotocols, the preferred first.
         max_outbox: bytes that may wait for one slow client; more end its connection.
         max_outbox_messages: messages that may wait for one slow client.
-        on_full: what happens to a message that finds a client's outbox full:
-            ``"disconnect"`` cuts the client (close code 1013 if it can still be said),
+        on_full: what to do with a message if the client's outbox is full:
+            ``"disconnect"`` cuts the client (close code 1013, if it still reads),
             ``"drop_oldest"`` and ``"drop_newest"`` drop a message and count it,
-            ``"block"`` has the client's own handler wait, ``send_timeout`` at most, and
-            drops messages from elsewhere.
+            ``"block"`` makes the client's own handler wait, ``send_timeout`` at most, and
+                drops messages from elsewhere.
         send_timeout: seconds that a handler waits for its own client to read.
         ping_interval: seconds of silence before a client is pinged; None never pings.
-        ping_timeout: seconds for any sign of life after that; None waits for ever.
-        idle_timeout: seconds without a message of the client, while no handler of it runs,
-            after which it is sent away (4408). Pongs are no messages. None for ever.
+        ping_timeout: seconds for any sign of life after the ping; None waits for ever.
+        idle_timeout: seconds without a message from the client, while none of its handlers
+            runs; then it is closed with 4408. Pongs do not count as messages. None for never.
         max_lifetime: seconds that a connection lasts at most; then it is closed with 1001,
-            and its client connects again. None for ever.
+            and its client may connect again. None for no limit.
         lifetime_jitter: share of ``max_lifetime``, 0 to 1, by which it may be shorter, at
             random, so that clients do not return all at once.
         max_strikes: messages beyond a rate, see ``enable_rate_limiting``, that a client may
-            send within a minute; then it is closed with 1008. None: any number.
+            send within a minute; then it is closed with 1008. None for no limit.
         close_timeout: seconds a client has to answer a close frame.
         authenticate_timeout: seconds that an async ``authenticate`` function may take;
             then the client is answered 503.
@@ -74,15 +74,15 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             that a handler starts inherit it.
 
         background_workers: threads for handlers with ``run_in="pool"``.
-        background_queue: how many of those may wait for a thread; more are refused with
-            an error of code ``busy``.
-        main_timeout: seconds that a message waits for ``app.pump()`` to begin with it, if
-            its handler has ``run_in="main"``; then it is refused with ``busy``. Long enough
-            for a window that is redrawn or a device that is asked, and short enough that a
-            user still waits for the answer.
+        background_queue: how many such messages may wait for a thread; more are answered
+            with an error of code ``busy``.
+        main_timeout: seconds within which ``app.pump()`` must start a handler with
+            ``run_in="main"``; else the message is answered with ``busy``. Long enough for a
+            host that redraws a window or asks a device, and short enough that a user still
+            waits for the answer.
 
     Raises:
-        ValueError: an argument makes no sense; the message says which.
+        ValueError: an argument is out of range or of the wrong form; the text names it.
     """
 
     def __init__(
@@ -118,19 +118,19 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         main_timeout: float = 5.0,
     ) -> None:
         if compression not in (None, "deflate"):
-            raise ValueError(f"compression is 'deflate' or None, not {compression!r}")
+            raise ValueError(f"compression must be 'deflate' or None, not {compression!r}")
         if on_full not in get_args(OnFull):
-            raise ValueError(f"on_full is one of {get_args(OnFull)}, not {on_full!r}")
+            raise ValueError(f"on_full must be one of {get_args(OnFull)}, not {on_full!r}")
         if stack_size is not None and stack_size < MIN_STACK:
             raise ValueError(f"stack_size must be at least {MIN_STACK} bytes, not {stack_size!r}")
         if affinity is not None and not affinity:
-            raise ValueError("affinity names no core; write affinity={0}, or None for all")
+            raise ValueError("affinity is empty; write affinity={0}, or None for all cores")
         if isinstance(origins, str):
             if origins != "*":
-                raise ValueError(f"origins is '*' or a list; write origins=[{origins!r}]")
+                raise ValueError(f"origins must be '*' or a list; write origins=[{origins!r}]")
             origins = [origins]
         if path is not None and not path.startswith("/"):
-            raise ValueError(f"path must start with a slash; write path={'/' + path!r}")
+            raise ValueError(f"path {path!r} has no leading slash; write path={'/' + path!r}")
         limits = Limits(
             max_message_size=positive("max_message_size", max_message_size),
             max_fragments=positive("max_fragments", max_fragments),
@@ -167,6 +167,6 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
 
     @property
     def port(self) -> int | None:
-        """The port that clients connect to; the real one once the app runs, 0 for none."""
+        """The port that clients connect to: the configured one, or the real one while running."""
         context = self._context
         return context.configured_port if context.port is None else context.port

@@ -1,7 +1,7 @@
-"""The running side of the WebSocket component: one per start, gone with the stop.
+"""The running part of the WebSocket component: one for each start, until the stop.
 
 It admits upgrades, runs each connection in a thread of its own, calls the hooks and
-ends everything by a common deadline.
+ends everything by one deadline.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Hub"]
 
 logger = get_logger("daebus.websocket")
 
-# Characters of what a client calls itself that are kept.
+# Characters of a client's ``User-Agent`` that are kept.
 MAX_USER_AGENT = 512
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
@@ -57,10 +57,10 @@ class Hub:
 
     Attributes:
         runtime: the threads that connections share.
-        registry: who is connected.
-        door: through which everything is sent.
-        stats: counts.
-        threads: of the connections.
+        registry: the connected clients.
+        door: sends everything.
+        stats: counters.
+        threads: the connection threads.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Hub:
             left=self._left,
             stopping=lambda: self._stopping,  # unguarded: set once
         )
-        # Log lines and hooks that must not wait for the connection they are about, and
-        # that the minder must not wait for. Two, so that a hook that hangs holds up none.
+        # For log lines and hooks about a connection that cannot run in its own thread, nor in
+        # the minder's. Two threads, so that one hook that hangs does not stop the others.
         self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES)
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
@@ -103,13 +103,12 @@ class Hub:
         """Run the job, which admits one upgrade, in a connection thread.
 
         Returns:
-            A refusal if there are as many threads as may be, or no more can be had.
+            A refusal if there are as many threads as allowed, or none can be started.
 
         Threads:
             The acceptor's or a worker's; never waits.
         """
-        # Handshakes, and connections that take their time to close, are in no registry
-        # but have a thread each.
+        # Handshakes and closing connections are not in the registry, but each has a thread.
         threads, parked = self.threads.count()
         if threads - parked >= 2 * self._settings.max_clients + 8:
             return self._refused(Refusal(503, "too_many_clients", "too many clients", RETRY))
@@ -122,7 +121,7 @@ class Hub:
             if stopping:
                 return self._refused(STOPPING)
             if warn:
-                logger.warning("refusing clients, no thread for them: %s", exc)
+                logger.warning("refusing clients, as no thread can be started: %s", exc)
             return self._refused(Refusal(503, "no_thread", "the server is overloaded", RETRY))
         return None
 
@@ -130,8 +129,8 @@ class Hub:
         """Take over a connection, or say why not.
 
         Returns:
-            What runs the connection in the calling thread, which the socket belongs to
-            from then on; a refusal if it stays the caller's.
+            A function that runs the connection in the calling thread, and owns the socket; or
+                a refusal, if the socket stays the caller's.
         """
         admitted = self._admission.judge(upgrade)
         if isinstance(admitted, Refusal):
@@ -196,7 +195,7 @@ class Hub:
                     self._gone.notify_all()
 
     def _left(self, link: Link) -> None:
-        """Take a connection out of the registry; any number of calls, from any thread."""
+        """Remove a connection from the registry; it may be called several times, by any thread."""
         if self.registry.remove(link):
             self._admission.left(link.peer.remote_address)
 
@@ -204,15 +203,15 @@ class Hub:
 
     def _overflow(self, link: Link, info: SlowConsumerInfo) -> None:
         """Note a client whose outbox is full; called under its lock."""
-        # Neither logging nor hooks belong under a lock, nor does starting a thread: the
-        # minder takes it from here.
+        # Logging, hooks and starting a thread must not happen under a lock: the minder does
+        # the rest.
         self.runtime.minder.call_later(
             0.0, lambda: self._notify(lambda: self._slow_consumer(link, info))
         )
 
     def _slow_consumer(self, link: Link, info: SlowConsumerInfo) -> None:
         logger.warning(
-            "client %s does not read: %d bytes in %d messages wait; %s",
+            "client %s does not read: %d bytes in %d messages are queued; %s",
             link.client_id,
             info.queued_bytes,
             info.queued_messages,
@@ -244,7 +243,7 @@ class Hub:
     # --- the end ----------------------------------------------------------------
 
     def begin_stop(self) -> None:
-        """Refuse new clients and say goodbye to all, without waiting for any."""
+        """Refuse new clients and send all others a close frame, without waiting."""
         with self._lock:
             self._stopping = True
         self._admission.stop()
@@ -255,13 +254,13 @@ class Hub:
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the connection threads.
 
-        Clients that do not answer the close frame are cut in time for the hooks to run.
+        Clients that do not answer the close frame are cut, early enough for the hooks to run.
 
         Args:
             deadline: moment of ``time.monotonic()``.
 
         Returns:
-            The threads that would not end.
+            The threads that did not end.
         """
         threads = self.threads.stop() + self.runtime.jobs.stop()
         grace = (deadline - time.monotonic()) * 0.75
@@ -285,9 +284,9 @@ class Hub:
         ]
 
     def _wait_for_others(self, deadline: float) -> list[Link]:
-        """Wait for the connections, and return those that have not ended.
+        """Wait for the connections in other servers' threads; return those that did not end.
 
-        Ours end with their threads; those in the threads of another server do not.
+        Our own threads are waited for by themselves.
         """
         with self._lock:
             self._gone.wait_for(

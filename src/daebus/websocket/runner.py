@@ -1,4 +1,4 @@
-"""One connection in its thread, from the 101 to the last hook."""
+"""One connection in its thread, from the 101 response to the last hook."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Runner:
     """Runs connections, each in the thread that calls ``run``.
 
     Args:
-        settings: hooks and raw handlers.
+        settings: has the hooks and raw handlers.
         dispatcher: handles messages.
         loop: for async hooks.
-        registry: knows each connection while it is open.
+        registry: has each connection while it is open.
         stats: counts each connection.
-        watchdog: roused when one begins.
-        left: takes a connection out of the registry; any number of calls.
-        stopping: tells whether the app stops.
+        watchdog: roused when a connection begins.
+        left: removes a connection from the registry; called once or more.
+        stopping: tells whether the app is stopping.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class Runner:
         """Answer the handshake, handle every message, and call the hooks.
 
         Args:
-            activity: of the connection, which has an id and a place.
+            activity: of a connection that has an id and a place.
             response: the whole 101.
             early: bytes that came behind the request.
-            expires: when the client's identity does, in Unix seconds; None never.
+            expires: when the client's identity expires, in Unix seconds; None for never.
 
         Returns:
-            False if the client had gone before it was let in; its place is still taken.
+            False if the client left before it was let in; its place is still reserved.
 
         Threads:
-            The connection's own from now on.
+            The calling thread is the connection's own from now on.
         """
         link = activity.link
         threading.current_thread().name = f"daebus-ws-{link.client_id}"
@@ -89,7 +89,7 @@ class Runner:
 
     def _serve(self, activity: Activity) -> None:
         link = activity.link
-        if self._stopping():  # admitted just before the stop, which did not see it
+        if self._stopping():  # admitted just before the stop, which has missed it
             link.shut(1001, "", "shutdown")
         peer = link.peer.remote_address or "a Unix socket"
         logger.info("client %s connected from %s", link.client_id, peer)
@@ -139,14 +139,14 @@ class Runner:
 def call_hooks(
     loop: LoopThread, name: str, hooks: Sequence[HookCall], client_id: str, info: Any
 ) -> None:
-    """Call every hook of a kind; one that raises is logged and does not stop the others.
+    """Call all hooks of a kind; if one raises, log that and call the others.
 
     Args:
         loop: for async hooks.
-        name: of the kind, for the log.
+        name: the kind, for the log.
         hooks: the hooks.
         client_id: their first argument.
-        info: their second.
+        info: their second argument.
 
     Threads:
         Any but the loop's; waits for each hook.

@@ -1,4 +1,4 @@
-"""What one start of the app lends to all of its connections, as a value."""
+"""The threads that all connections of one start share, as a value."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Runtime:
     """Threads that connections share.
 
     Attributes:
-        minder: deadlines, unfinished writes, reads for busy handlers.
-        loop: async handlers and hooks.
-        jobs: handlers that run in the pool.
-        pump: handlers that run in the host's main thread.
+        minder: runs deadlines, unfinished writes, reads for busy handlers.
+        loop: runs async handlers and hooks.
+        jobs: runs handlers with ``run_in="pool"``.
+        pump: hands handlers with ``run_in="main"`` to the host's thread.
     """
 
     minder: Minder

@@ -1,4 +1,4 @@
-"""What the component was told: arguments and hooks."""
+"""The settings of the component: arguments, hooks and raw handlers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 @dataclass
 class Settings:
-    """What the component was told; raw handlers and hooks may be added while the hub runs."""
+    """All settings; raw handlers and hooks may be added while the hub runs."""
 
     limits: Limits
     max_clients: int
@@ -38,7 +38,7 @@ class Settings:
     client_id: IdGenerator | None = None
     authenticate: Check | None = None
     raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
-    on_join: list[JoinCheck] = field(default_factory=list)  # what rooms, and who is asked
+    on_join: list[JoinCheck] = field(default_factory=list)  # which rooms, and the hook to ask
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)
     on_slow_consumer: list[HookCall] = field(default_factory=list)

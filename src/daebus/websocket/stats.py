@@ -1,4 +1,4 @@
-"""Counting for ``stats()``: finished connections here, running ones are asked."""
+"""The counts of ``stats()``: those of ended connections, and those of running ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .connection.link import Link
 
 __all__ = ["BUCKETS", "Counted", "Stats", "Times"]
 
-# Upper bounds in seconds of the handler time histogram; the last bucket has none.
+# Upper bounds, in seconds, of the histogram of handler times; the last bucket has none.
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
@@ -40,10 +40,10 @@ class Times:
 
 
 class Counted(Protocol):
-    """A connection that runs, and what it counts for itself.
+    """A running connection, with its own counts.
 
     Attributes:
-        errors: how many were sent, by code.
+        errors: how many errors were sent, by code.
         times: how long handlers took, by message type.
     """
 
@@ -56,10 +56,10 @@ class Counted(Protocol):
 
 
 class Stats:
-    """Totals of the connections that have ended, and who has not.
+    """The totals of ended connections, and the set of running ones.
 
-    A running connection counts for itself, without any lock of others, so that counting
-    costs the messages nothing; ``report`` adds both up.
+    A running connection counts for itself without a shared lock, so that counting costs its
+    messages nothing; ``report`` adds both up.
     """
 
     def __init__(self) -> None:
@@ -77,27 +77,27 @@ class Stats:
             self._refused[code] += 1
 
     def refused_message(self, code: str) -> None:
-        """Count an error that was sent from another thread than the connection's."""
+        """Count an error that was sent outside of the connection's thread."""
         with self._lock:
             self._errors[code] += 1
 
     def handled(self, kind: str, seconds: float) -> None:
-        """Count a handler that ran in another thread than its connection's."""
+        """Count a handler that ran outside of its connection's thread."""
         with self._lock:
             self._times.setdefault(kind, Times()).add(seconds)
 
     def lost_notice(self) -> None:
-        """Count a slow-client or slow-handler notice that found its queue full."""
+        """Count a slow-client or slow-handler notice that was dropped, as the queue was full."""
         with self._lock:
             self._totals["lost_notices"] += 1
 
     def started(self, activity: Counted) -> None:
-        """Count a connection from now on."""
+        """Include a connection in the counts from now on."""
         with self._lock:
             self._current.add(activity)
 
     def finished(self, activity: Counted) -> DisconnectInfo:
-        """Take over the counts of a connection whose last handler has ended; return them."""
+        """Add the counts of a connection whose last handler has ended; return them."""
         info = activity.link.account()
         with self._lock:
             self._current.discard(activity)
@@ -108,15 +108,15 @@ class Stats:
         return info
 
     def report(self) -> dict[str, Any]:
-        """Return all counts, those of the running connections included."""
+        """Return all counts, including those of running connections."""
         with self._lock:
             totals, errors = Counter(self._totals), Counter(self._errors)
             reasons, refused = dict(self._reasons), dict(self._refused)
             times: dict[str, Times] = {}
             _merge(times, self._times)
             running = list(self._current)
-            # Under the lock: none of them may end, and be counted twice, meanwhile. Theirs
-            # comes after ours and is never held while waiting.
+            # Under the lock, so that none of them ends meanwhile and is counted twice. Their
+            # locks come after this one and are never held while waiting.
             for activity in running:
                 _add(totals, activity.link.account())
                 errors.update(activity.errors.copy())

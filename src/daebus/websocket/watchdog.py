@@ -1,8 +1,8 @@
-"""Looking after handlers that take long, from the minder's thread.
+"""Watch handlers that take long, from the minder's thread.
 
-While a handler runs nobody reads its client. After two looks the minder reads in its
-place, so that pings are answered and a close is seen; and after ``slow_handler``
-seconds it says where the handler is.
+While a handler runs, its client is not read. At the second check the minder begins to
+read in its place, so that pings are answered and a close is seen; and after
+``slow_handler`` seconds the handler is reported with its stack.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ __all__ = ["Watchdog", "stack_of"]
 
 logger = get_logger("daebus.websocket")
 
-# Seconds between two looks, while there is traffic; in quiet times there are none.
+# Seconds between two checks while a connection is busy; otherwise there are none.
 TICK = 0.1
 
 
 def stack_of(link: Link) -> str:
-    """Return where a connection's handler is, as text; an async one's coroutine too."""
+    """Return the stack of a connection's handler as text, also of an async one."""
     parts = []
     activity = link.activity
     task = None if activity is None else activity.task
     if task is not None:
-        # The task's own get_stack() ends at the outermost coroutine, which is ours.
+        # The task's own get_stack() ends at the outermost coroutine, which is not the user's.
         awaited: Any = task.get_coro()
         while awaited is not None:
             frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
@@ -50,7 +50,7 @@ def stack_of(link: Link) -> str:
 
 
 class _Seen:
-    """What a busy connection was doing at the last look."""
+    """What a busy connection was doing at the last check."""
 
     __slots__ = ("reported", "since", "turn", "what")
 
@@ -62,14 +62,14 @@ class _Seen:
 
 
 class Watchdog:
-    """Ticks while connections are busy, sleeps while none is.
+    """Checks connections regularly while some are busy, and sleeps while none is.
 
     Args:
-        registry: whose connections are looked at.
-        minder: on whose thread.
+        registry: has the connections to check.
+        minder: runs the checks on its thread.
         loop: its thread is watched too.
-        slow_handler: seconds; None reports nothing.
-        report: called with the slow connection (None for the loop) and what is known.
+        slow_handler: seconds after which to report; None for never.
+        report: called with the slow connection (None for the loop) and the report.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Watchdog:
         self._loop_reported = False  # only the minder's thread
 
     def rouse(self) -> None:
-        """Look again; the first message after a quiet time calls this."""
+        """Begin to check again; called at the first message after a quiet time."""
         with self._lock:
             if not self.dozing or self._stopped:
                 return
@@ -100,7 +100,7 @@ class Watchdog:
         self._minder.call_later(TICK, self._tick)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         with self._lock:
             self._stopped = True
 
@@ -108,11 +108,11 @@ class Watchdog:
         quiet = False
         try:
             quiet = self._look_at_all(time.monotonic())
-        finally:  # whatever went wrong with one, the others are looked after
+        finally:  # an error with one connection must not end the checks
             self._rearm(quiet)
 
     def _look_at_all(self, now: float) -> bool:
-        """Look at each busy connection; return True if there was none, twice in a row."""
+        """Check each busy connection; return True if there was none twice in a row."""
         seen: dict[Link, _Seen] = {}
         for link in self._registry.snapshot():
             if link.busy:
@@ -132,7 +132,7 @@ class Watchdog:
         if not quiet:
             self._minder.call_later(TICK, self._tick)
         elif any(link.busy for link in self._registry.snapshot()):
-            # It became busy after it was looked at, while we did not doze yet.
+            # It became busy after its check, before ``dozing`` was set.
             self.rouse()
 
     def _look(self, link: Link, now: float) -> _Seen:
@@ -155,7 +155,7 @@ class Watchdog:
         return last
 
     def _look_at_loop(self) -> None:
-        """See whether a handler blocks the loop's thread, and with it all async handlers."""
+        """Report a handler that blocks the loop's thread, and with it all async handlers."""
         thread = self._loop.thread
         if self._slow_handler is None or thread is None:
             return

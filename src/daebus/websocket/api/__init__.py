@@ -1,8 +1,10 @@
-"""What users call: the methods of ``DaebusWebSocket``, a file for each subject.
+"""The public methods of ``DaebusWebSocket``, one module for each subject.
 
-May import: everything of ``websocket/`` but the component. These classes hold no state of their
-own; what they share is in ``context``.
+May import: everything of ``websocket/`` except ``component``, and ``server``, ``errors``
+and ``arguments``. These classes have no state of their own; ``context`` owns what they
+share: the settings, the dispatcher and the hub while it runs.
 
-* ``sending``, ``calls``: to send, and to ask and wait. ``rooms``, ``clients``: who is where.
-* ``access``: who may come in. ``decorators``: handlers and hooks.
+* ``sending``: to send. ``calls``: to ask clients and wait for their answers.
+* ``rooms``: rooms and users. ``clients``: the connected clients, their facts, their end.
+* ``access``: identities and rates. ``decorators``: handlers and hooks.
 """

@@ -1,4 +1,4 @@
-"""The part of ``DaebusWebSocket`` that decides who may come in, for how long, and how much."""
+"""The methods of ``DaebusWebSocket`` for identities and for rates of messages."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ class Access(Section):
         It gets the ``UpgradeRequest`` (headers, cookies, query, address) and returns an
         identity, which is any object: ``req.identity`` of all the client's messages. ``None``
         and ``False`` refuse with 401, so a guest needs an identity too, such as
-        ``"guest"``. ``Reject`` refuses in words of your own, and any other exception is
-        logged and refuses with 500. It is asked for each WebSocket, raw ones included.
+        ``"guest"``. Raise ``Reject`` to refuse with a text of your own; any other exception
+        is logged and refuses with 500. It is called for every WebSocket, raw ones included.
 
-        An identity with ``expires_at``, an attribute or key, in Unix seconds or as a
-        datetime with its time zone, ends the connection then, with 4401; see ``renew``.
+        If the identity has ``expires_at`` (an attribute or key, in Unix seconds or as a
+        datetime with a time zone), the connection ends then, with 4401; see ``renew``.
 
-        It may be async; then it has ``authenticate_timeout`` seconds.
+        It may be async; then it may take ``authenticate_timeout`` seconds.
 
         Raises:
             DuplicateHandlerError: there is one already.
 
         Threads:
-            It runs in the client's own, with a place among ``max_clients`` taken: a slow
-            one holds up nobody else. Nothing interrupts a sync one, so what it calls
-            needs a timeout.
+            It runs in the client's own thread, after a place among ``max_clients`` is taken:
+                a slow check delays no other client. A sync one is never interrupted, so what it
+                calls needs a timeout.
         """
         known = self._context.settings.authenticate
         if known is not None:
@@ -51,10 +51,10 @@ class Access(Section):
         return check
 
     def get_identity(self, client_id: str) -> Any:
-        """Return who that client is: what ``authenticate`` returned, or ``renew`` was given.
+        """Return a client's identity: what ``authenticate`` returned or ``renew`` was given.
 
         Returns:
-            None if it is not connected, or nobody asks clients who they are.
+            None if the client is not connected, or there is no ``authenticate`` function.
         """
         link = self._context.link(client_id)
         return None if link is None else link.identity
@@ -63,17 +63,17 @@ class Access(Section):
         """Give a client another identity, such as one that expires later.
 
         Args:
-            client_id: whom.
-            identity: ``req.identity`` from now on; its ``expires_at`` is the new end of the
-                connection, and without one there is none. The rooms stay as they are.
+            client_id: the client.
+            identity: ``req.identity`` from now on; the connection ends at its ``expires_at``,
+                if it has one. The client stays in its rooms.
 
         Returns:
-            False if the client is not connected, or its time was over just now.
+            False if the client is not connected, or its identity expired just now.
 
         Raises:
-            TypeError: ``None`` or ``False``, which are no identities, or an ``expires_at``
-                that is no time.
-            ValueError: an ``expires_at`` without a time zone.
+            TypeError: the identity is ``None`` or ``False``, or its ``expires_at`` is neither
+                a number nor a datetime.
+            ValueError: its ``expires_at`` has no time zone.
 
         Threads:
             Any; never waits.
@@ -81,7 +81,7 @@ class Access(Section):
         self._context.check_fork()
         if identity is None or identity is False:
             raise TypeError(
-                f"{identity} is no identity; to send a client away write "
+                f"{identity} is not an identity; to end the connection write "
                 f"req.websocket.close(4401, 'logged out')"
             )
         expires = expiry(identity)
@@ -91,21 +91,21 @@ class Access(Section):
     def enable_rate_limiting(self, max_messages: int = 60, window_seconds: float = 60) -> None:
         """Limit how many messages each client may send, of all types together.
 
-        Each client has ``max_messages`` to spend, and what it spent comes back within
-        ``window_seconds``, evenly. A message beyond that is answered with an error of code
-        ``rate_limited`` and ``retry_after``, in seconds; with more than ``max_strikes`` of
-        these within a minute the client is closed with 1008. Messages that are no JSON,
-        binary or of an unknown type count too; those of raw connections do not.
+        A client may send ``max_messages`` at once, and gets them back evenly within
+        ``window_seconds``. A message beyond that is answered with an error of code
+        ``rate_limited`` and ``retry_after``, in seconds; after more than ``max_strikes`` of
+        these within a minute the client is closed with 1008. Messages that are not JSON,
+        are binary or of an unknown type count too; those of raw connections do not.
 
         Args:
             max_messages: at least 1.
             window_seconds: greater than 0.
 
         Raises:
-            ValueError: an argument makes no sense.
+            ValueError: an argument is out of range.
 
         Threads:
-            Any, at any time; clients that are connected begin with all of it.
+            Any, at any time; connected clients begin with the whole ``max_messages``.
         """
         if max_messages < 1:
             raise ValueError(f"max_messages must be at least 1, not {max_messages!r}")
@@ -114,5 +114,5 @@ class Access(Section):
         self._context.dispatcher.rate = Rate(max_messages, window_seconds)
 
     def disable_rate_limiting(self) -> None:
-        """Let clients send as much as they like again; rates of single types stay."""
+        """Lift the limit of all messages; rates of single message types stay."""
         self._context.dispatcher.rate = None

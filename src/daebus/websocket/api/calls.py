@@ -1,4 +1,4 @@
-"""The part of ``DaebusWebSocket`` that asks clients and waits for their answers."""
+"""The methods of ``DaebusWebSocket`` that ask clients and wait for their answers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .context import Section
 
 __all__ = ["Calls"]
 
-# How a call fails; in ``call_room`` and the like it stands in the place of the answer.
+# How a call fails; ``call_room`` and the like return these in place of an answer.
 FAILURES = (ClientGone, CallError, CallTimeout)
 
 
 class Calls(Section):
-    """Questions, from any thread."""
+    """Calls to clients, from any thread."""
 
     def call(
         self, client_id: str, message_type: str, data: Any = None, *, timeout: float = 30.0
@@ -32,10 +32,10 @@ class Calls(Section):
         ``response`` (or ``error``) and the same id.
 
         Args:
-            client_id: whom to ask.
+            client_id: the client to ask.
             message_type: the ``"type"`` of the question.
             data: what JSON can carry.
-            timeout: seconds; people who are to click something need some.
+            timeout: seconds; allow enough if a person has to click something.
 
         Returns:
             The ``"data"`` of the answer, None if it has none.
@@ -43,14 +43,14 @@ class Calls(Section):
         Raises:
             ClientGone: the client is not connected, or left before it answered.
             CallTimeout: it did not answer in time.
-            CallError: it answered with an error; or too many calls to it wait already.
+            CallError: it answered with an error, or too many calls to it wait already.
             StateError: called in an async handler; write ``await call_async(...)``.
             EncodeError: the data has no JSON form.
 
         Threads:
-            Any but the loop's. In the client's own handler too: what else the client
-            sends meanwhile waits for its turn. There it may first wait for room in the
-            client's outbox, as ``send`` does.
+            Any but the loop's. In the client's own handler too: other messages of the client
+                wait meanwhile. There it may first wait for room in the client's outbox, as
+                ``send`` does.
         """
         positive("timeout", timeout)
         self._check_blocking("call")
@@ -59,7 +59,7 @@ class Calls(Section):
     async def call_async(
         self, client_id: str, message_type: str, data: Any = None, *, timeout: float = 30.0
     ) -> Any:
-        """Ask a client, in an async handler or any other coroutine; as ``call``."""
+        """Ask a client and await its answer; as ``call``, for coroutines."""
         positive("timeout", timeout)
         return await self._ask(client_id, message_type, data).result_async(timeout)
 
@@ -69,13 +69,13 @@ class Calls(Section):
         """Ask every client in a room at once and wait for all answers.
 
         Args:
-            room: its name; nobody is in a room that does not exist.
+            room: its name; a room that does not exist has no clients.
             message_type: the ``"type"`` of the question.
             data: what JSON can carry.
-            timeout: seconds for all of them.
+            timeout: seconds for all answers together.
 
         Returns:
-            By client id the answer, or the exception that ``call`` would have raised.
+            The answer of each client, or the exception that ``call`` would have raised.
 
         Raises:
             StateError: called in an async handler; write ``await call_room_async(...)``.
@@ -90,7 +90,7 @@ class Calls(Section):
     async def call_room_async(
         self, room: str, message_type: str, data: Any = None, *, timeout: float = 30.0
     ) -> dict[str, Any]:
-        """Ask every client in a room, in a coroutine; as ``call_room``."""
+        """Ask every client in a room; as ``call_room``, for coroutines."""
         return await self._ask_and_await(self._in_room(room), message_type, data, timeout)
 
     def call_user(
@@ -111,7 +111,7 @@ class Calls(Section):
     async def call_user_async(
         self, user: str, message_type: str, data: Any = None, *, timeout: float = 30.0
     ) -> dict[str, Any]:
-        """Ask every client of a user, in a coroutine; as ``call_user``."""
+        """Ask every client of a user; as ``call_user``, for coroutines."""
         return await self._ask_and_await(self._of_user(user), message_type, data, timeout)
 
     def call_clients(
@@ -144,7 +144,7 @@ class Calls(Section):
         *,
         timeout: float = 30.0,
     ) -> dict[str, Any]:
-        """Ask several clients, in a coroutine; as ``call_clients``."""
+        """Ask several clients; as ``call_clients``, for coroutines."""
         ids = check_ids(client_ids, "call_clients_async({}, message_type)")
         return await self._ask_and_await(ids, message_type, data, timeout)
 
@@ -192,7 +192,7 @@ class Calls(Section):
 
         try:
             answers = await asyncio.gather(*map(answer, asked.values()))
-        finally:  # whoever is cancelled before it began forgets nothing
+        finally:  # a task that was cancelled before it began has forgotten nothing
             _forget(asked.values())
         return dict(zip(asked, answers, strict=True))
 
@@ -219,8 +219,8 @@ class Calls(Section):
             raise ClientGone(client_id)
         if link.peer.path in self._context.settings.raw:
             raise CallError(
-                f"client {client_id} is on the raw path {link.peer.path!r}, where nobody looks "
-                f"for answers; ask with connection.send() and recv()",
+                f"client {client_id} is on the raw path {link.peer.path!r}, which has no calls; "
+                f"ask with connection.send() and connection.recv()",
                 "raw_path",
             )
         return PendingCall(link, activity.pending, message_type, message)

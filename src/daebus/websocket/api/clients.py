@@ -1,4 +1,4 @@
-"""The part of ``DaebusWebSocket`` that tells who is there, names them and sends them away."""
+"""The methods of ``DaebusWebSocket`` about connected clients: facts, ids, disconnecting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Clients"]
 
 
 class Clients(Section):
-    """Asking, from any thread."""
+    """Connected clients, from any thread."""
 
     def get_clients(self) -> list[str]:
         """Return the ids of all connected clients, in order of arrival."""
@@ -30,19 +30,19 @@ class Clients(Section):
         return 0 if hub is None else len(hub.registry)
 
     def is_client_connected(self, client_id: str) -> bool:
-        """Tell whether a client of that id is connected."""
+        """Tell whether a client with that id is connected."""
         return self._context.link(client_id) is not None
 
     def get_client_metadata(self, client_id: str) -> dict[str, Any] | None:
-        """Return what is known about a client, as a dict of its own; None if it is not there.
+        """Return the facts about a client as a new dict; None if it is not connected.
 
         Keys: ``client_id``, ``user`` (as identified, or None), ``path``, ``remote_address``,
         ``secure`` (TLS), ``user_agent``, ``subprotocol``, ``connected_at`` and
         ``last_activity`` (the last byte received), both moments of ``time.time()``;
         ``messages_in``, ``messages_out``, ``bytes_in``, ``bytes_out``, ``dropped``,
         ``queued_bytes``, ``queued_messages``; ``round_trip``, seconds that the last ping
-        took, None before the first (a client that talks is not pinged); and what
-        ``set_client_metadata`` noted.
+        took, None before the first (a client that talks is not pinged); and the entries of
+        ``set_client_metadata``.
 
         Threads:
             Any; never waits.
@@ -51,17 +51,17 @@ class Clients(Section):
         return None if link is None else describe(link)
 
     def set_client_metadata(self, client_id: str, /, **values: Any) -> bool:
-        """Note something about a client, for ``get_client_metadata`` and filters.
+        """Note entries about a client, for ``get_client_metadata`` and filters.
 
         Args:
-            client_id: who.
-            values: up to 100 for one client; a later one replaces an earlier one of its name.
+            client_id: the client.
+            values: up to 100 for one client; a later value replaces an earlier one of that name.
 
         Returns:
             False if the client is not connected.
 
         Raises:
-            ValueError: a name is one of those that daebus fills, or there are too many.
+            ValueError: daebus itself fills an entry of that name, or there are too many.
 
         Threads:
             Any; never waits.
@@ -82,11 +82,11 @@ class Clients(Section):
     def get_clients_by_filter(
         self, filter_func: Callable[[str, dict[str, Any]], object]
     ) -> list[str]:
-        """Return the ids of the clients for which a function says yes, in order of arrival.
+        """Return the ids of the clients for which a function returns true, in order of arrival.
 
         Args:
-            filter_func: called with each client id and its metadata, in this thread; what it
-                raises comes out here.
+            filter_func: called with each client id and its metadata, in this thread; its
+                exceptions are not caught.
 
         Threads:
             Any; no lock is held while the function runs.
@@ -102,15 +102,15 @@ class Clients(Section):
     def session(self) -> dict[str, Any]:
         """The dict of the client whose message is being handled, as ``req.session``.
 
-        For hooks: it is there from ``on_connect`` until after ``on_disconnect``.
+        Hooks have it too, from ``on_connect`` to ``on_disconnect``.
 
         Raises:
-            NoClientError: asked outside of a handler or hook.
+            NoClientError: used outside of a handler or hook.
         """
         activity = current.get(None)
         if activity is None:
             raise NoClientError(
-                "session belongs to the client whose message is being handled, and here is none; "
+                "session was used outside of a handler or hook, so it belongs to no client; "
                 "to note something from elsewhere write set_client_metadata(client_id, name=...)"
             )
         return activity.link.session
@@ -118,15 +118,15 @@ class Clients(Section):
     def set_client_id_generator(
         self, generator_func: Callable[[Connection, str], str] | None
     ) -> None:
-        """Have a function of the app choose the ids of clients to come.
+        """Set a function that chooses the ids of new clients.
 
         It is called with the connection, which has no id yet, and the path, before the
-        handshake is answered. An id that is in use, or no string of 1 to 128 printable
-        characters, is replaced by a random one and logged, and so is an exception. An id is
-        in use until the ``on_disconnect`` hooks of its client have run.
+        handshake is answered. If it raises, or its id is in use or is not a string of 1 to 128
+        printable characters, that is logged and the client gets a random id. An id is in use
+        until the ``on_disconnect`` hooks of its client have run.
 
         Args:
-            generator_func: returns an id, is not async; None for random ids again.
+            generator_func: returns an id; not async. None for random ids again.
 
         Raises:
             TypeError: it cannot be called.
@@ -136,7 +136,7 @@ class Clients(Section):
         """
         if generator_func is not None and not callable(generator_func):
             raise TypeError(
-                f"the generator of client ids cannot be called: {generator_func!r:.100}; "
+                f"the client id generator cannot be called: {generator_func!r:.100}; "
                 f"write set_client_id_generator(lambda websocket, path: ...)"
             )
         self._context.settings.client_id = generator_func
@@ -144,11 +144,11 @@ class Clients(Section):
     def disconnect_client(self, client_id: str, code: int = 1000, reason: str = "") -> bool:
         """Close the connection of a client; what was sent before still arrives.
 
-        The client gets ``close_timeout`` to answer, then it is cut. It is no longer counted
-        at once.
+        The client has ``close_timeout`` to answer, then it is cut. It stops counting as
+        connected at once.
 
         Args:
-            client_id: who.
+            client_id: the client.
             code: 1000, 1001, 1008, 1011 or 3000 to 4999, among others.
             reason: 123 bytes of UTF-8 at most; a longer text is cut.
 
@@ -162,19 +162,19 @@ class Clients(Section):
             Any; never waits.
         """
         self._context.check_fork()
-        close_frame(code, reason)  # a wrong code is wrong whoever is there
+        close_frame(code, reason)  # a wrong code raises even if the client is not connected
         link = self._context.link(client_id)
         return link is not None and link.shut(code, reason, "server")
 
     def disconnect_all_clients(self, code: int = 1000, reason: str = "") -> int:
-        """Close the connections of all clients that are there now; more may come.
+        """Close the connections of all clients connected now; new ones may connect.
 
         Args:
             code: as for ``disconnect_client``.
             reason: as for ``disconnect_client``.
 
         Returns:
-            How many.
+            How many clients were connected.
 
         Raises:
             ValueError: the code must not be sent.
@@ -193,13 +193,13 @@ class Clients(Section):
 
         Keys: ``connections``, ``connections_total``, ``messages_in``, ``messages_out``,
         ``bytes_in``, ``bytes_out``, ``dropped``, ``queued_bytes``, ``queued_messages``,
-        ``lost_notices`` (of slow clients and handlers, when too many came at once),
+        ``lost_notices`` (notices of slow clients and handlers, dropped when too many came),
         ``slow_consumers``, ``disconnects`` (by reason), ``refused`` (by code), ``errors``
         (by code), ``handlers`` (by type: ``count``, ``seconds``, ``buckets`` by upper bound
         in seconds) and ``json`` (the package in use).
 
         Threads:
-            Any; looks at each connection briefly.
+            Any; takes the lock of each connection briefly.
         """
         hub = self._context.hub
         if hub is None:

@@ -22,14 +22,14 @@ class Context:
     """The state of the component, and its start and stop.
 
     Args:
-        settings: what the component was told.
-        port: that was asked for; None for that of HTTP.
+        settings: of the component.
+        port: the configured port; None for the port of HTTP.
 
     Attributes:
         dispatcher: has the handlers.
-        hub: the running side, None while the app does not run.
-        port: that clients connect to, while the app runs.
-        debug: errors tell more.
+        hub: the running part, None while the app does not run.
+        port: the port that clients connect to, while the app runs.
+        debug: errors sent to clients contain tracebacks.
     """
 
     def __init__(self, settings: Settings, port: int | None) -> None:
@@ -41,26 +41,26 @@ class Context:
         self._forked = False  # the app was started in the parent process
 
     def attached(self, *, debug: bool) -> None:
-        """Note how much an error tells; this is not a forked app's copy any more."""
+        """Set ``debug``; the component belongs to an app of this process from now on."""
         self._forked = False
         self.dispatcher.debug = debug
 
     def start(self, minder: Minder, loop: LoopThread) -> Hub:
-        """Make the hub that admits clients."""
+        """Make the hub, which admits clients from now on."""
         self.hub = Hub(self.settings, self.dispatcher, minder, loop)
         return self.hub
 
     def listening(self, port: int) -> None:
-        """Note the port that clients connect to."""
+        """Set the port that clients connect to."""
         self.port = port
 
     def begin_stop(self) -> None:
-        """Say goodbye to all clients."""
+        """Refuse new clients and send all others a close frame, without waiting."""
         if self.hub is not None:
             self.hub.begin_stop()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
-        """Wait for the connections; return the threads that would not end."""
+        """Wait for the connections; return the threads that did not end."""
         hub = self.hub
         left = [] if hub is None else hub.finish_stop(deadline)
         self.hub = None
@@ -76,8 +76,8 @@ class Context:
         """Raise ``ForkedError`` in a child that was forked while the app ran."""
         if self._forked:
             raise ForkedError(
-                "this process was forked after the app was started, so the app has no threads "
-                "here; send from the parent, or start an app of its own in the child"
+                "this process was forked after the app was started, and threads do not survive "
+                "that; send from the parent, or make a new app in the child"
             )
 
     def link(self, client_id: str) -> Link | None:
@@ -85,7 +85,7 @@ class Context:
         return None if self.hub is None else self.hub.registry.get(client_id)
 
     def deliver(self, target: Target, message_type: str, data: Any, policy: Policy) -> SendResult:
-        """Encode a message and send it through the door; to nobody if the app does not run.
+        """Encode a message and send it through the door, if the app runs.
 
         Raises:
             EncodeError: the data has no JSON form.
@@ -98,12 +98,12 @@ class Context:
 
 
 class Section:
-    """Base of the sections of ``DaebusWebSocket``; it holds the context and nothing else."""
+    """Base of the sections of ``DaebusWebSocket``; it has the context and no other state."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
 
 def context_of(component: Section) -> Context:
-    """Return the context of a component, for what starts and stops it."""
+    """Return the context of a component; for the app, which starts and stops it."""
     return component._context

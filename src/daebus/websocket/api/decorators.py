@@ -1,4 +1,4 @@
-"""The part of ``DaebusWebSocket`` that registers handlers and hooks."""
+"""The decorators of ``DaebusWebSocket``, which register handlers and hooks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 
 
 class Decorators(Section):
-    """Registering, before the start or while the app runs."""
+    """Decorators, for use before the start or while the app runs."""
 
     def socket(
         self,
@@ -44,11 +44,11 @@ class Decorators(Section):
         The handler gets a ``WebSocketRequest``, or its data and the client's id if its
         parameters are called ``data`` and ``client_id``. It may be async. What it returns,
         unless None, is sent to the client with type ``response``; of a generator, sync or
-        async, each item is.
+        async, each item is sent so.
 
         Args:
-            message_type: the ``"type"`` of the messages; ``"*"`` for all those that have no
-                handler of their own, ``cancel``, ``response`` and ``error`` apart.
+            message_type: the ``"type"`` of the messages; ``"*"`` for all without a handler of
+                their own, except ``cancel``, ``response`` and ``error``.
             timeout: seconds after which ``req.cancelled`` is set, and an async handler is
                 cancelled; None never.
             run_in: ``"connection"`` runs the handler in its client's own thread, one
@@ -58,17 +58,17 @@ class Decorators(Section):
                 of the host that calls ``app.pump()``, while its client waits; a call that
                 is not started within ``main_timeout`` seconds is answered ``busy``.
             allow: a function of the request, sync or async, that says whether this client
-                may send this message. If what it returns is false, ``None`` included, the
-                client is told ``forbidden``. It may raise ``ClientError``.
+                may send this message. If it returns something falsy, ``None`` included, the
+                    client is told ``forbidden``. It may raise ``ClientError``.
             rate: how often each client may send this type: ``"10/s"``, ``"100/m"`` (a
-                minute) or ``"5/h"``, and as many at once after a pause. Beyond it the client
-                is told ``rate_limited``, and in how many seconds to try again.
+                minute) or ``"5/h"``, and as many at once after a pause. Beyond that the
+                client is told ``rate_limited``, and in how many seconds to try again.
 
         Raises:
             ValueError: ``run_in`` is not one of the three, or ``rate`` is not of the form
                 "10/s".
-            TypeError: the handler cannot be called in either way, is async with
-                ``run_in="main"``, ``allow`` cannot be called, or ``rate`` is not a string.
+            TypeError: the handler takes other arguments or is async with
+                ``run_in="main"``; ``allow`` cannot be called; or ``rate`` is not a string.
             DuplicateHandlerError: the type has a handler already.
         """
 
@@ -88,9 +88,9 @@ class Decorators(Section):
     def on_binary(self, handler: RequestHandler) -> RequestHandler:
         """Decorate the handler of binary messages, where clients also send JSON.
 
-        It is like that of a message type: ``req.data`` is ``bytes``. Bytes that it returns
-        are sent as a binary message, anything else as ``response``. Without it, binary
-        messages are refused.
+        It works like the handler of a message type, with ``bytes`` as ``req.data``. Bytes
+        that it returns are sent as a binary message, anything else as ``response``. Without
+        such a handler, binary messages are refused.
 
         Raises:
             DuplicateHandlerError: there is one already.
@@ -99,19 +99,19 @@ class Decorators(Section):
         return handler
 
     def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
-        """Decorate a function that stands around every handler, whenever registered.
+        """Decorate a function that wraps every handler, also those registered later.
 
         It is called with the request and ``next``, and returns what ``next(req)`` returned,
-        or something else in its place; or it raises ``ClientError`` and does not ask the
-        handler. The first to be registered is the outermost. It runs in the thread of the
+        or something else in its place; or it raises ``ClientError`` and the handler is not
+        called. The first to be registered is the outermost. It runs in the thread of the
         handler, as ``run_in`` says.
 
-        Around an async handler ``next(req)`` gives an awaitable, which the middleware
-        awaits, if it is async itself, or returns. An async middleware needs async
-        handlers; awaiting ``next(req)`` gives it the generator, if one is that.
+        For an async handler ``next(req)`` returns an awaitable, which an async middleware
+        awaits and a sync one returns. An async middleware needs async handlers; for an async
+        generator, awaiting ``next(req)`` gives the generator.
 
         Raises:
-            TypeError: it takes other arguments, or is async and there is a sync handler.
+            TypeError: it takes other arguments, or is async while there is a sync handler.
         """
         self._context.dispatcher.table.add_middleware(function)
         return function
@@ -119,26 +119,26 @@ class Decorators(Section):
     def on_error(self, hook: ErrorHook) -> ErrorHook:
         """Decorate a function that is called with what a handler raised, and its request.
 
-        Not with a ``ClientError``, which is an answer. The exception has been logged. If
-        the hook returns a dict, the client gets its fields in the error's data, beside
-        text and code; where several do, the first decides. It runs where the handler did,
-        and may be async.
+        It is not called for a ``ClientError``, which is an answer. The exception has been
+        logged. If the hook returns a dict, its fields are added to the error's data, beside
+        text and code; of a field that several hooks return, the first one's value counts. It
+        runs in the handler's thread, and may be async.
         """
         self._context.dispatcher.on_error.append(hook)
         return hook
 
     def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
-        """Decorate a function that gets each connection to that path as it is.
+        """Decorate a function that gets each raw connection to that path.
 
-        It iterates over the messages, ``str`` and ``bytes``, and sends what it likes;
-        when it returns the connection is closed. JSON handlers do not see this path.
+        It iterates over the messages, ``str`` and ``bytes``, and sends what it likes; when
+        it returns, the connection is closed. JSON handlers do not get messages of this path.
 
         Raises:
             ValueError: the path does not start with a slash.
             DuplicateHandlerError: the path has a handler already.
         """
         if not path.startswith("/"):
-            raise ValueError(f"path must start with a slash; write raw({'/' + path!r})")
+            raise ValueError(f"path {path!r} has no leading slash; write raw({'/' + path!r})")
 
         def register(handler: RawHandler) -> RawHandler:
             if path in self._context.settings.raw:
@@ -162,9 +162,9 @@ class Decorators(Section):
     def on_disconnect(self, hook: Hook) -> Hook:
         """Decorate a function that is called with the id of each client that left.
 
-        It runs once for each connection, after the client's last handler; the client
-        is no longer counted. It may be async. A function of two arguments gets a
-        ``DisconnectInfo`` as the second, which says why.
+        It runs once for each connection, after the client's last handler; the client no
+        longer counts as connected. It may be async. A function of two arguments gets a
+        ``DisconnectInfo`` as the second, with the reason.
         """
         self._context.settings.on_disconnect.append(hook_call(hook))
         return hook
@@ -172,8 +172,9 @@ class Decorators(Section):
     def on_slow_consumer(self, hook: Hook) -> Hook:
         """Decorate a function that is called with the id of a client whose outbox is full.
 
-        Once until the outbox has emptied. A second argument is a ``SlowConsumerInfo``. It
-        runs in a thread for such notices, so it may take its time, but the next waits.
+        It is called once until the outbox has emptied. A function of two arguments gets a
+        ``SlowConsumerInfo`` as the second. It runs in one of two threads for such notices;
+        if it is slow, later notices wait.
         """
         self._context.settings.on_slow_consumer.append(hook_call(hook))
         return hook

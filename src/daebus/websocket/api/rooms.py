@@ -1,4 +1,4 @@
-"""The part of ``DaebusWebSocket`` that puts clients into rooms and knows them as users."""
+"""The methods of ``DaebusWebSocket`` for rooms and users."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ JoinHook = TypeVar("JoinHook", bound=Callable[[str, str], Any])
 
 
 class Rooms(Section):
-    """Rooms and users, from any thread. A client that leaves is in none any more."""
+    """Rooms and users, from any thread. A client that disconnects leaves all of them."""
 
     def join(self, client_id: str, room: str) -> bool:
-        """Put a client into a room, which is made if there is none.
+        """Put a client into a room; the room is made if it does not exist.
 
         Args:
-            client_id: who; it may be in the room already.
+            client_id: the client; it may be in the room already.
             room: any name of 1 to 128 characters.
 
         Returns:
@@ -33,12 +33,12 @@ class Rooms(Section):
 
         Raises:
             RoomLimitError: the client is in ``max_rooms`` rooms.
-            TypeError: the name is no string.
-            ValueError: it is empty or too long.
-            Exception: whatever an ``on_join`` hook raises; the client is not in the room.
+            TypeError: the name is not a string.
+            ValueError: the name is empty or too long.
+            Exception: an ``on_join`` hook raised it; the client is not in the room.
 
         Threads:
-            Any; waits for nothing but the ``on_join`` hooks, which run here.
+            Any; waits only for the ``on_join`` hooks, which run in this thread.
         """
         self._context.check_fork()
         check_name(room, "join(client_id, {})")
@@ -52,21 +52,21 @@ class Rooms(Section):
     def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
         """Decorate a function that is asked before a client enters a room.
 
-        It gets the client's id and the room. If it returns ``False``, or anything that is
-        false but ``None``, ``join`` returns ``False`` and the client stays out. What it
-        raises comes out of ``join``: in the client's handler a ``ClientError`` tells it
-        why. All hooks whose pattern fits are asked, until one refuses.
+        It gets the client's id and the room. A falsy result other than ``None`` refuses:
+        ``join`` returns ``False`` and the client stays out. Its exceptions are raised by
+        ``join``: in the client's handler, a ``ClientError`` tells the client why. All hooks
+        whose pattern matches are called, until one refuses.
 
         Args:
-            room_pattern: of names, as in ``fnmatch``: ``"team-*"``, ``"*"`` for all.
+            room_pattern: a pattern of names as in ``fnmatch``: ``"team-*"``, ``"*"`` for all.
 
         Raises:
-            TypeError: the pattern is no string, or the function is async: ``join`` may be
-                called where nobody can wait for it.
+            TypeError: the pattern is not a string, or the function is async, which ``join``
+                cannot always wait for.
 
         Threads:
-            It runs in the thread that calls ``join``, that of the async handlers included,
-            so it should not take long.
+            It runs in the thread that calls ``join``, which may be that of the async
+                handlers, so it should not take long.
         """
         check_name(room_pattern, "on_join({})")
         fits = re.compile(fnmatch.translate(room_pattern)).match
@@ -80,13 +80,13 @@ class Rooms(Section):
         return register
 
     def _may_join(self, registry: Registry, client_id: str, room: str) -> bool:
-        """Ask the hooks about a client that is connected and not in the room yet."""
+        """Ask the hooks, if the client is connected and not in the room yet."""
         if registry.get(client_id) is None or room in registry.rooms.of(client_id):
             return True
         for fits, hook in tuple(self._context.settings.on_join):
             if fits(room):
                 verdict = hook(client_id, room)
-                if hasattr(verdict, "__await__"):  # true, and yet no answer
+                if hasattr(verdict, "__await__"):  # a coroutine is true, but not an answer
                     getattr(verdict, "close", bool)()
                     raise _not_async(hook)
                 if verdict is not None and not verdict:
@@ -94,10 +94,10 @@ class Rooms(Section):
         return True
 
     def leave(self, client_id: str, room: str) -> bool:
-        """Take a client out of a room, which is gone with the last one.
+        """Take a client out of a room; an empty room no longer exists.
 
         Returns:
-            False if the client was not in it.
+            False if the client was not in the room.
 
         Threads:
             Any; never waits.
@@ -107,7 +107,7 @@ class Rooms(Section):
         return hub is not None and hub.registry.rooms.leave(client_id, room)
 
     def get_rooms(self) -> list[str]:
-        """Return the rooms that somebody is in, in the order in which they were made."""
+        """Return the rooms that have clients, in the order in which they were made."""
         hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.names()
 
@@ -122,19 +122,19 @@ class Rooms(Section):
         return [] if hub is None else hub.registry.rooms.of(client_id)
 
     def identify(self, client_id: str, user: str | None) -> bool:
-        """Note whose client it is; one user may have several, such as tabs.
+        """Set the user of a client; one user may have several clients, such as tabs.
 
         Args:
-            client_id: who.
-            user: any name of 1 to 128 characters, in place of an earlier one; None for
-                nobody, such as after a logout.
+            client_id: the client.
+            user: any name of 1 to 128 characters, which replaces an earlier one; None for no
+                user, as after a logout.
 
         Returns:
             False if the client is not connected.
 
         Raises:
-            TypeError: the user is no string.
-            ValueError: it is empty or too long.
+            TypeError: the name is not a string.
+            ValueError: the name is empty or too long.
 
         Threads:
             Any; never waits.
@@ -153,5 +153,5 @@ class Rooms(Section):
 
 def _not_async(hook: object) -> TypeError:
     return TypeError(
-        f"on_join hooks are no coroutines, and {name_of(hook)} is one: write def, not async def"
+        f"{name_of(hook)} is async, which an on_join hook must not be; write def, not async def"
     )

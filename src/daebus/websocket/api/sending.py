@@ -1,4 +1,4 @@
-"""The part of ``DaebusWebSocket`` that sends: to one client, to some, to all."""
+"""The methods of ``DaebusWebSocket`` that send: to one client, to several, to all."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ class Sending(Section):
             data: what JSON can carry; see the guide for dataclasses and the like.
             message_type: the ``"type"`` of the message. A ``response`` carries the id of
                 the message that is being handled, if that has one.
-            droppable: drop it rather than wait or cut, if the client is too slow.
-            conflate: a key; a message that still waits with the same key is replaced by
-                this newer one.
+            droppable: drop the message rather than wait or cut the client, if it is slow.
+            conflate: a key; this message replaces a waiting one with the same key.
 
         Returns:
             1, or 0 if that client has left or the message was dropped.
@@ -46,14 +45,14 @@ class Sending(Section):
             EncodeError: the data has no JSON form.
 
         Threads:
-            The handler's, an async handler's included. A sync handler waits here when
-            its own client does not read, ``send_timeout`` at most.
+            The handler's, sync or async. A sync handler waits here while its own client
+                does not read, ``send_timeout`` at most.
         """
         self._context.check_fork()
         activity = current.get(None)
         if activity is None:
             raise NoClientError(
-                "send() answers the client whose message is being handled, and here is none; "
+                "send() was called outside of a handler or hook, so it has no client; "
                 "to reach all clients write app.websocket.broadcast_to_all(data)"
             )
         payload = envelope.encode(message_type, data)
@@ -79,7 +78,7 @@ class Sending(Section):
         """Send to one client.
 
         Args:
-            client_id: whom to.
+            client_id: the client.
             data: what JSON can carry.
             message_type: the ``"type"`` of the message.
             droppable: as for ``send``.
@@ -92,7 +91,7 @@ class Sending(Section):
             EncodeError: the data has no JSON form.
 
         Threads:
-            Any. Waits only in a sync handler of that very client, as ``send`` does.
+            Any. Waits only in a sync handler of that same client, as ``send`` does.
         """
         policy = Policy(droppable, conflate)
         return self._context.deliver(Target("client", client_id), message_type, data, policy)
@@ -106,18 +105,18 @@ class Sending(Section):
         droppable: bool = False,
         conflate: str | None = None,
     ) -> dict[str, SendResult]:
-        """Send to several clients, and tell for each what became of it.
+        """Send to several clients; return a result for each.
 
         Args:
-            client_ids: whom to; one that is named twice gets it once.
+            client_ids: the clients; one that is named twice gets the message once.
             data: what JSON can carry; it is encoded once.
             message_type: the ``"type"`` of the message.
             droppable: as for ``broadcast_to_all``.
             conflate: as for ``broadcast_to_all``.
 
         Returns:
-            By client id, in the order given: 1, or 0 if that client is not connected or
-            the message was dropped.
+            For each client id, in the order given: 1, or 0 if that client is not connected
+                or the message was dropped.
 
         Raises:
             EncodeError: the data has no JSON form.
@@ -142,18 +141,18 @@ class Sending(Section):
         droppable: bool = False,
         conflate: str | None = None,
     ) -> SendResult:
-        """Send to every connected client, the one being handled included.
+        """Send to every connected client, including the one being handled.
 
-        The message is encoded once. A client that does not read costs the others
-        nothing: what it does not take is queued for it, up to ``max_outbox``.
+        The message is encoded once. A client that does not read does not delay the others:
+        the message is queued for it, up to ``max_outbox``.
 
         Args:
             data: what JSON can carry.
             message_type: the ``"type"`` of the message.
             exclude: ids of clients that do not get it.
             droppable: drop it for clients that are too slow, rather than cut them.
-            conflate: a key; where a message with the same key still waits, this newer one
-                replaces it. For values of which only the latest matters.
+            conflate: a key; this message replaces a waiting one with the same key. For
+                values of which only the latest matters.
 
         Returns:
             How many clients it was sent to or queued for; 0 if the app does not run.
@@ -177,11 +176,11 @@ class Sending(Section):
         droppable: bool = False,
         conflate: str | None = None,
     ) -> SendResult:
-        """Send to every client in a room, the one being handled included.
+        """Send to every client in a room, including the one being handled.
 
         Args:
-            room: its name; nobody is in a room that does not exist.
-            data: as for ``broadcast_to_all``, and the others too.
+            room: its name; a room that does not exist has no clients.
+            data: what JSON can carry.
             message_type: the ``"type"`` of the message.
             exclude: ids of clients that do not get it.
             droppable: drop it for clients that are too slow, rather than cut them.
@@ -211,11 +210,11 @@ class Sending(Section):
         droppable: bool = False,
         conflate: str | None = None,
     ) -> SendResult:
-        """Send to every client that was identified as that user: all of its tabs.
+        """Send to every client of a user, such as all of its tabs.
 
         Args:
-            user: as given to ``identify``.
-            data: as for ``broadcast_to_all``, and the others too.
+            user: the name given to ``identify``.
+            data: what JSON can carry.
             message_type: the ``"type"`` of the message.
             exclude: ids of clients that do not get it, such as the tab that knows already.
             droppable: drop it for clients that are too slow, rather than cut them.
@@ -223,7 +222,7 @@ class Sending(Section):
                 replaces it.
 
         Returns:
-            How many clients it was sent to or queued for; 0 if the user is not there.
+            How many clients it was sent to or queued for; 0 if the user has none.
 
         Raises:
             EncodeError: the data has no JSON form.
