@@ -22,7 +22,7 @@ def threads_named(name: str) -> list[threading.Thread]:
 
 @pytest.mark.parametrize("interval", [0, -1.0, float("nan"), float("inf")])
 def test_an_interval_is_a_time_that_one_can_wait(app: Daebus, interval: float) -> None:
-    with pytest.raises(ValueError, match=r"interval is a number of seconds above 0, not"):
+    with pytest.raises(ValueError, match=r"interval must be a number of seconds above 0, not"):
         app.background("tick", interval)
 
 
@@ -127,7 +127,7 @@ def test_functions_that_could_not_be_called_are_refused(app: Daebus) -> None:
             app.background("tick", 1)(wrong)
     with pytest.raises(TypeError, match=r"takes running; write def .*\(running\)$"):
         app.thread("tick")(lambda: None)  # type: ignore[type-var]
-    with pytest.raises(TypeError, match="a thread has a name, not ''"):
+    with pytest.raises(TypeError, match="a thread needs a name, not ''"):
         app.thread("")(lambda running: None)
     app.background("builtin", 3600)(dict)
     assert app.stats()["tasks"]["thread"] == {}

@@ -1,6 +1,6 @@
-"""What a running app tells operators.
+"""Reports about a running app, for operators.
 
-May import: everything below the app.
+May import: ``websocket/`` and everything below it. Owns nothing.
 
 * ``dump``: threads, tasks and connections as text.
 """

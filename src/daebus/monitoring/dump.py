@@ -1,4 +1,4 @@
-"""What a running app looks like from inside: for operators and for bug reports."""
+"""The inside of a running app as text, for operators and bug reports."""
 
 from __future__ import annotations
 

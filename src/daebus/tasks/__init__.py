@@ -1,7 +1,7 @@
-"""Functions that run beside the server: every so many seconds, or all the time.
+"""Functions that run beside the server: at an interval, or all the time.
 
 May import: ``server.threads`` and ``errors``.
 
-* ``registry``: the tasks of an app. Owns them and their threads.
-* ``task``: one task, and its thread from a start to a stop.
+* ``registry``: owns the tasks of an app.
+* ``task``: one task. Owns its thread from a start to a stop.
 """

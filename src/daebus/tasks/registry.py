@@ -1,4 +1,4 @@
-"""The functions that run beside the server: every so many seconds, or all the time."""
+"""The tasks of an app: functions that run at an interval, or all the time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["BackgroundFunction", "Tasks", "ThreadFunction"]
 BackgroundFunction = TypeVar("BackgroundFunction", bound=Callable[[], Any])
 ThreadFunction = TypeVar("ThreadFunction", bound=Callable[[StopToken], Any])
 
-# What the functions are called with.
+# The arguments that the functions are called with.
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"background": (), "thread": ("running",)}
 
 
@@ -48,7 +48,9 @@ class Tasks:
             RuntimeError: no thread can be started.
         """
         if not isinstance(name, str) or not name:
-            raise TypeError(f"a {kind} has a name, not {name!r}; write @app.{kind}('my_name', ...)")
+            raise TypeError(
+                f"a {kind} needs a name, not {name!r}; write @app.{kind}('my_name', ...)"
+            )
         _check_arguments(kind, name, function)
         with self._lock:
             known = self._tasks.get((kind, name))
@@ -65,14 +67,14 @@ class Tasks:
     def background(
         self, name: str, interval: float
     ) -> Callable[[BackgroundFunction], BackgroundFunction]:
-        """Decorate a function to call every so many seconds; see ``Daebus.background``.
+        """Decorate a function to call at an interval; see ``Daebus.background``.
 
         Raises:
-            ValueError: the interval is not a time that one can wait.
+            ValueError: the interval is not a positive number of seconds.
         """
         if not 0 < interval <= threading.TIMEOUT_MAX:
             raise ValueError(
-                f"interval is a number of seconds above 0, not {interval!r}; write "
+                f"interval must be a number of seconds above 0, not {interval!r}; write "
                 f"@app.background({name!r}, 1.0)"
             )
 
@@ -107,7 +109,7 @@ class Tasks:
                     self._start_locked(task, loop)
 
     def release(self) -> None:
-        """Let the functions begin: the app runs."""
+        """Let the functions begin; called once the app runs."""
         with self._lock:
             self._gate.set()
 
@@ -121,13 +123,13 @@ class Tasks:
             self._gate.set()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
-        """Wait for the threads; return those that would not end."""
+        """Wait for the threads; return those that did not end."""
         with self._lock:
             runs = [task.run for task in self._tasks.values() if task.run is not None]
         return join_all([thread for run in runs for thread in run.threads()], deadline)
 
     def start_one(self, name: str) -> bool:
-        """Start the thread of that name; False if it runs.
+        """Start the thread of that name; return False if it runs already.
 
         Raises:
             LookupError: no thread has that name.
@@ -144,7 +146,7 @@ class Tasks:
             return True
 
     def stop_one(self, name: str, timeout: float) -> bool:
-        """End the thread of that name; True if it has ended, False if it did not run.
+        """Stop the thread of that name; return True if it ended, False if it did not run.
 
         Raises:
             LookupError: no thread has that name.
@@ -175,7 +177,7 @@ class Tasks:
 
     def forget(self) -> None:
         """Drop the threads in a forked child: they do not exist here."""
-        self._lock = threading.Lock()  # whoever held it does not exist here
+        self._lock = threading.Lock()  # the thread that held it does not exist here
         self._loop = None
         for task in self._tasks.values():
             task.run = None
@@ -212,7 +214,7 @@ class Tasks:
 
 
 def _check_arguments(kind: Kind, name: str, function: Callable[..., Any]) -> None:
-    """Raise ``TypeError`` for a function that cannot be called the way it will be."""
+    """Raise ``TypeError`` if a function does not take the arguments of its kind."""
     arguments = _ARGUMENTS[kind]
     if not callable(function):
         raise TypeError(f"the function of {kind} {name!r} cannot be called: {function!r}")

@@ -2,9 +2,9 @@
 
 Rules of this module:
 
-1. What the function raises is logged and never the end of its thread.
-2. Calls of one task never overlap, not even where the last start left a thread behind
-   that would not end.
+1. An exception of the function is logged and never ends its thread.
+2. Calls of one task never overlap, even if the last start left a thread behind that
+   did not end.
 3. Async functions run on the app's loop, while the task's thread waits for them.
 """
 
@@ -31,20 +31,21 @@ logger = get_logger("daebus")
 
 Kind = Literal["background", "thread"]
 
-# What a thread is called before its task's name.
+# The prefixes of the threads' names.
 _THREADS: dict[Kind, str] = {"background": "daebus-background-", "thread": "daebus-thread-"}
 
-# Seconds before a thread that raised is started again, doubled each time up to the
-# second: what fails at once must not fill the log, what is back must not wait long.
+# Seconds before a function that raised is called again, doubled each time up to the
+# second: one that fails at once must not fill the log, one that works again must not
+# wait long.
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 30.0
 
-# Seconds between two looks at a thread of the last start that would not end.
+# Seconds between two checks of a thread of the last start that did not end.
 PREDECESSOR_POLL = 0.1
 
 
 class StopToken:
-    """What the function of ``@app.thread`` is given: tells whether to go on.
+    """The argument of a function of ``@app.thread``: tells whether to go on.
 
     ::
 
@@ -80,7 +81,7 @@ class StopToken:
         """
         if self._loop.is_current():
             raise StateError(
-                "running.wait() would hold up every async function; write "
+                "running.wait() was called on the loop, which it would block; write "
                 "await asyncio.sleep(seconds), which ends at the stop as well"
             )
         return not self._stop.wait(seconds)
@@ -105,7 +106,7 @@ class TaskRun:
     Args:
         task: what to call.
         loop: for an async function.
-        gate: nothing is called before it is set.
+        gate: the function is not called before this is set.
     """
 
     def __init__(self, task: Task, loop: LoopThread, gate: threading.Event) -> None:
@@ -115,17 +116,17 @@ class TaskRun:
         self._task = task
         self._loop = loop
         self._gate = gate
-        # Of earlier starts, in calls that would not end.
+        # Threads of earlier starts, in calls that did not end.
         self._previous = [] if task.run is None else task.run.threads()
         self._stop = threading.Event()
         self._async: asyncio.Task[Any] | None = None  # of an async function that runs
 
     def threads(self) -> list[threading.Thread]:
-        """Return its thread and those of earlier starts, as far as they are alive."""
+        """Return the threads of this and earlier starts that are alive."""
         return [thread for thread in (*self._previous, self.thread) if thread.is_alive()]
 
     def stop(self) -> None:
-        """Tell the function to end, an async one by cancelling it. Does not wait."""
+        """Tell the function to end, and cancel an async one; never wait."""
         self._stop.set()
         task = self._async
         if task is not None:
@@ -142,7 +143,7 @@ class TaskRun:
             self._run_every(self._task.interval)
 
     def _alone(self) -> bool:
-        """Wait for the threads of earlier starts; False if the stop comes first."""
+        """Wait for the threads of earlier starts; return False if the stop comes first."""
         if any(thread.is_alive() for thread in self._previous):
             logger.warning("%s waits for its last call, before the stop, to end", self._task)
         for thread in self._previous:
@@ -172,7 +173,7 @@ class TaskRun:
             pause = min(2 * pause, MAX_PAUSE)
 
     def _call(self, *arguments: StopToken) -> bool:
-        """Call the function once; False if it raised."""
+        """Call the function once; return False if it raised."""
         task = self._task
         task.calls += 1
         task.began = time.monotonic()
@@ -192,8 +193,8 @@ class TaskRun:
 
     async def _cancellable(self, awaitable: Any) -> None:
         """Await a coroutine so that ``stop`` can cancel it."""
-        # Stored before the look: a stop sets its event first and looks here second, so
-        # one of both sees the other.
+        # Stored before the check: a stop sets its event first and reads this second, so one
+        # of the two sees the other.
         self._async = asyncio.current_task()
         try:
             if self._stop.is_set():
@@ -205,12 +206,12 @@ class TaskRun:
 
 
 class Task:
-    """A function, its counts, and its thread of the moment.
+    """A function, its counts, and its current thread.
 
     Attributes:
         interval: seconds; None for a function that runs all the time.
         missed: calls that were not made because the one before took too long.
-        began: when the call of the moment began, of ``time.monotonic()``; else None.
+        began: when the current call began, by ``time.monotonic()``; None between calls.
     """
 
     def __init__(
@@ -227,7 +228,7 @@ class Task:
         self.interval = interval
         self.auto_start = auto_start
         self.run: TaskRun | None = None  # set under Tasks._lock
-        # Only its thread counts.
+        # Changed only by the task's thread.
         self.calls = 0
         self.errors = 0
         self.missed = 0
