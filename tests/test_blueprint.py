@@ -224,15 +224,15 @@ def test_a_blueprint_is_registered_once() -> None:
 def test_wrong_arguments_are_told_where_they_are_written() -> None:
     wrong: Any
     for wrong in ("", None, 3):
-        with pytest.raises(TypeError, match=r"a blueprint has a name, not .*Blueprint\('chat'\)"):
+        with pytest.raises(TypeError, match=r"a blueprint needs a name, not .*Blueprint\('chat'\)"):
             Blueprint(wrong)
     for wrong in ("chat", "/chat/", "/"):
         with pytest.raises(ValueError, match=r"write url_prefix='/(chat)?'"):
             Blueprint("chat", url_prefix=wrong)
-    with pytest.raises(ValueError, match="the dot is added; write prefix='chat'"):
+    with pytest.raises(ValueError, match="needs no dot at its end; write prefix='chat'"):
         Blueprint("chat", prefix="chat.")
     chat = Blueprint("chat", prefix="chat")
-    with pytest.raises(ValueError, match="path must start with a slash; write '/page'"):
+    with pytest.raises(ValueError, match="has no leading slash; write '/page'"):
         chat.route("page")
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         chat.socket("say", colour="red")  # type: ignore[call-arg]
@@ -240,7 +240,7 @@ def test_wrong_arguments_are_told_where_they_are_written() -> None:
         chat.socket(None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"'\*' takes every type, not those of 'chat\.' alone"):
         chat.socket("*")
-    with pytest.raises(TypeError, match="blueprint 'chat' cannot call this: 'say'"):
+    with pytest.raises(TypeError, match="blueprint 'chat' needs a function, not 'say'"):
         chat.on_connect("say")  # type: ignore[type-var]
     with pytest.raises(TypeError, match=r"is not a blueprint; write app\.register"):
         Daebus("test").register("chat")  # type: ignore[arg-type]

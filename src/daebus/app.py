@@ -33,7 +33,7 @@ class Daebus(Scaffold):
     """An HTTP and WebSocket server inside a synchronous program.
 
     Args:
-        name: for logs.
+        name: the app's name in logs.
         debug: send exception texts and tracebacks to clients; never in production.
     """
 
@@ -62,8 +62,8 @@ class Daebus(Scaffold):
             The component.
 
         Raises:
-            AttachError: the order is wrong, there is one already, or the app runs.
-            TypeError: it is not a component.
+            AttachError: the order is wrong, one of this kind is attached, or the app runs.
+            TypeError: the argument is not a component.
         """
         self._lifecycle.check_at_rest()
         self._components.attach(component, debug=self.debug)
@@ -88,16 +88,16 @@ class Daebus(Scaffold):
         return self._components.websocket
 
     def register(self, blueprint: Blueprint) -> None:
-        """Put in what a blueprint holds, before or after the components are attached.
+        """Register everything of a blueprint, before or after the components are attached.
 
-        What needs a component waits until that is attached, which must be before the
-        start.
+        Handlers that need a component are registered once it is attached, which must be
+        before the start.
 
         Raises:
             DuplicateHandlerError: the blueprint, or one of that name, is registered
                 already; or the app has a handler for one of its types, paths or names.
-                What came before that one stays registered.
-            TypeError: it is not a blueprint.
+                The handlers before that one stay registered.
+            TypeError: the argument is not a blueprint.
         """
         if not isinstance(blueprint, Blueprint):
             raise TypeError(
@@ -117,10 +117,10 @@ class Daebus(Scaffold):
         return find(self._components)
 
     def start_thread(self, name: str) -> bool:
-        """Start a function of ``thread`` that does not run: it returned, or never began.
+        """Start a function of ``thread`` that has returned, or was never started.
 
         Returns:
-            False if it runs.
+            False if it runs already.
 
         Raises:
             LookupError: no function of ``thread`` has that name.
@@ -129,20 +129,20 @@ class Daebus(Scaffold):
         return self._components.tasks.start_one(name)
 
     def stop_thread(self, name: str, timeout: float = 5.0) -> bool:
-        """Have ``running()`` of a function of ``thread`` become False, and wait for its end.
+        """Tell a function of ``thread`` to end (``running()`` is False), and wait for that.
 
         Args:
-            name: as it was registered.
-            timeout: seconds.
+            name: the name that it was registered with.
+            timeout: seconds to wait.
 
         Returns:
-            True if it has ended; False if it did not run, or would not end in time.
+            True if it has ended; False if it did not run, or did not end in time.
 
         Raises:
             LookupError: no function of ``thread`` has that name.
 
         Threads:
-            Any; the thread itself is not waited for.
+            Any; a thread that stops itself does not wait.
         """
         return self._components.tasks.stop_one(name, timeout)
 
@@ -154,18 +154,18 @@ class Daebus(Scaffold):
         return self._lifecycle.running
 
     def start(self, *, port: int | None = None, notify: bool = False) -> None:
-        """Listen and serve, in threads of the app's own; returns once it is listening.
+        """Listen and serve, in threads of the app's own; return once it listens.
 
         Args:
-            port: listen on this port alone, in place of everything that ``DaebusHttp`` was
-                told; 0 lets the system choose, which suits tests.
-            notify: tell systemd when the app is ready, and when it stops: then the program
-                is meant to end. For units with ``Type=notify``; nothing happens elsewhere.
+            port: listen on this port alone, whatever the arguments of ``DaebusHttp`` say; 0
+                lets the system choose, which suits tests.
+            notify: tell systemd when the app is ready, and when it stops, after which the
+                program should end. For units with ``Type=notify``; no effect elsewhere.
 
         Raises:
             AttachError: nothing is attached.
             AddressInUseError: the port or the socket file is taken (an ``OSError``).
-            OSError: it cannot listen for another reason; it listens nowhere then.
+            OSError: it cannot listen for another reason; then it listens on no port.
             StateError: the app runs already.
             ForkedError: it was started before this process was forked.
         """
@@ -179,7 +179,7 @@ class Daebus(Scaffold):
 
         Args:
             environ: see PEP 3333.
-            start_response: likewise.
+            start_response: see PEP 3333.
 
         Raises:
             AttachError: no HTTP component is attached.
@@ -192,71 +192,70 @@ class Daebus(Scaffold):
         return self._lifecycle.wsgi(environ, start_response)
 
     def stop(self, timeout: float = 10.0) -> list[str]:
-        """Say goodbye to the clients (close code 1001), finish requests, end the threads.
+        """Close the WebSockets (code 1001), finish requests, end the threads.
 
-        Clients that do not answer and requests that do not finish are cut in time.
-        Calling it again, or when the app does not run, does nothing but wait for a stop
-        that is under way.
+        Clients that do not answer and requests that do not finish are cut in time. Calling
+        it again, or when the app does not run, only waits for a stop that is under way.
 
         Args:
-            timeout: seconds; it returns by then, whatever handlers do.
+            timeout: seconds after which it returns, whatever handlers do.
 
         Returns:
-            Names of the threads that would not end: user code holds them. They are
-            daemons, so they do not keep the program alive.
+            Names of the threads that did not end, because user code runs in them. They are
+                daemons, so they do not keep the program alive.
 
         Threads:
-            Any, handlers included: the calling thread is not waited for, and a second
-            handler that calls it while the first does returns at once. In an async
-            handler the stop goes on in a thread of its own, and this returns at once.
+            Any, including those of handlers. It does not wait for the calling thread. If two
+                handlers call it, the second call returns at once; in an async handler it returns
+                at once too, and the stop goes on in a thread of its own.
         """
         return self._lifecycle.stop(timeout)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the app has stopped; also the sleep of a host's own loop.
+        """Wait until the app has stopped; a host's loop can use it to sleep.
 
         Args:
             timeout: seconds; None waits for ever.
 
         Returns:
-            True if the app does not run (any more).
+            True if the app does not run.
         """
         return self._lifecycle.wait(timeout)
 
     def heartbeat(self) -> None:
-        """Tell systemd that the program's own loop still turns.
+        """Tell systemd that the program's own loop still runs.
 
-        For units with ``WatchdogSec=``: systemd restarts the program once this has not
-        been called for so long. Nothing else says it, the app's own threads least of all,
-        which go on when the loop hangs. Call it at least twice in that time, and as often
-        as you like: most calls look at the clock and return.
+        For units with ``WatchdogSec=``: systemd restarts the program if this is not called
+        for so long. The app never does it by itself, as its threads go on when the loop
+        hangs. Call it at least twice in that time, or as often as you like: most calls only
+        look at the clock.
 
         Threads:
-            Any, at any time, with and without an app that runs; never waits.
+            Any, at any time, whether or not the app runs; never waits.
         """
         self._lifecycle.heartbeat()
 
     def pump(self, timeout: float = 0.0) -> int:
-        """Run the handlers with ``run_in="main"`` that wait, in the calling thread.
+        """Run the waiting handlers with ``run_in="main"`` in the calling thread.
 
-        A host whose main thread must run them calls this in its loop. No more are run
-        than wait at that moment, so it returns. It returns when the app stops, and then
-        runs nothing: ``while app.running: app.pump(0.1)`` is a whole main loop.
+        A host whose main thread must run them calls this in its loop. It runs those that
+        wait at the time of the call, then returns. When the app stops it returns and runs
+        none: ``while app.running: app.pump(0.1)`` is a whole main loop.
 
         Args:
-            timeout: seconds to wait for the first, if none waits.
+            timeout: seconds to wait for the first handler, if none waits.
 
         Returns:
-            How many were run.
+            How many handlers were run.
 
         Raises:
-            StateError: the app was never started, a handler or another thread is at it
+            StateError: the app was never started, another thread or a handler pumps
                 already, or this is a thread of the app's own.
             AttachError: no WebSocket component is attached.
-            KeyboardInterrupt, SystemExit: came while a handler ran, which has ended.
+            KeyboardInterrupt, SystemExit: raised while a handler ran, which has ended.
 
-        Threads:
-            One of the host's, always the same where that matters to the handlers.
+            Threads:
+                One of the host's; always the same one if the handlers need that.
         """
         return self._lifecycle.pump(timeout)
 
@@ -273,11 +272,11 @@ class Daebus(Scaffold):
         self.stop()
 
     def run(self, *, timeout: float = 10.0, notify: bool = False) -> None:
-        """Start unless it runs, wait until something stops the app, and return.
+        """Start the app unless it runs, and wait until it is stopped.
 
-        In the main thread SIGINT and SIGTERM stop it; a second one leaves at once.
-        SIGUSR1 prints what ``dump`` does. The previous handlers are restored. In another
-        thread signals are left alone.
+        In the main thread SIGINT and SIGTERM stop it; a second signal exits at once.
+        SIGUSR1 calls ``dump``. The previous signal handlers are restored. In another thread
+        signals are left alone.
 
         Args:
             timeout: seconds for the stop.
@@ -293,14 +292,14 @@ class Daebus(Scaffold):
         signals.run(self, begin, timeout)
 
     def stats(self) -> dict[str, Any]:
-        """Return what the app does, in numbers.
+        """Return counts and times of the app.
 
         Keys: ``name``, ``state``, ``seconds`` since the start, ``threads`` (by role),
         ``tasks`` (counts of background functions and threads) and, where one is attached,
         ``websocket`` (see ``DaebusWebSocket.stats``).
 
         Threads:
-            Any; cheap enough to be asked every second.
+            Any; cheap enough to call every second.
         """
         stats: dict[str, Any] = {
             "name": self.name,
@@ -319,7 +318,7 @@ class Daebus(Scaffold):
         ``run()`` does this when the process gets SIGUSR1.
 
         Args:
-            file: where to; None is standard error.
+            file: the file to print to; None for standard error.
         """
         context = self._components.context
         hub = None if context is None else context.hub
@@ -339,7 +338,7 @@ class Daebus(Scaffold):
     ) -> AppClient:
         """Return a client for tests; for the arguments see ``daebus.testing.AppClient``.
 
-        Used as a context manager. It starts the app on a free port if it does not run.
+        Use it as a context manager. It starts the app on a free port if it does not run.
         """
         from .testing import AppClient
 

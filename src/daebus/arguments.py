@@ -7,7 +7,8 @@ from typing import TypeVar
 
 __all__ = ["MAX_NAME", "check_ids", "check_name", "fraction", "positive", "positive_or_none"]
 
-# Characters of the name of a room or user: clients often choose them, and each is kept.
+# Characters of the name of a room or user at most: clients often choose them, and each
+# name is stored.
 MAX_NAME = 128
 
 Number = TypeVar("Number", int, float)
@@ -26,10 +27,10 @@ def positive_or_none(name: str, value: Number | None) -> Number | None:
 
 
 def check_name(value: object, example: str) -> str:
-    """Return the name of a room or user.
+    """Return the name of a room or user, if it is valid.
 
     Args:
-        value: what was given.
+        value: the argument.
         example: what to write, with ``{}`` for the name.
 
     Raises:
@@ -45,10 +46,10 @@ def check_name(value: object, example: str) -> str:
 
 
 def check_ids(value: Iterable[str], example: str) -> Iterable[str]:
-    """Return several client ids.
+    """Return several client ids, if they are not one string.
 
     Args:
-        value: what was given.
+        value: the argument.
         example: what to write, with ``{}`` for the ids.
 
     Raises:
@@ -63,5 +64,5 @@ def check_ids(value: Iterable[str], example: str) -> Iterable[str]:
 def fraction(name: str, value: float) -> float:
     """Return a number from 0 to 1."""
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a share from 0 to 1, not {value!r}")
+        raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
     return value

@@ -1,7 +1,7 @@
-"""``Blueprint``: handlers, views and hooks that are written down before there is an app.
+"""``Blueprint``: handlers, views and hooks, collected before there is an app.
 
-A blueprint remembers what was asked of it as steps, and an app takes them once the
-component that a step needs is attached.
+A blueprint remembers each decorated function as a step; an app takes a step once the
+component that it needs is attached.
 """
 
 from __future__ import annotations
@@ -17,34 +17,36 @@ __all__ = ["Blueprint", "take_steps"]
 
 
 class Blueprint(Scaffold):
-    """A part of an app, in a module of its own: ``app.register(blueprint)`` puts it in.
+    """A part of an app in a module of its own, added with ``app.register(blueprint)``.
 
     Its decorators are those of the app and of the components. Hooks, error handlers and
     middleware are for the whole app, whoever registers them.
 
     Args:
-        name: for messages; an app takes each name once.
-        prefix: of its message types: with ``"chat"`` the type ``"say"`` is ``"chat.say"``.
-        url_prefix: of its paths, such as ``"/chat"``.
+        name: its name in errors; an app accepts each name once.
+        prefix: prefix of its message types: ``"chat"`` makes ``"say"`` ``"chat.say"``.
+        url_prefix: prefix of its paths, such as ``"/chat"``.
 
     Raises:
         TypeError: the name is not a string, or empty.
         ValueError: a prefix has the wrong form.
 
     Threads:
-        Belongs to the program's start. One blueprint may serve several apps.
+        To be used by one thread, at the program's start. Several apps may register one.
     """
 
     def __init__(self, name: str, *, prefix: str = "", url_prefix: str = "") -> None:
         if not isinstance(name, str) or not name:
-            raise TypeError(f"a blueprint has a name, not {name!r}; write Blueprint('chat')")
+            raise TypeError(f"a blueprint needs a name, not {name!r}; write Blueprint('chat')")
         if url_prefix and (not url_prefix.startswith("/") or url_prefix.endswith("/")):
             raise ValueError(
                 f"url_prefix starts with a slash and does not end with one; write "
                 f"url_prefix={'/' + url_prefix.strip('/')!r}"
             )
         if prefix.endswith("."):
-            raise ValueError(f"the dot is added; write prefix={prefix.rstrip('.')!r}")
+            raise ValueError(
+                f"prefix {prefix!r} needs no dot at its end; write prefix={prefix.rstrip('.')!r}"
+            )
         self.name = name
         self._prefix = prefix + "." if prefix else ""
         self._url_prefix = url_prefix
@@ -69,7 +71,7 @@ class Blueprint(Scaffold):
 
     def _path_of(self, path: str) -> str:
         if not path.startswith("/"):
-            raise ValueError(f"path must start with a slash; write {'/' + path!r}")
+            raise ValueError(f"path {path!r} has no leading slash; write {'/' + path!r}")
         return self._url_prefix + path
 
     def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
@@ -80,14 +82,14 @@ class Blueprint(Scaffold):
                     f"before app.register(blueprint)"
                 )
             if not callable(function):
-                raise TypeError(f"blueprint {self.name!r} cannot call this: {function!r}")
+                raise TypeError(f"blueprint {self.name!r} needs a function, not {function!r}")
             self._steps.append(Step(self.name, function, needs, find))
             return function
 
-        return cast("Decorator", remember)  # what it decorates it returns, as that one does
+        return cast("Decorator", remember)  # it returns the function, as every decorator here does
 
 
 def take_steps(blueprint: Blueprint) -> list[Step]:
-    """Return what an app is to register; from now on nothing can be added."""
+    """Return the steps for an app to take; the blueprint takes no more from now on."""
     blueprint._taken = True
     return list(blueprint._steps)

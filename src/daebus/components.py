@@ -1,7 +1,7 @@
-"""What an app is made of: its HTTP side, its WebSocket side, its tasks.
+"""The parts of an app: its HTTP side, its WebSocket side, its tasks.
 
-A blueprint may be registered before the components are attached. What it holds waits here,
-as steps, until the component that a step needs is there.
+A blueprint may be registered before the components are attached. Its steps wait here until
+the component that a step needs is attached.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _CLASSES: dict[Needs, str] = {"http": "DaebusHttp", "websocket": "DaebusWebSocke
 
 
 class Components:
-    """The components of one app, and what waits for them.
+    """The components of one app, and the steps that wait for them.
 
     Attributes:
-        tasks: always there, without being attached.
+        tasks: always present, without being attached.
 
     Threads:
-        Belongs to the program's start; reading is for any thread.
+        Attaching and registering belong to the program's start; any thread may read.
     """
 
     def __init__(self) -> None:
@@ -63,20 +63,20 @@ class Components:
 
     @property
     def context(self) -> Context | None:
-        """What starts and stops the WebSocket component; None if none is attached."""
+        """The context of the WebSocket component, to start and stop it; None without one."""
         return None if self._websocket is None else context_of(self._websocket)
 
     def attach(self, component: DaebusHttp | DaebusWebSocket, *, debug: bool) -> None:
-        """Add a component, and register what waits for it.
+        """Add a component, and take the steps that wait for it.
 
         Raises:
             AttachError: the order is wrong, or there is one already.
-            TypeError: it is not a component.
-            DuplicateHandlerError: what waits for it clashes.
+            TypeError: the argument is not a component.
+            DuplicateHandlerError: a step that waits for it clashes with another handler.
         """
         if isinstance(component, DaebusHttp):
             if self._http is not None:
-                raise AttachError("a DaebusHttp is attached already; an app has one")
+                raise AttachError("a DaebusHttp is attached already; use it as app.http")
             self._http = component
         elif isinstance(component, DaebusWebSocket):
             if self._http is None:
@@ -85,7 +85,7 @@ class Components:
                     "app.attach(DaebusHttp(port=8080))"
                 )
             if self._websocket is not None:
-                raise AttachError("a DaebusWebSocket is attached already; an app has one")
+                raise AttachError("a DaebusWebSocket is attached already; use it as app.websocket")
             self._websocket = component
         else:
             raise TypeError(
@@ -98,7 +98,7 @@ class Components:
         self._take(self._waiting)
 
     def register(self, steps: Iterable[Step]) -> None:
-        """Take the steps of a blueprint, at once or when their component is attached.
+        """Take the steps of a blueprint, at once or once their component is attached.
 
         Raises:
             DuplicateHandlerError: a step clashes; those before it stay registered.
@@ -129,7 +129,7 @@ class Components:
             )
 
     def forget(self) -> None:
-        """Drop what runs in a forked child, where its threads do not exist."""
+        """Drop all running parts in a forked child, where their threads do not exist."""
         self.tasks.forget()
         if self._http is not None:
             serving_of(self._http).forget()
@@ -143,8 +143,8 @@ class Step:
 
     Attributes:
         blueprint: its name.
-        function: what was decorated.
-        needs: the component that must be attached first, None for none.
+        function: the decorated function.
+        needs: the component that must be attached first, or None.
         decorator: finds the component's decorator.
     """
 

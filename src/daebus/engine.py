@@ -1,7 +1,4 @@
-"""What runs between a start and a stop: the components, the tasks, and what they share.
-
-The order in which things start and end is here, and nowhere else.
-"""
+"""The parts that run between a start and a stop, and the order in which they start and end."""
 
 from __future__ import annotations
 
@@ -21,9 +18,9 @@ class Engine:
     """One start of an app.
 
     Args:
-        components: what to start; tasks start last and are told first to stop.
+        components: the components to start; tasks start last and are stopped first.
         wsgi: answers the requests of another server.
-        is_guest: nothing is listened on; requests come from that server.
+        is_guest: requests come from that server, so the app does not listen.
 
     Raises:
         OSError: no descriptor is left for the minder.
@@ -45,10 +42,10 @@ class Engine:
         self._is_guest = is_guest
 
     def bind(self, port: int | None) -> None:
-        """Listen, and make everything ready; no client is let in before ``run``.
+        """Listen, and prepare everything; no client is let in before ``run``.
 
         Args:
-            port: listen on this one instead of those that were configured; None keeps them.
+            port: listen on this port instead of the configured ones; None for those.
 
         Raises:
             OSError: a port cannot be bound.
@@ -99,13 +96,13 @@ class Engine:
         self._minder.stop()
 
     def stop(self, deadline: float) -> list[threading.Thread]:
-        """Stop everything; each part has a share of the time.
+        """Stop everything; each part gets a share of the time.
 
         Args:
             deadline: moment of ``time.monotonic()``.
 
         Returns:
-            The threads that would not end.
+            The threads that did not end.
         """
         http, websocket, minder = self._http, self._websocket, self._minder
         left: list[threading.Thread] = []
@@ -114,7 +111,7 @@ class Engine:
         self._wsgi.begin_stop()
         if websocket is not None:
             websocket.begin_stop()
-        # A handler that would not end must not leave the others without any time.
+        # A handler that does not end must leave some time to the other parts.
         slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
         if websocket is not None:
             left += websocket.finish_stop(deadline - 4 * slack)

@@ -9,10 +9,10 @@
     │   └── ForkedError                    the app was started in the parent process
     ├── AddressInUseError (OSError)        the port or the socket file is taken
     ├── NoClientError (LookupError)        send() outside of a handler
-    ├── RoomLimitError (ValueError)        join() of a client that is in max_rooms
+    ├── RoomLimitError (ValueError)        join() of a client already in max_rooms rooms
     ├── EncodeError (ValueError)           data that JSON cannot carry
     ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
-    ├── ClientGone (ConnectionError)       call() to a client that is not there any more
+    ├── ClientGone (ConnectionError)       call() to a client that is not connected
     ├── CallTimeout (TimeoutError)         call() that was not answered in time
     ├── CallError                          call() that was answered with an error
     ├── ClientError                        raised *by handlers*: the text goes to the client
@@ -77,11 +77,11 @@ class AddressInUseError(DaebusError, OSError):
 
 
 class NoClientError(DaebusError, LookupError):
-    """``send()`` was called where no client's message is being handled."""
+    """``send()`` was called outside of a handler or hook."""
 
 
 class RoomLimitError(DaebusError, ValueError):
-    """A client is in as many rooms as one client may be in, ``max_rooms``."""
+    """The client is in ``max_rooms`` rooms already."""
 
 
 class EncodeError(DaebusError, ValueError):
@@ -106,11 +106,11 @@ class ClientGone(DaebusError, ConnectionError):
     """The client is not connected, or left before it answered a ``call()``.
 
     Args:
-        client_id: whose answer was awaited.
+        client_id: the client that was asked.
     """
 
     def __init__(self, client_id: str) -> None:
-        super().__init__(f"client {client_id} is not connected (any more)")
+        super().__init__(f"client {client_id} is not connected")
         self.client_id = client_id
 
 
@@ -122,10 +122,10 @@ class CallError(DaebusError):
     """The client answered a ``call()`` with an error, or it cannot be asked.
 
     Args:
-        text: what the client said, ``data["error"]`` of its answer.
+        text: the client's text, ``data["error"]`` of its answer.
         code: ``data["code"]`` of its answer, ``call_error`` if it has none; or, without
             any answer, ``too_many_calls`` or ``raw_path``.
-        data: all of its data, whatever that is.
+        data: the whole data of its answer.
     """
 
     def __init__(self, text: str, code: str, data: object = None) -> None:
@@ -139,7 +139,7 @@ class ClientError(DaebusError):
     """Raise this in a handler to answer the client with an error of your own.
 
     Args:
-        text: what the client is told, in ``data["error"]``.
+        text: the text that the client gets, in ``data["error"]``.
         code: a stable identifier for programs, in ``data["code"]``.
         data: more fields of the error's data, such as ``{"retry_after": 2.5}``; text,
             code and message type stay what they are.
@@ -157,27 +157,26 @@ class ClientError(DaebusError):
 class Cancelled(ClientError):
     """The request that is being handled should end; raised by ``req.check()``.
 
-    Its client is told the code: ``cancelled``, or ``timeout`` if the time of the handler
-    is over.
+    The client gets the code ``cancelled``, or ``timeout`` if the handler's time is over.
     """
 
 
 class Reject(DaebusError):
-    """Raise this in the ``authenticate`` function to refuse a client in words of your own.
+    """Raise this in the ``authenticate`` function to refuse a client with a text of your own.
 
-    The client gets them as plain HTTP, ``{"error": text, "code": code}``. A page is told
-    neither by its browser: it only sees that the connection failed.
+    The client gets it as an HTTP answer, ``{"error": text, "code": code}``. A page cannot
+    read that: its browser only reports that the connection failed.
 
     Args:
         status: HTTP status, 400 to 599.
-        text: what the client is told.
+        text: the text that the client gets.
         code: a stable identifier for programs; None takes the name of the status, such
             as ``unauthorized``.
         headers: more headers of the answer, such as ``{"WWW-Authenticate": "Basic"}``.
 
     Raises:
         TypeError: the text is not a string.
-        ValueError: the status is not an error, or a header cannot be sent.
+        ValueError: the status is not one of an error, or a header cannot be sent.
     """
 
     def __init__(
@@ -189,7 +188,9 @@ class Reject(DaebusError):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(text, str):
-            raise TypeError(f"a refusal is told in a string, not {text!r}")
+            raise TypeError(
+                f"the text of a Reject is a string, not {text!r}; write Reject(403, 'no')"
+            )
         if not 400 <= status <= 599:
             raise ValueError(f"a refusal has a status from 400 to 599, not {status!r}")
         fields = tuple((headers or {}).items())
@@ -209,7 +210,7 @@ class Reject(DaebusError):
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
-# What the answer's length and the connection are is not the program's to say.
+# The server itself sets these headers.
 _OWN_HEADERS = frozenset(
     ("connection", "content-length", "content-type", "date", "transfer-encoding")
 )
@@ -218,11 +219,11 @@ _OWN_HEADERS = frozenset(
 def _status_name(status: int) -> str:
     try:
         return http.HTTPStatus(status).name.lower()
-    except ValueError:  # one that has no name
+    except ValueError:  # a status without a name
         return "rejected"
 
 
 def name_of(function: object) -> str:
-    """Return what a function is called in a message: module and name, where it has them."""
+    """Return the name of a function for a message: module and name, if it has them."""
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     return f"{module}.{name}" if module and name else name or repr(function)

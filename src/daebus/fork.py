@@ -1,4 +1,4 @@
-"""Telling running apps that they are in a forked child, where their threads are not."""
+"""Tell running apps that they are in a forked child, where their threads do not exist."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Forkable", "forget", "remember"]
 
 
 class Forkable(Protocol):
-    """What is told of a fork."""
+    """An object that is told of a fork."""
 
     def after_fork(self) -> None:
-        """Take note that this is the copy in the child."""
+        """Mark this object as the copy in the child."""
 
 
 _running: weakref.WeakSet[Forkable] = weakref.WeakSet()

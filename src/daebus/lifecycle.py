@@ -1,4 +1,4 @@
-"""The states of an app, and the way from one to the next.
+"""The states of an app, and how it changes from one to the next.
 
 ::
 
@@ -7,8 +7,8 @@
 Rules of this module:
 
 1. A start that fails releases everything and raises.
-2. ``stop`` ends by its deadline whatever user code does.
-3. After a fork the child's copy is dead, and says so.
+2. ``stop`` returns by its deadline, whatever user code does.
+3. After a fork the child's copy is dead, and its methods raise ``ForkedError``.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ RUNNING: Final = "running"
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
 
-# Seconds that a request of another server waits for a start that an earlier one began.
+# Seconds that another server's request waits for a start that an earlier request began.
 _START_TIMEOUT = 10.0
 
 
 class Lifecycle:
-    """The state machine of one app. For what users are promised see ``Daebus``.
+    """The state machine of one app; ``Daebus`` documents what users can rely on.
 
     Args:
         name: of the app, for logs.
-        components: what is started and stopped.
+        components: the components to start and stop.
 
     Attributes:
-        forked: this is the copy in a child process, and dead.
+        forked: True in a child process, where this copy is dead.
     """
 
     def __init__(self, name: str, components: Components) -> None:
@@ -61,15 +61,15 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._state = NEW  # written under _lock; one word, which any thread may read
-        self._stopped = threading.Event()  # set unless the app is up
+        self._stopped = threading.Event()  # set while the app does not run
         self._stopped.set()
         self._left: list[str] = []
         self._started = 0.0
         self._engine: Engine | None = None  # of the last start
         self._notifier = Notifier()
-        self._notify = False  # this app speaks for the whole service
+        self._notify = False  # this app tells systemd about the service
         self._wsgi = WsgiAdapter(self)
-        self._is_guest = False  # guarded by: _lock; it has no port but another server's
+        self._is_guest = False  # guarded by: _lock; it runs inside another server
         self.forked = False
 
     @property
@@ -147,7 +147,7 @@ class Lifecycle:
             self._is_guest = False
 
     def _claim_as_guest(self) -> bool:
-        """Make the app's state STARTING; False for a guest that is up, or has been."""
+        """Make the state STARTING; return False if this guest runs or has stopped."""
         with self._changed:
             self._check_not_forked("make a new app in the child")
             # The first requests may come together.
@@ -184,11 +184,11 @@ class Lifecycle:
             fork.forget(self)
             with self._changed:
                 self._state = STOPPED
-                self._is_guest = False  # the next request may have more luck
+                self._is_guest = False  # the next request may try again
                 self._changed.notify_all()
             self._stopped.set()
             raise
-        with self._changed:  # a stop that a first client's handler asked for waits for this
+        with self._changed:  # a stop called by a first client's handler waits for this
             self._state = RUNNING
             self._changed.notify_all()
         self._components.tasks.release()
@@ -225,7 +225,7 @@ class Lifecycle:
         if first:
             return self._stop(deadline)
         if not is_own():
-            # One of our own threads must not wait: the stop waits for it.
+            # One of our own threads must not wait: the stop would wait for it.
             self._stopped.wait(max(0.0, deadline - time.monotonic()))
         return list(self._left)
 
@@ -269,7 +269,7 @@ class Lifecycle:
     def pump(self, timeout: float) -> int:
         """Run what waits for the host's thread; see ``Daebus.pump``."""
         if is_own():
-            raise StateError("app.pump() belongs to a thread of the host, its main loop")
+            raise StateError("app.pump() was called in a thread of the app; call it in your loop")
         self._check_not_forked("pump the parent")
         hub = context_of(self._components.websocket).hub
         if hub is not None:
@@ -283,7 +283,7 @@ class Lifecycle:
 
     def after_fork(self) -> None:
         """Mark this copy as dead: its threads exist in the parent alone."""
-        self._lock = threading.Lock()  # whoever held it does not exist here
+        self._lock = threading.Lock()  # the thread that held it does not exist here
         self._changed = threading.Condition(self._lock)
         self._state = STOPPED
         self._wsgi = WsgiAdapter(self)

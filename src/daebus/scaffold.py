@@ -1,7 +1,7 @@
-"""What an app and a blueprint have in common: every decorator, once.
+"""Every decorator of apps and blueprints, once.
 
-An app takes what is decorated to its components at once; a blueprint remembers it for the
-apps that will register it. The signatures are those of the components.
+An app passes the decorated function to its component at once; a blueprint remembers it for
+the apps that will register it. The signatures are those of the components.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Scaffold(ABC):
 
     @abstractmethod
     def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
-        """Return the decorator of a component, or one that remembers what it decorates.
+        """Return the decorator of a component, or one that remembers the function.
 
         Args:
-            needs: the component that must be attached, None for none.
+            needs: the component that must be attached, or None.
             find: returns the component's decorator.
         """
 
@@ -67,8 +67,8 @@ class Scaffold(ABC):
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
-        It gets a ``WebSocketRequest``; what it returns, unless None, is sent to the
-        client with type ``response``. For the options see ``DaebusWebSocket.socket``.
+        It gets a ``WebSocketRequest``; its result, unless None, is sent to the client with
+        type ``response``. For the options see ``DaebusWebSocket.socket``.
 
         Raises:
             DuplicateHandlerError: the type has a handler already.
@@ -100,7 +100,7 @@ class Scaffold(ABC):
         return self._decorator("websocket", lambda parts: parts.websocket.authenticate)(check)
 
     def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
-        """Decorate a function that is asked who may enter; see ``DaebusWebSocket.on_join``."""
+        """Decorate a function that decides who may join; see ``DaebusWebSocket.on_join``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_join(room_pattern))
 
     def on_connect(self, hook: Hook) -> Hook:
@@ -132,7 +132,7 @@ class Scaffold(ABC):
         return self._decorator("websocket", lambda parts: parts.websocket.on_binary)(handler)
 
     def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
-        """Decorate a function around every handler; see ``DaebusWebSocket.middleware``."""
+        """Decorate a function that wraps every handler; see ``DaebusWebSocket.middleware``."""
         return self._decorator("websocket", lambda parts: parts.websocket.middleware)(function)
 
     # --- HTTP -------------------------------------------------------------------
@@ -182,16 +182,16 @@ class Scaffold(ABC):
         """Decorate a function that is called every ``interval`` seconds while the app runs.
 
         It runs in a thread of its own, ``daebus-background-NAME``; if it is async, on the
-        loop. The first call comes one interval after the start. Calls keep to their
-        moments and never overlap: those that a long call has missed are left out. What it
-        raises is logged, and the next call comes. ``send`` has no client in there.
+        loop. The first call comes one interval after the start. Calls keep to that schedule
+        and never overlap: those missed during a long call are skipped. Exceptions are
+        logged, and the calls go on. ``send`` has no client there.
 
         Args:
             name: for logs, ``stats`` and ``dump``.
             interval: seconds.
 
         Raises:
-            ValueError: the interval is not a time that one can wait.
+            ValueError: the interval is not a positive number of seconds.
             TypeError: the function needs arguments.
             DuplicateHandlerError: a background function has that name already.
         """
@@ -202,10 +202,10 @@ class Scaffold(ABC):
     ) -> Callable[[ThreadFunction], ThreadFunction]:
         """Decorate a function that has a thread of its own while the app runs.
 
-        It gets ``running``: ``running()`` is True until the app stops, and
-        ``running.wait(seconds)`` is a sleep that ends early then and returns the same. If
-        it raises it is called again, a second later at first and 30 at most; if it
-        returns it is done. An async one runs on the loop and is cancelled at the stop.
+        It gets ``running``, a ``StopToken``: ``running()`` is True until the app stops;
+        ``running.wait(seconds)`` sleeps, not beyond the stop, and returns False then. If the
+        function raises, it is called again after a second, and after 30 at most; if it
+        returns, it is done. An async one runs on the loop and is cancelled at the stop.
 
         Args:
             name: of the thread, ``daebus-thread-NAME``.

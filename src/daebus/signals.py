@@ -1,4 +1,4 @@
-"""What ``Daebus.run`` does: wait for signals, and stop the app when one comes."""
+"""``Daebus.run``: wait for signals, and stop the app when one comes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ SIGNAL_POLL = 0.25
 
 
 class Stoppable(Protocol):
-    """What is asked of an app that runs until a signal comes."""
+    """The part of an app that ``run`` uses."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it has stopped; return False if it runs on."""
+        """Wait until it has stopped; return False if it still runs."""
 
     def stop(self, timeout: float = 10.0) -> list[str]:
-        """Stop it within that many seconds."""
+        """Stop it within so many seconds."""
 
     def dump(self) -> None:
-        """Print what goes on in it."""
+        """Print its threads and connections."""
 
 
 def run(app: Stoppable, begin: Callable[[], None], timeout: float) -> None:
-    """Start an app, and wait until a signal or somebody else stops it.
+    """Start an app, and wait until a signal or a call of ``stop`` stops it.
 
     Args:
-        app: what to wait for.
-        begin: starts it; called with the handlers of signals in place.
+        app: the app.
+        begin: starts it; called after the signal handlers are set.
         timeout: seconds for the stop.
     """
     # No Event: setting one in a signal handler can deadlock with its own waiter.
@@ -48,7 +48,7 @@ def run(app: Stoppable, begin: Callable[[], None], timeout: float) -> None:
             raise SystemExit(128 + number)
 
     def on_dump(number: int, frame: FrameType | None) -> None:
-        # Nobody may be reading: a question about the program must not end it.
+        # Standard error may be closed: asking for a dump must not end the program.
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             app.dump()
 

@@ -1,4 +1,4 @@
-"""Clients for the tests of your own handlers: real sockets, a real server, no sleeping.
+"""Clients to test your own handlers with: real sockets, a real server, no sleeping.
 
 .. code-block:: python
 
@@ -31,7 +31,7 @@ __all__ = ["AppClient", "RequestError"]
 
 
 class _App(Protocol):
-    """What a client of the tests asks of an app; a ``Daebus`` is one."""
+    """The part of an app that a test client uses; ``Daebus`` has it."""
 
     @property
     def running(self) -> bool:
@@ -52,7 +52,7 @@ class _App(Protocol):
         """Stop it."""
 
 
-# How many clients of a test hold an app open that they started themselves.
+# How many test clients use each app that a test client has started.
 _users: weakref.WeakKeyDictionary[_App, int] = weakref.WeakKeyDictionary()
 _users_lock = threading.Lock()
 
@@ -61,9 +61,9 @@ class RequestError(DaebusError):
     """The server answered with an error message.
 
     Attributes:
-        text: ``data["error"]`` of it.
-        code: ``data["code"]`` of it.
-        data: all of its data.
+        text: its ``data["error"]``.
+        code: its ``data["code"]``.
+        data: its whole data.
     """
 
     def __init__(self, data: dict[str, Any]) -> None:
@@ -75,10 +75,10 @@ class RequestError(DaebusError):
 
 class _Client(simple_websocket.Client):
     def handshake(self) -> None:
-        # Frames that came in one read with the 101 would stay unseen until more bytes
-        # arrive; read byte by byte, the handshake takes none of them.
+        # Frames that came in one read with the 101 would not be seen until more bytes
+        # arrive; reading the handshake byte by byte takes none of them.
         size, self.receive_bytes = self.receive_bytes, 1
-        if ":" in self.host:  # it would name an IPv6 host without brackets
+        if ":" in self.host:  # an IPv6 host would have no brackets
             self.host = f"[{self.host}]"
         try:
             super().handshake()
@@ -92,18 +92,18 @@ class _Client(simple_websocket.Client):
 class AppClient:
     """One WebSocket client of an app.
 
-    Used as a context manager. An app that does not run is started on a free port, and
+    Use it as a context manager. An app that does not run is started on a free port, and
     stopped when the last of its clients leaves.
 
     Args:
         app: the app under test.
-        path: of the WebSocket, query included.
+        path: path of the WebSocket, with a query if you like.
         headers: additional request headers.
         subprotocols: offered to the server.
-        timeout: seconds that every wait takes at most, unless it says otherwise.
-        ssl_context: to check the certificate of an app with TLS, such as
-            ``ssl.create_default_context(cafile="ca.pem")``. None checks nothing: both ends
-            are in this process, and tests have the certificates that they have.
+        timeout: seconds of every wait at most, unless a call has its own.
+        ssl_context: checks the certificate of an app with TLS, such as
+            ``ssl.create_default_context(cafile="ca.pem")``. None checks nothing, as both
+            ends are in this process.
     """
 
     def __init__(
@@ -166,7 +166,7 @@ class AppClient:
         host, port = self._app.http.host, self._app.websocket.port
         if not port:
             raise StateError(
-                f"test clients need a port, and the app listens on "
+                f"test clients need a port, and the app listens only on "
                 f"{', '.join(self._app.http.addresses)}; stop it first, or give it a port as well"
             )
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -176,14 +176,14 @@ class AppClient:
         """The underlying client, for frames that are not envelopes.
 
         Raises:
-            StateError: it is used outside of its ``with`` block.
+            StateError: the client is used outside of its ``with`` block.
         """
         if self._socket is None:
             raise StateError("the client is not connected; write: with app.test_client() as client")
         return self._socket
 
     def send(self, message_type: str, data: Any = None) -> None:
-        """Send a message and wait for nothing."""
+        """Send a message without waiting for an answer."""
         self.websocket.send(json.dumps({"type": message_type, "data": data}))
 
     def send_raw(self, message: str | bytes) -> None:
@@ -196,14 +196,14 @@ class AppClient:
         """Wait for the next message.
 
         Args:
-            message_type: only a message of that type; others are kept for later calls.
-            timeout: seconds; None takes the client's own.
+            message_type: wait for a message of that type; keep others for later calls.
+            timeout: seconds; None for the client's own timeout.
 
         Returns:
             The whole message, ``{"type": ..., "data": ...}``.
 
         Raises:
-            TimeoutError: none came in time; the text names the types that did.
+            TimeoutError: none came in time; the text names the types of the kept messages.
             simple_websocket.ConnectionClosed: the connection ended before one came.
         """
         for index, message in enumerate(self._kept):
@@ -217,7 +217,7 @@ class AppClient:
             if text is None:
                 raise TimeoutError(
                     f"no {message_type or 'message'} came within {seconds:g} s; "
-                    f"waiting are: {[message['type'] for message in self._kept]}"
+                    f"messages of other types: {[message['type'] for message in self._kept]}"
                 )
             message = json.loads(text)
             if message_type is None or message["type"] == message_type:
@@ -227,8 +227,8 @@ class AppClient:
     def request(self, message_type: str, data: Any = None, timeout: float | None = None) -> Any:
         """Send a message with an id and wait for the response to it.
 
-        Other messages that arrive meanwhile are kept for ``receive``. Of a generator's
-        responses this is the first.
+        Other messages that arrive meanwhile are kept for ``receive``. Of a generator, it
+        returns the first response.
 
         Returns:
             The data of the response.
@@ -261,7 +261,7 @@ class AppClient:
         Args:
             question: the whole message, as ``receive`` returned it.
             data: the answer.
-            error: what went wrong instead; the caller gets a ``CallError``.
+            error: text of an error to answer with instead; the caller gets a ``CallError``.
         """
         answer: dict[str, Any] = {"type": "response", "id": question["id"], "data": data}
         if error is not None:

@@ -3,9 +3,9 @@
 Rules of this module:
 
 1. Nothing starts before the first request: a server may fork after the import.
-2. A WebSocket runs in the thread that the server gave to its request, and that thread
-   goes back as it came: name, context variables, the server's own socket.
-3. What a server cannot do is answered to each client, and logged once.
+2. A WebSocket runs in the thread of its request, which is given back unchanged: name,
+   context variables, the server's own socket.
+3. If a server cannot do something, each client is told, and it is logged once.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from .server.handoff import STOPPING, Refusal, Upgrade
 from .server.threads.minder import Minder
 from .server.threads.track import lent
 
-__all__ = ["Doorkeeper", "Guest", "WsgiAdapter"]
+__all__ = ["Doorkeeper", "GuestApp", "WsgiAdapter"]
 
 logger = logging.getLogger("daebus")
 
-# Seconds between two looks at whether gunicorn wants its worker to end.
+# Seconds between two checks whether gunicorn wants its worker to end.
 _WORKER_POLL = 0.25
 
-# Seconds that clients and requests have when the process of the server ends.
+# Seconds that clients and requests have to finish when the server's process ends.
 _EXIT_TIMEOUT = 5.0
 
 
 Answer = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class Guest(Protocol):
-    """What is asked of the app."""
+class GuestApp(Protocol):
+    """The part of an app that ``WsgiAdapter`` uses."""
 
     @property
     def name(self) -> str:
@@ -51,17 +51,17 @@ class Guest(Protocol):
         """Start without listening, unless that was done; return False once stopped."""
 
     def stop(self, timeout: float) -> list[str]:
-        """Stop it within that many seconds."""
+        """Stop it within so many seconds."""
 
 
 class Doorkeeper(Protocol):
-    """What is asked of the side that takes WebSockets."""
+    """The part of the WebSocket side that ``WsgiAdapter`` uses."""
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
-        """Take over a connection, or say why not; see ``UpgradeHandler``."""
+        """Take over a connection, or return a refusal; see ``UpgradeHandler``."""
 
     def begin_stop(self) -> None:
-        """Say goodbye to all clients."""
+        """Send all clients a close frame."""
 
 
 class WsgiAdapter:
@@ -71,7 +71,7 @@ class WsgiAdapter:
         app: started at the first request.
     """
 
-    def __init__(self, app: Guest) -> None:
+    def __init__(self, app: GuestApp) -> None:
         self._app = app
         self._answer: Answer | None = None  # while the app runs, and after that
         self._up = False
@@ -118,7 +118,7 @@ class WsgiAdapter:
     # --- WebSockets -------------------------------------------------------------
 
     def _upgrade(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Run a WebSocket in this thread, until it has ended; or say why not."""
+        """Run a WebSocket in this thread until it has ended, or refuse it."""
         hub = self._hub
         if hub is None:
             text = "there are no WebSockets on this server"
@@ -135,7 +135,7 @@ class WsgiAdapter:
         try:
             upgrade = borrowed.upgrade()
         except OSError as exc:
-            logger.warning("refused a client, no descriptor for it: %s", exc)
+            logger.warning("refused a client, as no descriptor is left: %s", exc)
             text = "the server is overloaded"
             return refuse(Refusal(503, "overloaded", text, (("Retry-After", "1"),)), start_response)
         try:
@@ -158,7 +158,7 @@ class WsgiAdapter:
 
         Args:
             answer: answers one request, see PEP 3333.
-            hub: for the WebSockets; None if there are none.
+            hub: takes the WebSockets; None without a WebSocket component.
             minder: of the app.
         """
         self._answer = answer
@@ -169,15 +169,15 @@ class WsgiAdapter:
         if not self._at_exit:
             self._at_exit = True
             atexit.register(_stop_at_exit, weakref.ref(self._app))
-        # gunicorn joins its threads before anything that runs at exit, so the WebSockets
-        # would hold up the end of a worker until it is killed. Whoever handles SIGTERM
-        # there is the worker.
+        # gunicorn joins its threads before the functions that run at exit, so WebSockets
+        # would delay the end of a worker until it is killed. The handler of SIGTERM is a
+        # method of the worker.
         worker = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
         if hub is not None and getattr(worker, "alive", None) is True:
             _say_goodbye_with(worker, hub, minder)
 
     def begin_stop(self) -> None:
-        """Answer new requests with a refusal."""
+        """Refuse new requests from now on."""
         self._up = False
         with self._lock:
             self._stopping = True
@@ -194,14 +194,14 @@ class WsgiAdapter:
 
 
 def _say_goodbye_with(worker: Any, hub: Doorkeeper, minder: Minder) -> None:
-    """Say goodbye to the clients once gunicorn wants its worker to end."""
+    """Send the clients a close frame once gunicorn wants its worker to end."""
     if worker.alive:
         minder.call_later(_WORKER_POLL, lambda: _say_goodbye_with(worker, hub, minder))
     else:
         hub.begin_stop()
 
 
-def _stop_at_exit(reference: weakref.ref[Guest]) -> None:
+def _stop_at_exit(reference: weakref.ref[GuestApp]) -> None:
     app = reference()
     if app is not None:
         with contextlib.suppress(RuntimeError):  # too late for a new thread
