@@ -15,7 +15,7 @@ from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol import errors as wire
 from daebus.http.site import request
 from daebus.websocket.connection import reader as reading
-from daebus.websocket.messages import pending as aside
+from daebus.websocket.messages import pending
 from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, table
 
 README = ROOT / "README.rst"
@@ -34,7 +34,7 @@ FIXED = {
     "uploaded file in memory": request.MAX_MEMORY_FILE,
     "messages read ahead": reading.MAX_READ_AHEAD,
     "the same, for a call": reading.MAX_WAITING,
-    "calls to one client": aside.MAX_CALLS,
+    "calls to one client": pending.MAX_CALLS,
 }
 
 

@@ -38,20 +38,20 @@ def test_what_counts_as_one(address: str, network: str) -> None:
 
 
 def test_a_place_that_is_left_can_be_taken_again() -> None:
-    networks = PerAddressLimit(2)
-    assert [networks.enter("192.0.2.7") for _ in range(3)] == [True, True, False]
-    assert networks.enter("192.0.2.8")
-    networks.leave("192.0.2.7")
-    assert networks.enter("192.0.2.7")
+    limit = PerAddressLimit(2)
+    assert [limit.enter("192.0.2.7") for _ in range(3)] == [True, True, False]
+    assert limit.enter("192.0.2.8")
+    limit.leave("192.0.2.7")
+    assert limit.enter("192.0.2.7")
     for address in ("192.0.2.7", "192.0.2.7", "192.0.2.8"):
-        networks.leave(address)
-    assert networks._counts == {}  # nobody who has left is remembered
+        limit.leave(address)
+    assert limit._counts == {}  # nobody who has left is remembered
 
 
 def test_a_unix_socket_has_no_address_to_count() -> None:
-    networks = PerAddressLimit(1)
-    assert all(networks.enter("") for _ in range(5))
-    networks.leave("")
+    limit = PerAddressLimit(1)
+    assert all(limit.enter("") for _ in range(5))
+    limit.leave("")
 
 
 def test_one_too_many_is_429_until_one_leaves(make_app: MakeApp, connect: Connect) -> None:

@@ -159,7 +159,7 @@ def test_without_a_timeout_pings_go_out_and_nobody_is_cut(
 @pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("on_full", ["drop_oldest", "drop_newest"])
-def test_a_slow_reader_that_the_app_keeps_is_not_cut_by_its_own_heartbeat(
+def test_a_slow_reader_that_the_app_keeps_is_not_cut_by_its_own_pings(
     make_app: MakeApp, on_full: str
 ) -> None:
     """Its outbox is full all the time, but it reads and answers what it is asked."""

@@ -240,12 +240,12 @@ class FakeMinder:
         return [(s, timer.callback) for s, timer in self.timers if timer.callback is not None]
 
 
-def make_term(
+def make_lifetime(
     limits: Limits, expires: float | None = None
 ) -> tuple[Lifetime, FakeConnection, FakeMinder]:
     connection, minder = FakeConnection(), FakeMinder()
-    term = Lifetime(connection, minder, limits, expires)  # type: ignore[arg-type]  # fakes
-    return term, connection, minder
+    lifetime = Lifetime(connection, minder, limits, expires)  # type: ignore[arg-type]  # fakes
+    return lifetime, connection, minder
 
 
 def test_renewals_and_the_expiry_at_once_agree() -> None:
@@ -253,13 +253,13 @@ def test_renewals_and_the_expiry_at_once_agree() -> None:
     outcomes = set()
     with ThreadPoolExecutor(3) as pool:
         for _ in range(200):
-            term, connection, minder = make_term(Limits(), time.time())
+            lifetime, connection, minder = make_lifetime(Limits(), time.time())
             ((_, look),) = minder.due()
             together = threading.Barrier(3)
 
-            def renew(name: str, term: Lifetime = term, wait: Any = together.wait) -> bool:
+            def renew(name: str, lifetime: Lifetime = lifetime, wait: Any = together.wait) -> bool:
                 wait(5)
-                return term.renew(name, time.time() + 60)
+                return lifetime.renew(name, time.time() + 60)
 
             def fire(look: Any = look, wait: Any = together.wait) -> None:
                 wait(5)
@@ -276,19 +276,19 @@ def test_renewals_and_the_expiry_at_once_agree() -> None:
             else:
                 assert True in renewed
                 assert connection.identity in ("one", "two")
-                term.stop()
+                lifetime.stop()
             assert len(minder.due()) <= 1  # one timer, however often it was renewed
     assert outcomes <= {(True, True), (False, False)}
 
 
 def test_no_timer_is_left_when_a_connection_has_ended() -> None:
-    term, connection, minder = make_term(Limits(max_lifetime=60), time.time() + 60)
+    lifetime, connection, minder = make_lifetime(Limits(max_lifetime=60), time.time() + 60)
     for _ in range(10):
-        assert term.renew("again", time.time() + 60)
+        assert lifetime.renew("again", time.time() + 60)
     assert len(minder.due()) == 1
-    term.stop()
+    lifetime.stop()
     assert minder.due() == []
-    assert term.renew("late", None) is False
+    assert lifetime.renew("late", None) is False
     assert connection.identity == "again"
 
 
@@ -299,16 +299,16 @@ def test_a_client_that_leaves_takes_its_timer_along(make_app: MakeApp, connect: 
     app.start()
     peer = Peer.joined(connect(app.http.port))
     (connection,) = eventually(hub_of(app).registry.snapshot)
-    term = connection._lifetime
-    assert term is not None
-    assert term._timer.callback is not None
+    lifetime = connection._lifetime
+    assert lifetime is not None
+    assert lifetime._timer.callback is not None
     peer.close()
     assert gone.wait(5)
-    assert term._timer.callback is None
+    assert lifetime._timer.callback is None
 
 
 def test_the_wall_clock_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, connection, minder = make_term(Limits(), time.time() + 86400)
+    _, connection, minder = make_lifetime(Limits(), time.time() + 86400)
     ((seconds, look),) = minder.due()
     assert seconds <= 60
     look()
@@ -403,14 +403,14 @@ def test_a_client_that_is_asked_is_not_idle(make_app: MakeApp, connect: Connect)
 
 
 def test_a_handler_that_was_seen_moves_the_time_on() -> None:
-    term, connection, minder = make_term(Limits(idle_timeout=10))
+    lifetime, connection, minder = make_lifetime(Limits(idle_timeout=10))
     connection.last_message -= 10
     connection.busy = True
     minder.due()[-1][1]()
     connection.busy = False
     assert connection.shuts == []
     assert minder.due()[-1][0] == pytest.approx(10, abs=1)
-    term.stop()
+    lifetime.stop()
 
 
 # --- old ----------------------------------------------------------------------------
@@ -435,9 +435,9 @@ def test_an_old_connection_is_closed_while_it_talks(make_app: MakeApp, connect: 
 def test_lifetimes_are_spread() -> None:
     seconds = []
     for _ in range(200):
-        term, _, minder = make_term(Limits(max_lifetime=50, lifetime_jitter=0.2))
+        lifetime, _, minder = make_lifetime(Limits(max_lifetime=50, lifetime_jitter=0.2))
         seconds.append(minder.due()[0][0])
-        term.stop()
+        lifetime.stop()
     assert 39.9 < min(seconds) < 42
     assert 48 < max(seconds) <= 50
 
