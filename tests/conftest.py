@@ -13,6 +13,7 @@ import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
 from tests.support.child import Child
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.waiting import eventually, stable_id
 
 
@@ -60,7 +61,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
-def make_app() -> Iterator[Callable[..., Daebus]]:
+def make_app() -> Iterator[MakeApp]:
     """Make apps with both components on a free port; they are stopped when the test ends.
 
     Keyword arguments go to ``DaebusWebSocket``, those in ``http`` to ``DaebusHttp``.
@@ -80,7 +81,7 @@ def make_app() -> Iterator[Callable[..., Daebus]]:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Daebus]) -> Daebus:
+def app(make_app: MakeApp) -> Daebus:
     """An app with both components, not started, with an ``echo`` handler."""
     made = make_app()
     made.socket("echo")(lambda req: req.data)
@@ -88,7 +89,7 @@ def app(make_app: Callable[..., Daebus]) -> Daebus:
 
 
 @pytest.fixture
-def connect() -> Iterator[Callable[..., socket.socket]]:
+def connect() -> Iterator[Connect]:
     """Open raw TCP connections to 127.0.0.1, with a timeout of 5 s; they are closed at the end."""
     opened: list[socket.socket] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import socket
 import threading
 import urllib.request
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from daebus import (
     StopToken,
     WebSocketRequest,
 )
+from tests.support.fixture_types import Connect
 from tests.support.peer import Peer
 
 
@@ -247,7 +247,7 @@ def test_wrong_arguments_are_told_where_they_are_written() -> None:
 
 
 def test_requests_pass_its_hooks_error_handlers_and_mounted_apps(
-    app: Daebus, connect: Callable[[int], socket.socket]
+    app: Daebus, connect: Connect
 ) -> None:
     blueprint = Blueprint("shop", url_prefix="/shop")
     blueprint.route("/broken")(lambda req: req.args.to_dict()["missing"])

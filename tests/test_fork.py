@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.child import Child
-
-Connect = Callable[[int], socket.socket]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")

@@ -25,10 +25,9 @@ from daebus import (
     WebSocketRequest,
 )
 from tests.support.child import Child
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Peer, envelope, upgrade_request
 from tests.support.waiting import eventually
-
-Connect = Callable[[int], socket.socket]
 
 
 def daebus_threads() -> set[str]:
@@ -131,9 +130,7 @@ def test_after_a_failed_start_another_one_works() -> None:
         assert client.request("echo", 1) == 1
 
 
-def test_a_taken_second_port_releases_the_first(
-    make_app: Callable[..., Daebus], taken: int
-) -> None:
+def test_a_taken_second_port_releases_the_first(make_app: MakeApp, taken: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         first = probe.getsockname()[1]
     app = Daebus("test")
@@ -152,7 +149,7 @@ def test_the_default_host_is_this_machine_alone(app: Daebus) -> None:
             socket.create_connection(("127.0.0.2", app.http.port), timeout=5)
 
 
-def test_another_host_can_be_chosen(make_app: Callable[..., Daebus]) -> None:
+def test_another_host_can_be_chosen(make_app: MakeApp) -> None:
     app = make_app(http={"host": "0.0.0.0"})
     app.start()
     with socket.create_connection(("127.0.0.2", app.http.port), timeout=5) as sock:
@@ -222,7 +219,7 @@ def test_every_client_is_told_1001(app: Daebus, connect: Connect) -> None:
 
 
 def test_a_mute_client_delays_neither_the_goodbye_of_others_nor_the_stop(
-    make_app: Callable[..., Daebus], connect: Connect
+    make_app: MakeApp, connect: Connect
 ) -> None:
     app = make_app(close_timeout=0.3)
     app.start()
@@ -340,7 +337,7 @@ def test_stop_in_a_handler(app: Daebus, connect: Connect) -> None:
 
 
 def test_stop_in_a_handler_ends_even_if_its_client_is_mute(
-    make_app: Callable[..., Daebus], connect: Connect
+    make_app: MakeApp, connect: Connect
 ) -> None:
     app = make_app(close_timeout=0.2)
     app.socket("stop")(lambda req: app.stop() and None)

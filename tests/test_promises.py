@@ -5,16 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject, UpgradeRequest, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Peer, upgrade_request
 from tests.support.slow import KILOBYTES_16, narrow
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 def test_emitting_from_a_thread_reaches_the_client(app: Daebus) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import threading
 from collections.abc import Callable
 
@@ -15,10 +14,9 @@ from daebus import (
     DaebusHttp,
 )
 from tests.support.child import Child
+from tests.support.fixture_types import Connect
 from tests.support.peer import Peer
 from tests.support.waiting import eventually
-
-Connect = Callable[[int], socket.socket]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)

@@ -17,6 +17,7 @@ import simple_websocket
 import daebus
 from daebus import CallError, ClientError, Connection, Daebus, StateError, WebSocketRequest
 from daebus.testing import AppClient, RequestError
+from tests.support.fixture_types import MakeApp
 
 
 def test_request_returns_the_data_of_the_response(app: Daebus) -> None:
@@ -174,7 +175,7 @@ def test_a_running_app_goes_on_running(app: Daebus) -> None:
             assert app.running
 
 
-def test_the_configured_port_is_left_alone(make_app: Callable[..., Daebus]) -> None:
+def test_the_configured_port_is_left_alone(make_app: MakeApp) -> None:
     app = make_app(port=1)  # nobody but root may have that one
     app.socket("echo")(lambda req: req.data)
     with app.test_client() as client:
@@ -197,7 +198,7 @@ def test_clients_of_several_threads_share_one_server(app: Daebus) -> None:
     assert not app.running
 
 
-def test_path_headers_and_subprotocols_go_along(make_app: Callable[..., Daebus]) -> None:
+def test_path_headers_and_subprotocols_go_along(make_app: MakeApp) -> None:
     app = make_app(subprotocols=["v2"], origins=["https://shop.example"])
     seen = queue.Queue[tuple[str, str | None]]()
 
@@ -211,7 +212,7 @@ def test_path_headers_and_subprotocols_go_along(make_app: Callable[..., Daebus])
     assert seen.get(timeout=5) == ("/feed", "v2")
 
 
-def test_a_refused_client_raises_and_lets_the_app_go(make_app: Callable[..., Daebus]) -> None:
+def test_a_refused_client_raises_and_lets_the_app_go(make_app: MakeApp) -> None:
     app = make_app()
     headers = {"Origin": "https://elsewhere.example"}
     with pytest.raises(simple_websocket.ConnectionError, match="403"):

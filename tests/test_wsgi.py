@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ import pytest
 from werkzeug.serving import make_server
 
 from daebus import AttachError, Daebus, DaebusHttp, Request, StateError
+from tests.support.fixture_types import Connect
 from tests.support.guest_site import make_app
 from tests.support.peer import CLOSE, TEXT, Peer, envelope, upgrade_request
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
 
-Connect = Callable[[int | None], socket.socket]
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn does not run on Windows")
 

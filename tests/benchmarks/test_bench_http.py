@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from benchmarks.procs import ServerProcess
 from benchmarks.results import Results
 from benchmarks.targets import GET, all_targets
 from daebus import Daebus
+from tests.support.fixture_types import MakeApp
 
 ROOT = Path(__file__).parents[2]
 
@@ -90,7 +91,7 @@ def test_another_answer_is_an_error(answer: bytes) -> None:
         http_client.ends(answer)
 
 
-def site(make_app: Callable[..., Daebus], **options: Any) -> Daebus:
+def site(make_app: MakeApp, **options: Any) -> Daebus:
     app = make_app(http=options)
     app.route("/data/<int:size>")(lambda req, size: {"data": "x" * size})
     app.start()
@@ -98,7 +99,7 @@ def site(make_app: Callable[..., Daebus], **options: Any) -> Daebus:
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_own_client_counts_answers(make_app: Callable[..., Daebus], fresh: bool) -> None:
+def test_own_client_counts_answers(make_app: MakeApp, fresh: bool) -> None:
     app = site(make_app)
     result = http_client.run(app.http.port, "/data/70000", 3, 0.1, fresh=fresh)
     assert result["messages"] > 3
@@ -126,9 +127,7 @@ def test_own_client_comes_back_after_a_close() -> None:
 
 
 @pytest.mark.parametrize(("head_timeout", "kept"), [(60, True), (0.05, False)])
-def test_slow_clients_are_counted(
-    make_app: Callable[..., Daebus], head_timeout: float, kept: bool
-) -> None:
+def test_slow_clients_are_counted(make_app: MakeApp, head_timeout: float, kept: bool) -> None:
     app = site(make_app, head_timeout=head_timeout)
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.drip", str(app.http.port), "20"],

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from daebus import Daebus
+from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.raw import Raw, make
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Daebus]]:
+def serve() -> Iterator[Serve]:
     """Make apps with HTTP alone; keyword arguments go to ``DaebusHttp``."""
     apps: list[Daebus] = []
 
@@ -26,7 +27,7 @@ def serve() -> Iterator[Callable[..., Daebus]]:
 
 
 @pytest.fixture
-def raw() -> Iterator[Callable[..., Raw]]:
+def raw() -> Iterator[OpenRaw]:
     """Open raw connections to an app."""
     opened: list[Raw] = []
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
 
 from daebus import Daebus, DisconnectInfo, WebSocketRequest
 from daebus.websocket.connection.connection import Connection
+from tests.support.fixture_types import MakeApp
 
 LIMIT = 1 << 20
 
@@ -64,7 +64,7 @@ class Server:
 
 
 @pytest.fixture(params=["plain", "deflate"])
-def server(request: pytest.FixtureRequest, make_app: Callable[..., Daebus]) -> Server:
+def server(request: pytest.FixtureRequest, make_app: MakeApp) -> Server:
     compression: Literal["deflate"] | None = "deflate" if request.param == "deflate" else None
     app = make_app(compression=compression, subprotocols=["b", "a"])
     return Server(app, compresses=compression is not None)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from daebus import Daebus
 from daebus.websocket.connection.connection import Connection
+from tests.support.fixture_types import MakeApp
 
 CASES = 517
 # A message of series 9 is 16 MiB, cut into up to 262,144 fragments.
@@ -21,7 +20,7 @@ PARALLEL = 8
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_every_autobahn_case_passes(make_app: Callable[..., Daebus], tmp_path: Path) -> None:
+def test_every_autobahn_case_passes(make_app: MakeApp, tmp_path: Path) -> None:
     app = make_app(
         compression="deflate",
         max_message_size=LARGE,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Callable
 
 import pytest
 
-from daebus import Daebus
 from tests.interop.conftest import LIMIT, Server
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import (
     BINARY,
     CLOSE,
@@ -24,7 +23,6 @@ from tests.support.peer import (
     upgrade_request,
 )
 
-Connect = Callable[[int], socket.socket]
 CONT = 0
 
 BYE = frame(CLOSE, b"\x03\xe8bye")
@@ -177,9 +175,7 @@ def test_broken_frames(server: Server, connect: Connect, path: str, data: bytes,
     assert server.app.websocket.get_client_count() == 0
 
 
-def test_a_client_that_never_answers_the_close(
-    make_app: Callable[..., Daebus], connect: Connect
-) -> None:
+def test_a_client_that_never_answers_the_close(make_app: MakeApp, connect: Connect) -> None:
     server = Server(make_app(close_timeout=0.1))
     peer = Peer.joined(connect(server.port), "/close")
     peer.send(TEXT, "1000 bye")
@@ -188,7 +184,7 @@ def test_a_client_that_never_answers_the_close(
     assert server.ended() == ("server", 1000)
 
 
-def test_a_client_that_fails_and_stays(make_app: Callable[..., Daebus], connect: Connect) -> None:
+def test_a_client_that_fails_and_stays(make_app: MakeApp, connect: Connect) -> None:
     server = Server(make_app(close_timeout=0.1))
     peer = Peer.joined(connect(server.port), behind=b"\x81\x05hello")
     assert peer.close_frame()[0] == 1002
@@ -196,7 +192,7 @@ def test_a_client_that_fails_and_stays(make_app: Callable[..., Daebus], connect:
     assert peer.ended()
 
 
-def test_a_silent_client_is_cut(make_app: Callable[..., Daebus], connect: Connect) -> None:
+def test_a_silent_client_is_cut(make_app: MakeApp, connect: Connect) -> None:
     server = Server(make_app(ping_interval=0.05, ping_timeout=0.05))
     peer = Peer.joined(connect(server.port))
     assert peer.frame()[0] == PING
@@ -204,7 +200,7 @@ def test_a_silent_client_is_cut(make_app: Callable[..., Daebus], connect: Connec
     assert server.ended() == ("ping_timeout", 1006)
 
 
-def test_any_byte_is_a_sign_of_life(make_app: Callable[..., Daebus], connect: Connect) -> None:
+def test_any_byte_is_a_sign_of_life(make_app: MakeApp, connect: Connect) -> None:
     server = Server(make_app(ping_interval=0.05, ping_timeout=0.3))
     sock = connect(server.port)
     peer = Peer.joined(sock)

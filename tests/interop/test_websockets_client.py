@@ -17,8 +17,8 @@ from websockets.frames import CloseCode
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from daebus import Daebus
 from tests.interop.conftest import LIMIT, Server
+from tests.support.fixture_types import MakeApp
 from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
@@ -176,7 +176,7 @@ def test_a_larger_message_ends_in_1009(
     assert server.ended() == ("protocol", 1009)
 
 
-def test_a_limit_of_the_app(make_app: Callable[..., Daebus]) -> None:
+def test_a_limit_of_the_app(make_app: MakeApp) -> None:
     server = Server(make_app(max_message_size=8 << 20, max_outbox=8 << 20, compression="deflate"))
     with connect(server.url("/echo"), max_size=None, proxy=None) as client:
         message = "0123456789abcdef" * (512 * 1024)
@@ -242,7 +242,7 @@ def test_pings_of_the_client_are_answered_amid_a_message(join: Join) -> None:
     assert received(client) == "one two"
 
 
-def test_pings_of_the_server_are_answered(make_app: Callable[..., Daebus]) -> None:
+def test_pings_of_the_server_are_answered(make_app: MakeApp) -> None:
     server = Server(make_app(ping_interval=0.02, ping_timeout=5))
     with connect(server.url("/echo"), proxy=None, ping_interval=None) as client:
         client.send("x")
@@ -285,7 +285,7 @@ def test_origins(join: Join, server: Server) -> None:
     assert json.loads(caught.value.response.body or b"")["code"] == "origin_not_allowed"
 
 
-def test_too_many_clients(make_app: Callable[..., Daebus]) -> None:
+def test_too_many_clients(make_app: MakeApp) -> None:
     server = Server(make_app(max_clients=1))
     with connect(server.url(), proxy=None) as client:
         request(client, "echo", 1)

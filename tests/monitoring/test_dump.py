@@ -9,15 +9,13 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from daebus import Daebus, WebSocketRequest
+from tests.support.fixture_types import MakeApp
 from tests.support.peer import Peer
 from tests.support.slow import connections, narrow, stuff, waiting_handler
-
-MakeApp = Callable[..., Daebus]
 
 
 def test_it_shows_connections_queues_and_stacks(make_app: MakeApp) -> None:

@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 
 from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import CLOSE, TEXT, Peer, upgrade_request
 from tests.support.slow import connections, narrow, reset
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 class Hooks:

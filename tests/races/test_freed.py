@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gc
-import socket
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from daebus import ClientError, Daebus, WebSocketRequest
 from daebus.websocket.connection.link import Link
+from tests.support.fixture_types import MakeApp
 from tests.support.slow import connections, narrow, stuff
 from tests.support.waiting import eventually
-
-Connect = Callable[[int], socket.socket]
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def no_collector() -> Iterator[None]:
 
 
 @pytest.fixture
-def busy_app(make_app: Callable[..., Daebus]) -> Daebus:
+def busy_app(make_app: MakeApp) -> Daebus:
     """An app with a handler of each kind."""
     app = make_app(idle_timeout=60)
     app.socket("echo")(lambda req: req.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -10,11 +9,10 @@ from typing import Any, cast
 from daebus import Connection, Daebus, WebSocketRequest
 from daebus.websocket.clients.registry import Registry
 from daebus.websocket.connection.link import Link
+from tests.support.fixture_types import Connect
 from tests.support.peer import CLOSE, PING, PONG, Peer, envelope, frame
 from tests.support.slow import connections, hub_of, reset, waiting_handler
 from tests.support.waiting import eventually
-
-Connect = Callable[[int], socket.socket]
 
 
 class SlowLook:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
-from daebus import ClientError, Daebus, WebSocketRequest
+from daebus import ClientError, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import CLOSE, Peer, frame, upgrade_request
 from tests.support.slow import narrow, reset, stuff, waiting_handler
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 def test_every_key_after_a_known_conversation(make_app: MakeApp, connect: Connect) -> None:

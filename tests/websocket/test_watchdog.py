@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import socket
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from daebus import Daebus, SlowHandlerInfo, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import PING, PONG, Peer
 from tests.support.slow import narrow, records
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 class Slow:

@@ -14,18 +14,16 @@ import pytest
 import websockets.sync.client
 
 from daebus import ClientError, Connection, Daebus
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope, frame, upgrade_request
 from tests.support.slow import connections, hub_of, waiting_handler
 from tests.support.storm import LEAST, storm
 from tests.support.tls import VERSIONS, Sealer, client_context, dial, secure
 from tests.support.waiting import eventually
 
-Make = Callable[..., Daebus]
-Connect = Callable[[int | None], socket.socket]
-
 
 @pytest.fixture
-def make(make_app: Make) -> Make:
+def make(make_app: MakeApp) -> MakeApp:
     def make(**options: Any) -> Daebus:
         app = make_app(http=secure(workers=2), **options)
         app.socket("echo")(lambda req: req.data)
@@ -35,7 +33,7 @@ def make(make_app: Make) -> Make:
 
 
 @pytest.fixture
-def app(make: Make) -> Daebus:
+def app(make: MakeApp) -> Daebus:
     app = make()
     app.start()
     return app
@@ -85,14 +83,14 @@ def test_the_client_of_websockets(app: Daebus) -> None:
             assert json.loads(client.recv(timeout=5))["data"] == "x" * size
 
 
-def test_handlers_know(make: Make) -> None:
+def test_handlers_know(make: MakeApp) -> None:
     app = make()
     app.socket("secure")(lambda req: req.websocket.secure)
     with app.test_client() as client:
         assert client.request("secure") is True
 
 
-def test_an_error_is_an_answer(make: Make) -> None:
+def test_an_error_is_an_answer(make: MakeApp) -> None:
     app = make()
 
     @app.socket("fail")
@@ -134,7 +132,7 @@ def test_a_record_byte_by_byte(app: Daebus, connect: Connect) -> None:
     assert peer.message()["data"] == "slow"
 
 
-def test_recv_ends_in_time_though_a_record_has_begun(make: Make, connect: Connect) -> None:
+def test_recv_ends_in_time_though_a_record_has_begun(make: MakeApp, connect: Connect) -> None:
     app = make()
 
     @app.websocket.raw("/raw")
@@ -159,7 +157,7 @@ def test_recv_ends_in_time_though_a_record_has_begun(make: Make, connect: Connec
     assert peer.frame() == (TEXT, b"whole")
 
 
-def test_the_end_is_bounded_though_a_record_has_begun(make: Make, connect: Connect) -> None:
+def test_the_end_is_bounded_though_a_record_has_begun(make: MakeApp, connect: Connect) -> None:
     """A thread that drains before it closes must not wait for the rest of a record."""
     app = make(close_timeout=0.2)
 
@@ -199,7 +197,7 @@ def test_a_broken_record_ends_one_connection_only(app: Daebus, join: Join) -> No
 # --- slow and busy clients ------------------------------------------------------------
 
 
-def test_a_client_that_does_not_read_is_cut(make: Make, join: Join) -> None:
+def test_a_client_that_does_not_read_is_cut(make: MakeApp, join: Join) -> None:
     app = make(max_outbox=200_000)
     app.start()
     slow, good = join(app, receive_buffer=4096), join(app)
@@ -228,7 +226,7 @@ def test_a_client_that_does_not_read_is_cut(make: Make, join: Join) -> None:
 
 
 @pytest.mark.parametrize("on_full", ["drop_oldest", "drop_newest"])
-def test_dropped_messages_tear_no_record(make: Make, join: Join, on_full: str) -> None:
+def test_dropped_messages_tear_no_record(make: MakeApp, join: Join, on_full: str) -> None:
     app = make(max_outbox=50_000, on_full=on_full)
     app.start()
     slow = join(app, receive_buffer=4096)
@@ -257,7 +255,7 @@ def test_dropped_messages_tear_no_record(make: Make, join: Join, on_full: str) -
     assert len(seen) > 10
 
 
-def test_a_busy_handler(make: Make, join: Join) -> None:
+def test_a_busy_handler(make: MakeApp, join: Join) -> None:
     app = make()
     begun, release = waiting_handler(app)
     app.start()
@@ -272,7 +270,7 @@ def test_a_busy_handler(make: Make, join: Join) -> None:
     peer.close()
 
 
-def test_a_busy_handler_learns_that_its_client_left(make: Make, join: Join) -> None:
+def test_a_busy_handler_learns_that_its_client_left(make: MakeApp, join: Join) -> None:
     app = make()
     begun, told = threading.Event(), threading.Event()
 
@@ -307,7 +305,7 @@ def test_a_minute_of_storm() -> None:
     assert outcome.echoes > 1000
 
 
-def test_stop_under_load(make: Make) -> None:
+def test_stop_under_load(make: MakeApp) -> None:
     app = make(max_outbox=64 << 20, max_outbox_messages=10**6)
     app.start()
     peers = [Peer.joined(dial(app.http.port)) for _ in range(4)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 
 from daebus import Daebus, DaebusHttp, Request, WebSocketRequest
 from daebus.http.protocol.forwarded import MAX_HOPS, Seen, TrustedProxies
-from tests.support.fixture_types import MakeApp, OpenRaw, Serve
+from tests.support.fixture_types import Connect, MakeApp, OpenRaw, Serve
 from tests.support.peer import Answer, Peer, upgrade_request
 
 PROXIES = TrustedProxies(["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48", "unix"])
@@ -307,16 +306,14 @@ def test_a_proxy_on_a_socket_file(make_app: MakeApp, tmp_path: Path) -> None:
         assert Peer(sock).ask(head.encode()).json["remote"] == CLIENT
 
 
-def upgrade(app: Daebus, connect: Callable[[int], socket.socket], **headers: str) -> Peer | Answer:
+def upgrade(app: Daebus, connect: Connect, **headers: str) -> Peer | Answer:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     peer = Peer(connect(app.http.port))
     answer = peer.ask(upgrade_request("/", fields))
     return peer if answer.status == 101 else answer
 
 
-def test_a_websocket_sees_the_client(
-    make_app: MakeApp, connect: Callable[[int], socket.socket]
-) -> None:
+def test_a_websocket_sees_the_client(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(http={"trusted_proxies": ["127.0.0.1"]})
 
     @app.socket("me")
@@ -347,7 +344,7 @@ def test_a_websocket_sees_the_client(
 )
 def test_the_origin_is_compared_with_the_host_that_the_proxy_names(
     make_app: MakeApp,
-    connect: Callable[[int], socket.socket],
+    connect: Connect,
     trusted: list[str],
     origin: str,
     enters: bool,

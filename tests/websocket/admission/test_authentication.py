@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,11 +16,9 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DuplicateHandlerError, NoClientError, Reject, UpgradeRequest
 from daebus.websocket.clients.broadcast import SendResult
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Answer, Peer, upgrade_request
 from tests.support.waiting import eventually
-
-Connect = Callable[[int | None], socket.socket]
-MakeApp = Callable[..., Daebus]
 
 TOKENS = {"t-ada": "ada", "t-bob": "bob"}
 

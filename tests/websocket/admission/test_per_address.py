@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from daebus import Daebus, DaebusWebSocket
+from daebus import DaebusWebSocket
 from daebus.websocket.admission.per_address import PerAddressLimit, network_of
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Peer, upgrade_request
 from tests.support.slow import hub_of
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int | None], socket.socket]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import queue
 import re
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,6 +15,7 @@ from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol.heads import Head
 from daebus.server.conn import Conn
 from daebus.server.handoff import Upgrade
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import (
     PING,
     PONG,
@@ -28,8 +28,6 @@ from tests.support.peer import (
     upgrade_request,
 )
 from tests.support.waiting import eventually
-
-Connect = Callable[[int | None], socket.socket]
 
 
 def ask(sock: socket.socket, request: bytes) -> Answer:
@@ -227,7 +225,7 @@ def test_by_default_pages_of_this_host_and_programs_may_connect(
     ],
 )
 def test_origins_opens_the_door_to_other_pages(
-    make_app: Callable[..., Daebus],
+    make_app: MakeApp,
     connect: Connect,
     origins: list[str] | str,
     origin: str | None,
@@ -248,7 +246,7 @@ def test_a_plain_string_of_origins_is_refused_with_what_to_type() -> None:
 
 
 def test_above_max_clients_the_answer_is_503_until_one_leaves(
-    make_app: Callable[..., Daebus], connect: Connect
+    make_app: MakeApp, connect: Connect
 ) -> None:
     app = make_app(max_clients=2)
     left = threading.Event()
@@ -264,7 +262,7 @@ def test_above_max_clients_the_answer_is_503_until_one_leaves(
     Peer.joined(connect(app.http.port))
 
 
-def test_a_burst_cannot_pass_max_clients(make_app: Callable[..., Daebus], connect: Connect) -> None:
+def test_a_burst_cannot_pass_max_clients(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(max_clients=5)
     app.start()
     socks = [connect(app.http.port) for _ in range(20)]
@@ -282,9 +280,7 @@ def test_a_burst_cannot_pass_max_clients(make_app: Callable[..., Daebus], connec
 # --- paths, subprotocols, ports -----------------------------------------------------
 
 
-def test_a_configured_path_is_the_only_one(
-    make_app: Callable[..., Daebus], connect: Connect
-) -> None:
+def test_a_configured_path_is_the_only_one(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(path="/ws")
     app.socket("echo")(lambda req: req.data)
     app.start()
@@ -307,7 +303,7 @@ def test_a_path_without_a_slash_is_refused_with_what_to_type() -> None:
     [("v1, v2", "v2"), ("v1", "v1"), ("v3", None), (None, None), ("v3, v1", "v1")],
 )
 def test_the_preferred_subprotocol_is_chosen(
-    make_app: Callable[..., Daebus], connect: Connect, offered: str | None, chosen: str | None
+    make_app: MakeApp, connect: Connect, offered: str | None, chosen: str | None
 ) -> None:
     app = make_app(subprotocols=["v2", "v1"])
     seen = queue.Queue[str | None]()
@@ -334,7 +330,7 @@ def test_an_app_without_websockets_says_so(connect: Connect) -> None:
 
 
 def test_another_port_opens_a_second_listener_for_websockets_alone(
-    make_app: Callable[..., Daebus], connect: Connect
+    make_app: MakeApp, connect: Connect
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         free = probe.getsockname()[1]
@@ -363,9 +359,7 @@ def test_another_port_opens_a_second_listener_for_websockets_alone(
             connect(port)
 
 
-def test_port_zero_takes_a_free_second_port(
-    make_app: Callable[..., Daebus], connect: Connect
-) -> None:
+def test_port_zero_takes_a_free_second_port(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(port=0)
     app.socket("echo")(lambda req: req.data)
     app.start()
@@ -388,7 +382,7 @@ def test_the_port_of_http_is_no_second_port() -> None:
 
 
 def test_nothing_of_the_handshake_is_kept_while_the_connection_lives(
-    make_app: Callable[..., Daebus], connect: Connect
+    make_app: MakeApp, connect: Connect
 ) -> None:
     def parts() -> list[object]:
         gc.collect()

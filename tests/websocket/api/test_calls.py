@@ -8,7 +8,6 @@ import json
 import logging
 import math
 import queue
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -31,12 +30,10 @@ from daebus.testing import AppClient
 from daebus.websocket.connection.reader import MAX_WAITING
 from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.pending import MAX_CALLS
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import TEXT, Peer, envelope, frame
 from tests.support.slow import connections, reset
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 @pytest.fixture

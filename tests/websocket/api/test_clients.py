@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-import socket
 import threading
 import time
 from collections import UserDict
@@ -21,12 +20,10 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, NoClientError, WebSocketRequest
 from daebus.websocket.clients import metadata
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import PING, PONG, Peer, upgrade_request
 from tests.support.slow import connections, hub_of, narrow, records, reset, stuff, waiting_handler
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 def ids_in_use(app: Daebus) -> set[str]:

@@ -18,11 +18,9 @@ import pytest
 
 from daebus import Daebus, WebSocketRequest
 from daebus.websocket.clients.broadcast import SendResult
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import CLOSE, Peer, envelope, upgrade_request
 from tests.support.waiting import eventually
-
-Connect = Callable[[int], socket.socket]
-
 
 # --- on_connect ---------------------------------------------------------------------
 
@@ -192,7 +190,7 @@ ENDINGS: dict[str, Callable[[Daebus, Peer], object]] = {
 
 @pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 def test_on_disconnect_runs_once_however_the_connection_ends(
-    make_app: Callable[..., Daebus], connect: Connect, end: Callable[[Daebus, Peer], object]
+    make_app: MakeApp, connect: Connect, end: Callable[[Daebus, Peer], object]
 ) -> None:
     app = make_app(close_timeout=0.2)
     calls = queue.Queue[tuple[str, int, bool]]()

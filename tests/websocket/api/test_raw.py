@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import queue
-import socket
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -17,9 +15,8 @@ from daebus import (
     StateError,
     WebSocketRequest,
 )
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import BINARY, PING, PONG, TEXT, Peer
-
-Connect = Callable[[int], socket.socket]
 
 
 def test_iterating_yields_text_as_str_and_binary_as_bytes(app: Daebus, connect: Connect) -> None:
@@ -313,9 +310,7 @@ def test_a_path_has_one_raw_handler_and_begins_with_a_slash(app: Daebus) -> None
         app.websocket.raw("feed")
 
 
-def test_a_raw_path_is_open_beside_a_configured_one(
-    make_app: Callable[..., Daebus], connect: Connect
-) -> None:
+def test_a_raw_path_is_open_beside_a_configured_one(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(path="/ws")
     app.websocket.raw("/raw")(lambda ws: ws.send("raw") and None)
     app.start()

@@ -27,12 +27,10 @@ from daebus import (
 from daebus.testing import AppClient
 from daebus.websocket.clients import broadcast
 from daebus.websocket.protocol import envelope
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Peer
 from tests.support.slow import KILOBYTES_16, hub_of, narrow, reset, stuff
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 @pytest.fixture

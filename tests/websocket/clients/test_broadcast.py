@@ -8,7 +8,6 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,11 +17,10 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DisconnectInfo
 from daebus.websocket.protocol import codec, envelope
+from tests.support.fixture_types import MakeApp
 from tests.support.peer import TEXT, Peer
 from tests.support.slow import KILOBYTES_16, connections, narrow, reset, stuff
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
 
 
 class Reader(threading.Thread):

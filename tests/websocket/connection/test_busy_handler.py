@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-import socket
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
 from tests.support.slow import connections, reset
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 class Busy:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,12 +17,10 @@ import pytest
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import CLOSE, PING, PONG, Peer
 from tests.support.slow import connections, narrow, reset, stuff
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 
 def departures(app: Daebus) -> queue.Queue[tuple[str, DisconnectInfo]]:

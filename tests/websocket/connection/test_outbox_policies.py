@@ -7,7 +7,6 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,11 +15,10 @@ from daebus import Daebus, DisconnectInfo, SlowConsumerInfo, WebSocketRequest
 from daebus.websocket.clients.broadcast import SendResult
 from daebus.websocket.connection.connection import Connection
 from daebus.websocket.connection.outbox import OnFull
+from tests.support.fixture_types import MakeApp
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
 from tests.support.slow import KILOBYTES_16, connections, narrow, records, stuff
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
 
 
 def texts_until(peer: Peer, last: str) -> list[Any]:

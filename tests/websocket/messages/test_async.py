@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import queue
-import socket
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from daebus import Daebus, WebSocketRequest
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Peer, envelope
-
-Connect = Callable[[int], socket.socket]
 
 
 def loop_threads() -> list[threading.Thread]:
@@ -197,7 +194,7 @@ def test_base_exceptions_of_async_handlers_end_nothing(app: Daebus, exc: BaseExc
 
 
 def test_an_async_handler_that_waits_for_ever_is_cancelled_at_the_stop(
-    make_app: Callable[..., Daebus],
+    make_app: MakeApp,
 ) -> None:
     app = make_app(close_timeout=0.1)
     begun, cancelled = threading.Event(), threading.Event()

@@ -7,13 +7,14 @@ import dataclasses
 import json
 import logging
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from daebus import ClientError, Daebus, DuplicateHandlerError, EncodeError, WebSocketRequest
 from daebus.testing import AppClient
+from tests.support.fixture_types import MakeApp
 
 MAX_DEPTH = 100_000
 
@@ -159,7 +160,7 @@ def test_a_returned_value_without_a_json_form_is_an_error_of_the_handler(
     assert "has no JSON form" in caplog.text
 
 
-def test_debug_tells_the_client_what_was_raised(make_app: Callable[..., Daebus]) -> None:
+def test_debug_tells_the_client_what_was_raised(make_app: MakeApp) -> None:
     app = make_app(debug=True)
     app.socket("echo")(lambda req: req.data)
 
@@ -177,7 +178,7 @@ def test_debug_tells_the_client_what_was_raised(make_app: Callable[..., Daebus])
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_client_error_is_how_an_app_sends_its_own_text(
-    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture, debug: bool
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture, debug: bool
 ) -> None:
     app = make_app(debug=debug)
     app.socket("echo")(lambda req: req.data)

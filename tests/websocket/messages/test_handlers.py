@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import queue
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -24,10 +23,10 @@ from daebus import (
 from daebus.testing import RequestError
 from daebus.websocket.messages.handlers import HandlerTable
 from daebus.websocket.messages.options import RunIn
+from tests.support.fixture_types import Connect
 from tests.support.peer import BINARY, TEXT, Peer, frame
 from tests.support.waiting import eventually
 
-Connect = Callable[[int], socket.socket]
 Next = Callable[[WebSocketRequest], Any]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import queue
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
@@ -16,12 +15,10 @@ import pytest
 from daebus import Cancelled, ClientError, Daebus, WebSocketRequest
 from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import TEXT, Peer, frame
 from tests.support.slow import connections
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int], socket.socket]
 
 FLAVOURS = ["sync", "async", "generator", "async generator", "job", "async job"]
 

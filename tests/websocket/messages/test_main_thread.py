@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,11 +23,10 @@ from daebus import (
 )
 from daebus.testing import AppClient, RequestError
 from daebus.websocket.messages.activity import Activity
+from tests.support.fixture_types import Connect
 from tests.support.peer import TEXT, Peer, envelope
 from tests.support.slow import hub_of
 from tests.support.waiting import eventually
-
-Connect = Callable[[int], socket.socket]
 
 
 @pytest.fixture

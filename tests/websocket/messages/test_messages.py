@@ -10,10 +10,8 @@ import decimal
 import enum
 import json
 import queue
-import socket
 import threading
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,9 +19,8 @@ import pytest
 
 from daebus import Daebus, EncodeError, NoClientError, WebSocketRequest
 from daebus.websocket.clients.broadcast import SendResult
+from tests.support.fixture_types import Connect
 from tests.support.peer import Peer, envelope
-
-Connect = Callable[[int], socket.socket]
 
 
 class Colour(enum.Enum):

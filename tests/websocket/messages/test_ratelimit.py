@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,11 +15,9 @@ from daebus.testing import AppClient, RequestError
 from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
 from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse_rate
+from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 from tests.support.slow import hub_of
-
-MakeApp = Callable[..., Daebus]
-Connect = Callable[[int | None], Any]
 
 quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from daebus import ClientError, Daebus, WebSocketRequest
+from tests.support.fixture_types import MakeApp
 from tests.support.waiting import eventually
-
-MakeApp = Callable[..., Daebus]
 
 
 class Jobs:
