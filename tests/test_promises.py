@@ -10,7 +10,7 @@ from typing import Any
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject, UpgradeRequest, WebSocketRequest
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Peer, upgrade_request
-from tests.support.slow import KILOBYTES_16, narrow
+from tests.support.slow_clients import KILOBYTES_16, narrow
 from tests.support.waiting import eventually
 
 

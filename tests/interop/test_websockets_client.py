@@ -19,7 +19,7 @@ from websockets.typing import Origin, Subprotocol
 
 from tests.interop.conftest import LIMIT, Server
 from tests.support.fixture_types import MakeApp
-from tests.support.slow import hub_of
+from tests.support.inside import hub_of
 from tests.support.waiting import eventually
 
 Join = Callable[..., ClientConnection]

@@ -14,8 +14,10 @@ import pytest
 
 from daebus import Daebus, WebSocketRequest
 from tests.support.fixture_types import MakeApp
+from tests.support.handlers import waiting_handler
+from tests.support.inside import connections
 from tests.support.peer import Peer
-from tests.support.slow import connections, narrow, stuff, waiting_handler
+from tests.support.slow_clients import narrow, stuff
 
 
 def test_it_shows_connections_queues_and_stacks(make_app: MakeApp) -> None:

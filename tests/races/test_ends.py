@@ -17,8 +17,9 @@ import pytest
 
 from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import connections
 from tests.support.peer import CLOSE, TEXT, Peer, upgrade_request
-from tests.support.slow import connections, narrow, reset
+from tests.support.slow_clients import narrow, reset
 from tests.support.waiting import eventually
 
 

@@ -12,7 +12,8 @@ import pytest
 from daebus import ClientError, Daebus, WebSocketRequest
 from daebus.websocket.connection.link import Link
 from tests.support.fixture_types import MakeApp
-from tests.support.slow import connections, narrow, stuff
+from tests.support.inside import connections
+from tests.support.slow_clients import narrow, stuff
 from tests.support.waiting import eventually
 
 

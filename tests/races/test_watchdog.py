@@ -10,8 +10,10 @@ from daebus import Connection, Daebus, WebSocketRequest
 from daebus.websocket.clients.registry import Registry
 from daebus.websocket.connection.link import Link
 from tests.support.fixture_types import Connect
+from tests.support.handlers import waiting_handler
+from tests.support.inside import connections, hub_of
 from tests.support.peer import CLOSE, PING, PONG, Peer, envelope, frame
-from tests.support.slow import connections, hub_of, reset, waiting_handler
+from tests.support.slow_clients import reset
 from tests.support.waiting import eventually
 
 

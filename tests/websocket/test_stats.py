@@ -8,8 +8,9 @@ from typing import Any
 
 from daebus import ClientError, WebSocketRequest
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.handlers import waiting_handler
 from tests.support.peer import CLOSE, Peer, frame, upgrade_request
-from tests.support.slow import narrow, reset, stuff, waiting_handler
+from tests.support.slow_clients import narrow, reset, stuff
 from tests.support.waiting import eventually
 
 

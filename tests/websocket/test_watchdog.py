@@ -11,8 +11,9 @@ import pytest
 
 from daebus import Daebus, SlowHandlerInfo, WebSocketRequest
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.logs import records
 from tests.support.peer import PING, PONG, Peer
-from tests.support.slow import narrow, records
+from tests.support.slow_clients import narrow
 
 
 class Slow:

@@ -15,8 +15,9 @@ import websockets.sync.client
 
 from daebus import ClientError, Connection, Daebus
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.handlers import waiting_handler
+from tests.support.inside import connections, hub_of
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope, frame, upgrade_request
-from tests.support.slow import connections, hub_of, waiting_handler
 from tests.support.storm import LEAST, storm
 from tests.support.tls import VERSIONS, Sealer, client_context, dial, secure
 from tests.support.waiting import eventually

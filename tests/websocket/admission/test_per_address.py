@@ -12,8 +12,8 @@ import pytest
 from daebus import DaebusWebSocket
 from daebus.websocket.admission.per_address import PerAddressLimit, network_of
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import hub_of
 from tests.support.peer import Peer, upgrade_request
-from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 

@@ -31,8 +31,9 @@ from daebus.websocket.connection.reader import MAX_WAITING
 from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.pending import MAX_CALLS
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import connections
 from tests.support.peer import TEXT, Peer, envelope, frame
-from tests.support.slow import connections, reset
+from tests.support.slow_clients import reset
 from tests.support.waiting import eventually
 
 

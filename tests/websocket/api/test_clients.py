@@ -21,8 +21,11 @@ from websockets.sync.client import connect as websockets_connect
 from daebus import Connection, Daebus, DisconnectInfo, NoClientError, WebSocketRequest
 from daebus.websocket.clients import metadata
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.handlers import waiting_handler
+from tests.support.inside import connections, hub_of
+from tests.support.logs import records
 from tests.support.peer import PING, PONG, Peer, upgrade_request
-from tests.support.slow import connections, hub_of, narrow, records, reset, stuff, waiting_handler
+from tests.support.slow_clients import narrow, reset, stuff
 from tests.support.waiting import eventually
 
 

@@ -28,8 +28,9 @@ from daebus.testing import AppClient
 from daebus.websocket.clients import broadcast
 from daebus.websocket.protocol import envelope
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import hub_of
 from tests.support.peer import Peer
-from tests.support.slow import KILOBYTES_16, hub_of, narrow, reset, stuff
+from tests.support.slow_clients import KILOBYTES_16, narrow, reset, stuff
 from tests.support.waiting import eventually
 
 

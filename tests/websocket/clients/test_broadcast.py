@@ -18,8 +18,9 @@ from websockets.sync.client import connect as websockets_connect
 from daebus import Daebus, DisconnectInfo
 from daebus.websocket.protocol import codec, envelope
 from tests.support.fixture_types import MakeApp
+from tests.support.inside import connections
 from tests.support.peer import TEXT, Peer
-from tests.support.slow import KILOBYTES_16, connections, narrow, reset, stuff
+from tests.support.slow_clients import KILOBYTES_16, narrow, reset, stuff
 from tests.support.waiting import eventually
 
 

@@ -13,8 +13,9 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import Connection, Daebus, DisconnectInfo, WebSocketRequest
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import connections
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
-from tests.support.slow import connections, reset
+from tests.support.slow_clients import reset
 from tests.support.waiting import eventually
 
 

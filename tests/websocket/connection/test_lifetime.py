@@ -22,8 +22,8 @@ from daebus.websocket.connection.lifetime import Lifetime
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.messages.options import RunIn
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import hub_of
 from tests.support.peer import PING, Peer, upgrade_request
-from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 SOON = 0.3  # seconds

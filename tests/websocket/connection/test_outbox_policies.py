@@ -16,8 +16,10 @@ from daebus.websocket.clients.broadcast import SendResult
 from daebus.websocket.connection.connection import Connection
 from daebus.websocket.connection.outbox import OnFull
 from tests.support.fixture_types import MakeApp
+from tests.support.inside import connections
+from tests.support.logs import records
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope
-from tests.support.slow import KILOBYTES_16, connections, narrow, records, stuff
+from tests.support.slow_clients import KILOBYTES_16, narrow, stuff
 from tests.support.waiting import eventually
 
 

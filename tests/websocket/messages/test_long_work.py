@@ -16,8 +16,8 @@ from daebus import Cancelled, ClientError, Daebus, WebSocketRequest
 from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import connections
 from tests.support.peer import TEXT, Peer, frame
-from tests.support.slow import connections
 from tests.support.waiting import eventually
 
 FLAVOURS = ["sync", "async", "generator", "async generator", "job", "async job"]

@@ -24,8 +24,8 @@ from daebus import (
 from daebus.testing import AppClient, RequestError
 from daebus.websocket.messages.activity import Activity
 from tests.support.fixture_types import Connect
+from tests.support.inside import hub_of
 from tests.support.peer import TEXT, Peer, envelope
-from tests.support.slow import hub_of
 from tests.support.waiting import eventually
 
 

@@ -16,8 +16,8 @@ from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
 from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse_rate
 from tests.support.fixture_types import Connect, MakeApp
+from tests.support.inside import hub_of
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
-from tests.support.slow import hub_of
 
 quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
