@@ -33,9 +33,11 @@ class ManualMinder(Minder):
         clock: may be given to what else reads the time.
     """
 
+    clock: ManualClock
+
     def __init__(self, clock: ManualClock | None = None) -> None:
+        super().__init__()
         self.clock = ManualClock() if clock is None else clock
-        super().__init__(self.clock)
 
     def __enter__(self) -> ManualMinder:
         return self

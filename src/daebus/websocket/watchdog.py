@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -107,7 +106,7 @@ class Watchdog:
     def _tick(self) -> None:
         quiet = False
         try:
-            quiet = self._look_at_all(time.monotonic())
+            quiet = self._look_at_all(self._minder.clock())
         finally:  # an error with one connection must not end the checks
             self._rearm(quiet)
 

@@ -71,13 +71,16 @@ class Minder:
         clock: seconds, as of ``time.monotonic``; a test passes one that it sets by hand,
             and calls ``run_due`` in place of ``start``.
 
+    Attributes:
+        clock: the same; who sets timers here measures by it too.
+
     Threads:
         ``call_later``, ``attend`` and ``release`` may be called from any thread and
         never wait.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self.clock = clock
         self._lock = threading.Lock()
         self._inbox: deque[Watched] = deque()  # guarded by: _lock
         self._released: deque[Watched] = deque()  # guarded by: _lock
@@ -111,7 +114,7 @@ class Minder:
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Schedule a call on the minder's thread after that many seconds."""
         timer = Timer(callback)
-        when = self._clock() + seconds
+        when = self.clock() + seconds
         with self._lock:
             heapq.heappush(self._timers, (when, next(self._number), timer))
             self._additions += 1
@@ -206,7 +209,7 @@ class Minder:
     def _fire_timers(self) -> float:
         """Run what is due and return how long the minder may sleep."""
         while True:
-            now = self._clock()
+            now = self.clock()
             with self._lock:
                 while self._timers and self._timers[0][2].callback is None:
                     heapq.heappop(self._timers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
 
 from ...server.threads.minder import Minder
@@ -20,7 +19,7 @@ class Pinged(Protocol):
 
     @property
     def last_in(self) -> float:
-        """When the last byte arrived, by ``time.monotonic()``."""
+        """When the last byte came, by the minder's clock."""
 
     @property
     def last_life(self) -> float:
@@ -87,18 +86,18 @@ class Keepalive:
         last = self._last
         if last is not None and last[0] == data and last is not self._answered:
             self._answered = last
-            self.round_trip = time.monotonic() - last[1]
+            self.round_trip = self._minder.clock() - last[1]
 
     def _ping(self) -> None:
         # A number tells this ping's pong from that of an earlier one or an unsolicited one.
         self._count += 1
         data = b"%d" % self._count
-        self._last = (data, time.monotonic())
+        self._last = (data, self._minder.clock())
         self._connection.ping(data)
 
     def _beat(self) -> None:
         if self._connection.open:
-            rest = self._check(time.monotonic() - self._connection.last_life)
+            rest = self._check(self._minder.clock() - self._connection.last_life)
             if rest is not None:
                 self._timer = self._minder.call_later(rest, self._beat)
 
@@ -112,7 +111,7 @@ class Keepalive:
             self._ping()
             return self._interval
         if self._pinged is None:
-            self._pinged = time.monotonic()
+            self._pinged = self._minder.clock()
             self._ping()
             return min(self._interval, self._timeout)
         if idle < self._interval + self._timeout:

@@ -25,7 +25,7 @@ class Lasting(Protocol):
 
     @property
     def connected_at(self) -> float:
-        """When it opened, by ``time.monotonic()``."""
+        """When it opened, by the minder's clock."""
 
     @property
     def last_message(self) -> float:
@@ -82,7 +82,7 @@ class Lifetime:
             # Clients that came together, as after a restart, must not come back together.
             share = 1 - limits.lifetime_jitter * random.random()
             self._old = connection.connected_at + limits.max_lifetime * share
-        self._timer = minder.call_later(self._rest(time.monotonic(), self._expires), self._look)
+        self._timer = minder.call_later(self._rest(minder.clock(), self._expires), self._look)
 
     def renew(self, identity: Any, expires: float | None) -> bool:
         """Replace the identity; return False if the connection has just been ended."""
@@ -91,7 +91,7 @@ class Lifetime:
                 return False
             self._connection.identity = identity
             self._expires = math.inf if expires is None else expires
-            self._arm_locked(time.monotonic())
+            self._arm_locked(self._minder.clock())
             return True
 
     def stop(self) -> None:
@@ -106,7 +106,7 @@ class Lifetime:
         with self._lock:
             if self._over:
                 return
-            now = time.monotonic()
+            now = self._minder.clock()
             if waits:
                 self._busy = now
             expired, old = self._expires <= time.time(), self._old <= now
