@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 from daebus.server.sockets.transport import Transport
@@ -86,6 +88,7 @@ class FakeMinder:
     """Notes what it is asked for; a test calls what is due."""
 
     def __init__(self) -> None:
+        self.clock = time.monotonic
         self.timers: list[tuple[float, Timer]] = []
         self.attended: list[Any] = []
         self.released: list[Any] = []
@@ -94,6 +97,10 @@ class FakeMinder:
         timer = Timer(callback)
         self.timers.append((seconds, timer))
         return timer
+
+    def due(self) -> list[tuple[float, Callable[[], None]]]:
+        """Return the calls that are not cancelled, each with its seconds."""
+        return [(s, timer.callback) for s, timer in self.timers if timer.callback is not None]
 
     def attend(self, target: Any) -> None:
         self.attended.append(target)
@@ -135,14 +142,19 @@ def make_writer(
     return writer
 
 
-def make_link(client_id: str, transport: Any = None, limits: Limits | None = None) -> Link:
+def make_link(
+    client_id: str,
+    transport: Any = None,
+    limits: Limits | None = None,
+    minder: FakeMinder | None = None,
+) -> Link:
     """Make a connection that nobody runs."""
     limits = limits or Limits()
     link = Link(
         cast(Transport, transport or FakeTransport()),
         make_codec(limits),
         limits,
-        make_runtime(),
+        make_runtime(minder),
         Peer(),
         watch=FakeWatch(),
         on_gone=lambda link: None,

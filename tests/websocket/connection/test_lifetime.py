@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -15,18 +16,21 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as websockets_connect
 
-from daebus import CallTimeout, Daebus, DaebusWebSocket, DisconnectInfo, WebSocketRequest
-from daebus.server.threads.minder import Timer
+from daebus import Daebus, DaebusWebSocket, WebSocketRequest
 from daebus.websocket.admission.authentication import expiry
+from daebus.websocket.connection import lifetime
 from daebus.websocket.connection.lifetime import Lifetime
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.messages.options import RunIn
+from tests.support.clock import ManualClock, ManualMinder
 from tests.support.fixture_types import Connect, MakeApp
-from tests.support.inside import hub_of
-from tests.support.peer import PING, Peer, upgrade_request
+from tests.support.handlers import departures
+from tests.support.inside import connections
+from tests.support.peer import PING, PONG, TEXT, Peer, upgrade_request
 from tests.support.waiting import eventually
 
-SOON = 0.3  # seconds
+SOON = 0.2  # seconds
+EXPIRED, IDLE, OLD = (4401, "expired"), (4408, "idle"), (1001, "lifetime")
 
 
 @dataclass
@@ -76,7 +80,214 @@ def test_what_is_no_time_is_refused_with_what_to_type(
         expiry({"expires_at": value})
 
 
-# --- expiry -------------------------------------------------------------------------
+# --- by hand ------------------------------------------------------------------------
+
+
+class Kept:
+    """A connection that notes when and how it is shut.
+
+    Attributes:
+        works: a job runs for its client.
+        shuts: moment, code and reason of each close.
+    """
+
+    def __init__(self, clock: ManualClock) -> None:
+        self.clock = clock
+        self.identity: Any = "first"
+        self.connected_at = self.last_message = clock()
+        self.busy = self.works = False
+        self.shuts: list[tuple[float, tuple[int, str]]] = []
+
+    def has_work(self) -> bool:
+        return self.works
+
+    def shut(self, code: int, reason: str, why: str) -> bool:
+        self.shuts.append((self.clock(), (code, why)))
+        return True
+
+
+@pytest.fixture
+def minder(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManualMinder]:
+    """A minder at the moment 0, and a wall clock that goes with it."""
+    with ManualMinder(ManualClock(0.0)) as made:
+        monkeypatch.setattr(lifetime, "time", SimpleNamespace(time=made.clock))
+        yield made
+
+
+def begin(
+    minder: ManualMinder, expires: float | None = None, **limits: Any
+) -> tuple[Lifetime, Kept]:
+    """Return a connection that has just opened, and what ends it."""
+    connection = Kept(minder.clock)
+    return Lifetime(connection, minder, Limits(**limits), expires), connection
+
+
+def test_an_identity_ends_its_connection_when_it_expires(minder: ManualMinder) -> None:
+    _, connection = begin(minder, 86400.5)
+    minder.advance(86400.25)
+    assert connection.shuts == []
+    minder.advance(1000)
+    assert connection.shuts == [(86400.5, EXPIRED)]
+
+
+@pytest.mark.parametrize("expires", [None, 10.0, 1000.0])
+def test_a_renewal_may_begin_late_and_may_shorten_or_lengthen(
+    minder: ManualMinder, expires: float | None
+) -> None:
+    lifetime, connection = begin(minder, expires)
+    minder.advance(9)
+    assert lifetime.renew("again", 50.0)
+    assert connection.identity == "again"
+    minder.advance(40.5)
+    assert connection.shuts == []
+    minder.advance(1000)
+    assert connection.shuts == [(50.0, EXPIRED)]
+    assert lifetime.renew("late", None) is False
+    assert connection.identity == "again"
+
+
+def test_a_renewal_without_a_time_lasts(minder: ManualMinder) -> None:
+    lifetime, connection = begin(minder, 10.0)
+    assert lifetime.renew("again", None)
+    minder.advance(1e6)
+    assert connection.shuts == []
+
+
+def test_renewals_and_the_expiry_at_once_agree(minder: ManualMinder) -> None:
+    """Either the client was renewed and stays, or it was not and goes: never both."""
+    outcomes = set()
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(200):
+            now = minder.clock()
+            lifetime, connection = begin(minder, now)
+            together = threading.Barrier(3)
+
+            def renew(
+                name: str, until: float = now + 60, lifetime: Lifetime = lifetime, barrier: Any = together
+            ) -> bool:
+                barrier.wait(5)
+                return lifetime.renew(name, until)
+
+            def fire(barrier: Any = together) -> None:
+                barrier.wait(5)
+                minder.advance()
+
+            jobs = [pool.submit(renew, "one"), pool.submit(renew, "two")]
+            pool.submit(fire).result(5)
+            renewed = [job.result(5) for job in jobs]
+            outcomes.add(tuple(renewed))
+            if connection.shuts:
+                assert connection.shuts == [(now, EXPIRED)]
+                assert renewed == [False, False]
+                assert connection.identity == "first"
+            else:
+                assert True in renewed
+                assert connection.identity in ("one", "two")
+                minder.advance(59)
+                assert connection.shuts == []
+                minder.advance(100)
+                assert connection.shuts == [(now + 60, EXPIRED)], "one timer for both"
+    assert outcomes <= {(True, True), (False, False)}
+
+
+def test_nothing_happens_after_a_stop(minder: ManualMinder) -> None:
+    lifetime, connection = begin(minder, 10.0, idle_timeout=10, max_lifetime=10)
+    for _ in range(10):
+        assert lifetime.renew("again", 10.0)
+    lifetime.stop()
+    minder.advance(1000)
+    assert connection.shuts == []
+    assert lifetime.renew("late", None) is False
+    assert connection.identity == "again"
+
+
+def test_a_look_that_has_begun_when_it_is_stopped_ends_nothing(minder: ManualMinder) -> None:
+    """The connection is asked before the lock is taken; meanwhile it ends."""
+    terms = list[Lifetime]()
+
+    class Ending(Kept):
+        def has_work(self) -> bool:
+            terms[0].stop()
+            return False
+
+    connection = Ending(minder.clock)
+    terms.append(Lifetime(connection, minder, Limits(idle_timeout=10), None))
+    minder.advance(1000)
+    assert connection.shuts == []
+
+
+def test_the_wall_clock_is_looked_at_now_and_then(
+    minder: ManualMinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, connection = begin(minder, 86400.0)
+    minder.advance(100)
+    # Somebody has set the clock.
+    monkeypatch.setattr(lifetime, "time", SimpleNamespace(time=lambda: 86401.0))
+    minder.advance(60)
+    ((moment, how),) = connection.shuts
+    assert how == EXPIRED
+    assert 100 <= moment <= 160
+
+
+def test_a_client_without_messages_is_sent_away(minder: ManualMinder) -> None:
+    _, connection = begin(minder, idle_timeout=10)
+    minder.advance(1000)
+    assert connection.shuts == [(10, IDLE)]
+
+
+def test_messages_keep_a_client(minder: ManualMinder) -> None:
+    _, connection = begin(minder, idle_timeout=10)
+    for _ in range(20):
+        minder.advance(9)
+        connection.last_message = minder.clock()
+    assert connection.shuts == []
+    minder.advance(1000)
+    assert connection.shuts == [(190, IDLE)]
+
+
+@pytest.mark.parametrize("what", ["busy", "works"])
+def test_a_client_that_waits_for_its_handler_or_job_is_not_idle(
+    minder: ManualMinder, what: str
+) -> None:
+    _, connection = begin(minder, idle_timeout=10)
+    setattr(connection, what, True)
+    minder.advance(95)
+    setattr(connection, what, False)
+    assert connection.shuts == []
+    minder.advance(1000)
+    assert connection.shuts == [(100, IDLE)], "ten seconds after it was last seen at work"
+
+
+@pytest.mark.parametrize("what", ["busy", "works"])
+def test_work_keeps_neither_an_expired_identity_nor_an_old_connection(
+    minder: ManualMinder, what: str
+) -> None:
+    for number, (limits, how) in enumerate([({}, EXPIRED), ({"max_lifetime": 10}, OLD)]):
+        now = minder.clock()
+        _, connection = begin(minder, None if number else now + 10, lifetime_jitter=0, **limits)
+        setattr(connection, what, True)
+        minder.advance(1000)
+        assert connection.shuts == [(now + 10, how)]
+
+
+def test_an_old_connection_is_closed_while_it_talks(minder: ManualMinder) -> None:
+    _, connection = begin(minder, max_lifetime=100, lifetime_jitter=0, idle_timeout=10)
+    for _ in range(30):
+        minder.advance(9)
+        connection.last_message = minder.clock()
+    assert connection.shuts == [(100, OLD)]
+
+
+def test_lifetimes_are_spread(minder: ManualMinder) -> None:
+    made = [begin(minder, max_lifetime=50, lifetime_jitter=0.2)[1] for _ in range(200)]
+    minder.advance(60)
+    moments = [moment for connection in made for moment, _ in connection.shuts]
+    assert len(moments) == 200
+    assert 39.9 < min(moments) < 42
+    assert 48 < max(moments) <= 50
+
+
+# --- with sockets -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -107,22 +318,13 @@ def ended(client: Any) -> tuple[int, str]:
 
 
 def test_an_expired_identity_ends_its_connection_and_no_other(passes: Daebus) -> None:
-    infos: list[DisconnectInfo] = []
-    gone = threading.Event()
-
-    @passes.websocket.on_disconnect
-    def left(client_id: str, info: DisconnectInfo) -> None:
-        infos.append(info)
-        gone.set()
-
+    left = departures(passes)
     with passes.test_client("/?name=ada") as ada, passes.test_client("/?name=bob&seconds=60"):
         url = f"ws://127.0.0.1:{passes.http.port}/?name=eve&seconds={SOON}"
-        before = time.time()
         with websockets_connect(url) as eve:
             assert ended(eve) == (4401, "the identity has expired")
-        assert time.time() - before >= SOON - 0.01
-        assert gone.wait(5)
-        assert [(info.reason, info.code) for info in infos] == [("expired", 4401)]
+        info = left.get(timeout=5)[1]
+        assert (info.reason, info.code) == ("expired", 4401)
         assert ada.request("who") == "ada"
         assert passes.websocket.get_client_count() == 2
 
@@ -166,17 +368,6 @@ def test_a_renewal_may_shorten_and_may_begin_late(passes: Daebus) -> None:
             assert passes.websocket.renew(client_id, "ada") is False
 
 
-def test_a_renewal_without_a_time_lasts(passes: Daebus) -> None:
-    with passes.test_client(f"/?name=ada&seconds={SOON}") as client:
-        assert client.request("who") == "ada"
-        (client_id,) = passes.websocket.get_clients()
-        assert passes.websocket.renew(client_id, Identity("root"))
-        url = f"ws://127.0.0.1:{passes.http.port}/?name=eve&seconds={SOON}"
-        with websockets_connect(url) as eve:
-            assert ended(eve)[0] == 4401
-        assert client.request("who") == "root"
-
-
 @pytest.mark.parametrize("nobody", [None, False])
 def test_nobody_is_no_renewal(passes: Daebus, nobody: object) -> None:
     with pytest.raises(TypeError, match="close"):
@@ -205,248 +396,76 @@ def test_a_running_handler_is_told(passes: Daebus) -> None:
     assert told.wait(5)
 
 
-class FakeConnection:
-    """Notes how it is shut."""
-
-    def __init__(self) -> None:
-        self.identity: Any = "first"
-        self.connected_at = self.last_message = time.monotonic()
-        self.busy = False
-        self.shuts: list[tuple[int, str]] = []
-
-    def has_work(self) -> bool:
-        return False
-
-    def shut(self, code: int, reason: str, why: str) -> bool:
-        self.shuts.append((code, why))
-        return True
-
-
-class FakeMinder:
-    """Keeps timers until they are fired."""
-
-    def __init__(self) -> None:
-        self.timers: list[tuple[float, Timer]] = []
-
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(callback)
-        self.timers.append((seconds, timer))
-        return timer
-
-    def due(self) -> list[tuple[float, Callable[[], None]]]:
-        """Return the timers that are not cancelled."""
-        return [(s, timer.callback) for s, timer in self.timers if timer.callback is not None]
-
-
-def make_lifetime(
-    limits: Limits, expires: float | None = None
-) -> tuple[Lifetime, FakeConnection, FakeMinder]:
-    connection, minder = FakeConnection(), FakeMinder()
-    lifetime = Lifetime(connection, minder, limits, expires)  # type: ignore[arg-type]  # fakes
-    return lifetime, connection, minder
-
-
-def test_renewals_and_the_expiry_at_once_agree() -> None:
-    """Either the client was renewed and stays, or it was not and goes: never both."""
-    outcomes = set()
-    with ThreadPoolExecutor(3) as pool:
-        for _ in range(200):
-            lifetime, connection, minder = make_lifetime(Limits(), time.time())
-            ((_, look),) = minder.due()
-            together = threading.Barrier(3)
-
-            def renew(name: str, lifetime: Lifetime = lifetime, wait: Any = together.wait) -> bool:
-                wait(5)
-                return lifetime.renew(name, time.time() + 60)
-
-            def fire(look: Any = look, wait: Any = together.wait) -> None:
-                wait(5)
-                look()
-
-            jobs = [pool.submit(renew, "one"), pool.submit(renew, "two")]
-            pool.submit(fire).result(5)
-            renewed = [job.result(5) for job in jobs]
-            outcomes.add(tuple(renewed))
-            if connection.shuts:
-                assert connection.shuts == [(4401, "expired")]
-                assert renewed == [False, False]
-                assert connection.identity == "first"
-            else:
-                assert True in renewed
-                assert connection.identity in ("one", "two")
-                lifetime.stop()
-            assert len(minder.due()) <= 1  # one timer, however often it was renewed
-    assert outcomes <= {(True, True), (False, False)}
-
-
-def test_no_timer_is_left_when_a_connection_has_ended() -> None:
-    lifetime, connection, minder = make_lifetime(Limits(max_lifetime=60), time.time() + 60)
-    for _ in range(10):
-        assert lifetime.renew("again", time.time() + 60)
-    assert len(minder.due()) == 1
-    lifetime.stop()
-    assert minder.due() == []
-    assert lifetime.renew("late", None) is False
-    assert connection.identity == "again"
-
-
-def test_a_client_that_leaves_takes_its_timer_along(make_app: MakeApp, connect: Connect) -> None:
+def test_only_messages_keep_a_client(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(idle_timeout=60)
-    gone = threading.Event()
-    app.websocket.on_disconnect(lambda client_id: gone.set())
-    app.start()
-    peer = Peer.joined(connect(app.http.port))
-    (connection,) = eventually(hub_of(app).registry.snapshot)
-    lifetime = connection._lifetime
-    assert lifetime is not None
-    assert lifetime._timer.callback is not None
-    peer.close()
-    assert gone.wait(5)
-    assert lifetime._timer.callback is None
-
-
-def test_the_wall_clock_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, connection, minder = make_lifetime(Limits(), time.time() + 86400)
-    ((seconds, look),) = minder.due()
-    assert seconds <= 60
-    look()
-    assert connection.shuts == []
-    ((seconds, look),) = [minder.due()[-1]]
-    moment = time.time() + 86401
-    monkeypatch.setattr(time, "time", lambda: moment)  # somebody has set the clock
-    look()
-    assert connection.shuts == [(4401, "expired")]
-
-
-# --- idle ---------------------------------------------------------------------------
-
-
-def test_a_client_without_messages_is_sent_away(make_app: MakeApp, connect: Connect) -> None:
-    app = make_app(idle_timeout=SOON)
-    reasons: list[str] = []
-    gone = threading.Event()
-
-    @app.websocket.on_disconnect
-    def left(client_id: str, info: DisconnectInfo) -> None:
-        reasons.append(info.reason)
-        gone.set()
-
-    app.start()
-    peer = Peer.joined(connect(app.http.port))
-    started = time.monotonic()
-    peer.send(PING, b"I am here")  # which is no message
-    assert peer.part() == 4408
-    assert time.monotonic() - started >= SOON - 0.05
-    assert gone.wait(5)
-    assert reasons == ["idle"]
-
-
-def test_messages_keep_a_client(make_app: MakeApp, connect: Connect) -> None:
-    app = make_app(idle_timeout=SOON)
     app.socket("echo")(lambda req: req.data)
     app.start()
-    quiet, busy = Peer.joined(connect(app.http.port)), Peer.joined(connect(app.http.port))
-    quiet.sock.settimeout(0.01)
-    gone = False
-    while not gone:  # the busy one outlives a quiet one, whose time it is
-        busy.say("echo", 1)
-        assert busy.message()["data"] == 1
-        try:
-            gone = quiet.close_frame()[0] == 4408
-        except TimeoutError:
-            pass
-    busy.say("echo", 2)
-    assert busy.message()["data"] == 2
-    assert busy.part() == 4408
+    peer = Peer.joined(connect(app.http.port))
+    (link,) = eventually(lambda: connections(app))
+    opened = link.last_message
+    assert opened == link.connected_at
+    peer.send(PING, b"I am here")
+    assert peer.frame() == (PONG, b"I am here")
+    assert link.last_message == opened
+    peer.say("echo", 1)
+    assert peer.message()["data"] == 1
+    assert link.last_message > opened
+
+
+def test_an_idle_client_is_told_why(make_app: MakeApp, connect: Connect) -> None:
+    app = make_app(idle_timeout=SOON)
+    left = departures(app)
+    app.start()
+    assert Peer.joined(connect(app.http.port)).part() == 4408
+    assert left.get(timeout=5)[1].reason == "idle"
+
+
+def test_an_old_connection_is_told_why(make_app: MakeApp, connect: Connect) -> None:
+    app = make_app(max_lifetime=SOON)
+    left = departures(app)
+    app.start()
+    assert Peer.joined(connect(app.http.port)).part() == 1001
+    assert left.get(timeout=5)[1].reason == "lifetime"
 
 
 @pytest.mark.parametrize("run_in", ["connection", "pool"], ids=["handler", "job"])
-def test_a_client_that_waits_for_its_handler_is_not_idle(
+def test_a_request_is_work_until_it_has_ended(
     make_app: MakeApp, connect: Connect, run_in: RunIn
 ) -> None:
-    app = make_app(idle_timeout=SOON)
-    app.socket("work", run_in=run_in)(lambda req: req.cancelled.wait(3 * SOON))
-    app.start()
-    peer = Peer.joined(connect(app.http.port))
-    peer.say("work")
-    assert peer.message() == {"type": "response", "data": False}
-    assert peer.part() == 4408
+    app, begun, release = make_app(), threading.Event(), threading.Event()
+    kept = list[WebSocketRequest]()
 
-
-def test_a_request_that_has_ended_is_no_work(make_app: MakeApp, connect: Connect) -> None:
-    app, kept = make_app(idle_timeout=SOON), list[WebSocketRequest]()
-
-    @app.socket("work")
+    @app.socket("work", run_in=run_in)
     def work(req: WebSocketRequest) -> bool:
         kept.append(req)  # as a traceback does that nobody has collected yet
-        return req.cancelled.is_set()
+        begun.set()
+        return release.wait(5) and req.cancelled.is_set()
 
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("work")
+    assert begun.wait(5)
+    (link,) = connections(app)
+    assert eventually(lambda: link.busy or link.has_work())
+    release.set()
     assert peer.message()["data"] is False
-    assert peer.part() == 4408
+    assert eventually(lambda: not link.busy and not link.has_work())
 
 
-def test_a_client_that_is_asked_is_not_idle(make_app: MakeApp, connect: Connect) -> None:
-    app = make_app(idle_timeout=SOON)
+def test_a_client_that_is_asked_has_work(make_app: MakeApp, connect: Connect) -> None:
+    app = make_app()
     app.start()
     peer = Peer.joined(connect(app.http.port))
-    assert eventually(app.websocket.get_clients)
-    (client_id,) = app.websocket.get_clients()
-    with pytest.raises(CallTimeout):
-        app.websocket.call(client_id, "confirm", timeout=3 * SOON)
-    assert peer.message()["type"] == "confirm"
-    assert peer.part() == 4408
-
-
-def test_a_handler_that_was_seen_moves_the_time_on() -> None:
-    lifetime, connection, minder = make_lifetime(Limits(idle_timeout=10))
-    connection.last_message -= 10
-    connection.busy = True
-    minder.due()[-1][1]()
-    connection.busy = False
-    assert connection.shuts == []
-    assert minder.due()[-1][0] == pytest.approx(10, abs=1)
-    lifetime.stop()
-
-
-# --- old ----------------------------------------------------------------------------
-
-
-def test_an_old_connection_is_closed_while_it_talks(make_app: MakeApp, connect: Connect) -> None:
-    app = make_app(max_lifetime=SOON, lifetime_jitter=0)
-    app.socket("echo")(lambda req: req.data)
-    app.start()
-    peer = Peer.joined(connect(app.http.port))
-    started = time.monotonic()
-    codes: list[int] = []
-    while not codes:
-        peer.say("echo", 1)
-        opcode, payload = peer.frame()
-        if opcode == 8:
-            codes.append(int.from_bytes(payload[:2], "big"))
-    assert codes == [1001]
-    assert time.monotonic() - started >= SOON - 0.05
-
-
-def test_lifetimes_are_spread() -> None:
-    seconds = []
-    for _ in range(200):
-        lifetime, _, minder = make_lifetime(Limits(max_lifetime=50, lifetime_jitter=0.2))
-        seconds.append(minder.due()[0][0])
-        lifetime.stop()
-    assert 39.9 < min(seconds) < 42
-    assert 48 < max(seconds) <= 50
-
-
-def test_who_uses_none_of_it_has_no_timer_for_it(make_app: MakeApp) -> None:
-    app = make_app(ping_interval=None)
-    app.socket("echo")(lambda req: req.data)
-    with app.test_client() as client:
-        client.request("echo", 1)
-        (connection,) = hub_of(app).registry.snapshot()
-        assert connection._lifetime is None
+    (client_id,) = eventually(app.websocket.get_clients)
+    (link,) = connections(app)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(app.websocket.call, client_id, "confirm", timeout=5)
+        question = peer.message()
+        assert question["type"] == "confirm"
+        assert link.has_work()
+        peer.send(TEXT, json.dumps({"type": "response", "id": question["id"], "data": "yes"}))
+        assert answer.result(5) == "yes"
+    assert not link.has_work()
 
 
 @pytest.mark.parametrize(
