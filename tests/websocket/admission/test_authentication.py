@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +17,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect as websockets_connect
 
 from daebus import Daebus, DuplicateHandlerError, NoClientError, Reject, UpgradeRequest
+from daebus.server.handoff import STOPPING, Upgrade
+from daebus.server.threads.loop import LoopThread
+from daebus.websocket.admission.authentication import Authenticator
 from daebus.websocket.clients.broadcast import SendResult
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.peer import Answer, Peer, upgrade_request
@@ -526,3 +531,30 @@ def test_a_refused_token_is_neither_answered_nor_logged(
     protocols.stop()
     assert "s3cret" not in str(answer)
     assert "s3cret" not in caplog.text
+
+
+def test_an_async_function_that_begins_as_the_app_stops_is_cancelled() -> None:
+    """The stop gives up who waits; this one comes just after it has looked."""
+    ran = threading.Event()
+
+    class StopsMeanwhile(LoopThread):
+        def submit(self, awaitable: Any) -> Any:
+            authenticator.stop()
+            return super().submit(awaitable)
+
+    loop = StopsMeanwhile()
+    authenticator = Authenticator(loop, 60, debug=False)
+
+    async def check(req: object) -> str:
+        await asyncio.Event().wait()
+        ran.set()
+        return "ada"
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        upgrade = Upgrade(
+            ours, "GET", "/", "/", "1.1", (), b"", "127.0.0.1", 1, request=lambda: None
+        )
+        assert authenticator.ask(check, upgrade) is STOPPING
+    assert loop.stop(time.monotonic() + 5) == []
+    assert not ran.is_set()

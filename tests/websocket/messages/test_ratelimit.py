@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.sync.client import connect as websockets_connect
 
-from daebus import ClientError, Daebus, DisconnectInfo
+from daebus import ClientError, Daebus, DisconnectInfo, WebSocketRequest
 from daebus.testing import AppClient, RequestError
 from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
@@ -18,6 +21,7 @@ from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.inside import hub_of
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
+from tests.support.waiting import eventually
 
 quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
@@ -223,6 +227,35 @@ def test_nobody_is_cut_if_strikes_are_off(make_app: MakeApp) -> None:
         client.request("echo", 1)
         codes = {refusal(client, "echo")["code"] for _ in range(50)}
     assert codes == {"rate_limited"}
+
+
+def test_an_answer_or_a_cancel_beyond_the_rate_is_counted_and_taken(
+    app: Daebus, connect: Connect
+) -> None:
+    """A rate must not cost a call its answer, nor keep a job that its client gave up."""
+    app.websocket.enable_rate_limiting(max_messages=1, window_seconds=3600)
+    begun = threading.Event()
+
+    @app.socket("work", run_in="pool")
+    def work(req: WebSocketRequest) -> str:
+        begun.set()
+        return "stopped" if req.cancelled.wait(5) else "ran on"
+
+    app.start()
+    peer = Peer.joined(connect(app.http.port))
+    (client_id,) = eventually(app.websocket.get_clients)
+    peer.sock.sendall(frame(TEXT, '{"type": "work", "id": "1"}'))
+    assert begun.wait(5)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(app.websocket.call, client_id, "confirm", timeout=5)
+        question = peer.message()
+        reply = {"type": "response", "id": question["id"], "data": 1}
+        peer.send(TEXT, json.dumps(reply))
+        assert answer.result(5) == 1
+    peer.sock.sendall(frame(TEXT, '{"type": "cancel", "id": "1"}'))
+    assert peer.message() == {"type": "response", "data": "stopped", "id": "1"}
+    peer.say("response", "nobody asked")
+    assert peer.message()["data"]["code"] == "rate_limited"
 
 
 def test_it_can_be_turned_on_and_off_while_clients_are_there(app: Daebus) -> None:
