@@ -152,11 +152,11 @@ def test_stop_names_what_would_not_end_and_the_next_start_waits_for_it(
     app.start()
     assert stuck.wait(5)
     before = time.monotonic()
-    assert sorted(app.stop(1.0)) == ["daebus-background-stuck", "daebus-thread-stuck"]
+    assert sorted(app.stop(0.3)) == ["daebus-background-stuck", "daebus-thread-stuck"]
     assert time.monotonic() - before < 3
     for _ in range(2):  # the second stop names the first thread, the new one has ended
         app.start()
-        assert sorted(app.stop(1.0)) == ["daebus-background-stuck", "daebus-thread-stuck"]
+        assert sorted(app.stop(0.3)) == ["daebus-background-stuck", "daebus-thread-stuck"]
     stuck.clear()
     app.start()
     warning = "background 'stuck' waits for its last call, before the stop, to end"

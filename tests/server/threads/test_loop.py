@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from daebus import StateError
+from daebus.server.threads import loop as module
 from daebus.server.threads.loop import LoopThread
 from tests.support.waiting import eventually
 
@@ -202,8 +203,9 @@ def test_stop_lets_coroutines_clean_up() -> None:
 
 
 def test_a_coroutine_that_will_not_end_lets_its_caller_go(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "TIDY_TIMEOUT", 0.05)
     loop = LoopThread()
     started, release = threading.Event(), threading.Event()
 

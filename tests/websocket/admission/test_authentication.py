@@ -543,7 +543,7 @@ def test_an_async_function_that_begins_as_the_app_stops_is_cancelled() -> None:
             return super().submit(awaitable)
 
     loop = StopsMeanwhile()
-    authenticator = Authenticator(loop, 60, debug=False)
+    authenticator = Authenticator(loop, 3600, debug=False)
 
     async def check(req: object) -> str:
         await asyncio.Event().wait()

@@ -391,7 +391,7 @@ def test_nothing_of_the_handshake_is_kept_while_the_connection_lives(
     before = parts()  # of other tests, which may be kept for a report
     known = {id(part) for part in before}
     # Where the request came behind the connection, its deadline is forgotten when it is due.
-    app = make_app(http={"head_timeout": 1.0})
+    app = make_app(http={"head_timeout": 0.3})
     app.socket("echo")(lambda req: req.data)
     app.start()
     peer = Peer.joined(connect(app.http.port))

@@ -143,14 +143,12 @@ def test_the_round_trip_of_a_ping(make_app: MakeApp, connect: Connect) -> None:
                 return json.loads(payload)["data"][0]
 
     opcode, data = peer.frame()
-    since = time.monotonic()
     assert opcode == PING
     peer.send(PONG, b"unasked")
     assert round_trip() is None
-    assert eventually(lambda: time.monotonic() - since > 0.05)  # the client thinks it over
     peer.send(PONG, data)
     first = round_trip()
-    assert 0.05 <= first < 5
+    assert 0 < first < 5
     peer.send(PONG, data)  # once more: no second measurement
     assert round_trip() == first
 

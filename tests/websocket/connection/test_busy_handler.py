@@ -161,7 +161,7 @@ def test_only_so_much_is_read_ahead_and_nothing_is_lost(busy: Busy, connect: Con
     peer = busy.client(connect)
     (connection,) = connections(busy.app)
     payload = "x" * 30_000
-    peer.sock.settimeout(0.5)
+    peer.sock.settimeout(0.2)
     sent, rest = 0, b""
     try:
         while sent < 3000:
@@ -172,6 +172,7 @@ def test_only_so_much_is_read_ahead_and_nothing_is_lost(busy: Busy, connect: Con
     except TimeoutError:
         pass
     assert sent < 3000, "TCP did not push back"
+    assert eventually(lambda: connection.reader.ahead >= 1 << 20)
     assert len(connection.reader.inbox) <= 64 + 64
     assert connection.reader.bytes_in < (1 << 20) + 200_000
     peer.sock.settimeout(10)

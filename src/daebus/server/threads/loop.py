@@ -22,6 +22,9 @@ logger = get_logger("daebus.server")
 
 T = TypeVar("T")
 
+# Seconds that cancelled coroutines have to tidy up when the loop stops.
+TIDY_TIMEOUT = 1.0
+
 
 class LoopThread:
     """Runs coroutines on behalf of synchronous threads.
@@ -175,7 +178,7 @@ class LoopThread:
 
         async def when_cancelled() -> None:
             if tasks:
-                await asyncio.wait(tasks, timeout=1.0)
+                await asyncio.wait(tasks, timeout=TIDY_TIMEOUT)
             loop.stop()
 
         self._last = loop.create_task(when_cancelled())
