@@ -19,7 +19,7 @@ from websockets.typing import Origin, Subprotocol
 
 from tests.interop.conftest import LIMIT, Server
 from tests.support.fixture_types import MakeApp
-from tests.support.inside import hub_of
+from tests.support.inside import connections
 from tests.support.waiting import eventually
 
 Join = Callable[..., ClientConnection]
@@ -247,9 +247,7 @@ def test_pings_of_the_server_are_answered(make_app: MakeApp) -> None:
     with connect(server.url("/echo"), proxy=None, ping_interval=None) as client:
         client.send("x")
         assert received(client) == "x"
-        hub = hub_of(server.app)
-        assert hub is not None
-        (connection,) = hub.registry.snapshot()
+        (connection,) = connections(server.app)
         before = connection.reader.bytes_in
         assert eventually(lambda: connection.reader.bytes_in >= before + 3 * 6)  # three pongs
         assert connection.open

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from daebus import Daebus
+from daebus.testing import AppClient
 from daebus.websocket.api.context import context_of
 from daebus.websocket.connection.link import Link
 from daebus.websocket.hub import Hub
+from daebus.websocket.messages.activity import Activity
 
-__all__ = ["connections", "hub_of"]
+__all__ = [
+    "activity_of",
+    "addresses_of",
+    "connections",
+    "handed_over",
+    "hub_of",
+    "is_pumped",
+    "kept_by",
+    "running_of",
+]
 
 
 def hub_of(app: Daebus) -> Hub:
@@ -21,3 +34,35 @@ def connections(app: Daebus) -> tuple[Link, ...]:
     """Return the server's side of the open connections, in order of arrival."""
     hub = context_of(app.websocket).hub
     return () if hub is None else hub.registry.snapshot()
+
+
+def activity_of(link: Link) -> Activity:
+    """Return what the thread of an open connection is at."""
+    activity = Activity.of(link)
+    assert activity is not None
+    return activity
+
+
+def handed_over(app: Daebus) -> int:
+    """Count the calls that wait for the main thread."""
+    return len(hub_of(app).runtime.pump._calls)
+
+
+def is_pumped(app: Daebus) -> bool:
+    """Tell whether a thread waits for such calls, or runs one."""
+    return hub_of(app).runtime.pump._runner is not None
+
+
+def kept_by(client: AppClient) -> list[Any]:
+    """Return the messages that have come to a test client and that nobody has asked for."""
+    return list(client._kept)
+
+
+def running_of(app: Daebus) -> set[Link]:
+    """Return the connections that have not ended, those that close included."""
+    return hub_of(app)._alive
+
+
+def addresses_of(app: Daebus) -> dict[str, int]:
+    """Return how many clients each address has, as ``max_clients_per_ip`` counts them."""
+    return dict(hub_of(app)._admission._per_address._counts)

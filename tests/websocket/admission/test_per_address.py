@@ -12,7 +12,7 @@ import pytest
 from daebus import DaebusWebSocket
 from daebus.websocket.admission.per_address import PerAddressLimit, network_of
 from tests.support.fixture_types import Connect, MakeApp
-from tests.support.inside import hub_of
+from tests.support.inside import addresses_of
 from tests.support.peer import Peer, upgrade_request
 from tests.support.waiting import eventually
 
@@ -115,8 +115,7 @@ def test_every_way_out_gives_the_place_back(make_app: MakeApp, connect: Connect)
         end(peer)
         assert eventually(lambda: app.websocket.get_client_count() == 0)
     # The place of an address is given back just after that of the client.
-    counts = hub_of(app)._admission._per_address._counts
-    assert eventually(lambda: counts == {})
+    assert eventually(lambda: not addresses_of(app))
 
 
 def test_zero_places_make_no_sense() -> None:

@@ -28,10 +28,9 @@ from daebus import (
 )
 from daebus.testing import AppClient
 from daebus.websocket.connection.reader import MAX_WAITING
-from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.pending import MAX_CALLS
 from tests.support.fixture_types import Connect, MakeApp
-from tests.support.inside import connections
+from tests.support.inside import activity_of, connections, kept_by
 from tests.support.peer import TEXT, Peer, envelope, frame
 from tests.support.slow_clients import reset
 from tests.support.waiting import eventually
@@ -304,7 +303,7 @@ def test_a_late_answer_and_an_unknown_one_are_dropped(
                 client.send_raw(json.dumps({"type": kind, "id": ident, "data": {}}))
         client.send("response")
         assert client.request("echo", "sentinel") == "sentinel"
-        assert not client._kept, "something was answered"
+        assert not kept_by(client), "something was answered"
     dropped = [r for r in caplog.records if "dropped a 'response'" in r.getMessage()]
     assert len(dropped) == 9
     assert {record.levelno for record in dropped} == {logging.DEBUG}
@@ -483,7 +482,7 @@ def test_a_handler_of_ones_own_gets_what_nobody_waits_for(
         if kind == "response":
             assert asked.result(5) == "yes"
             assert client.request("echo", "on") == "on"
-            assert not client._kept
+            assert not kept_by(client)
 
 
 def test_an_error_of_which_no_text_can_be_made(app: Daebus, threads: ThreadPoolExecutor) -> None:
@@ -544,8 +543,7 @@ def test_nothing_waits_for_answers_once_who_asks_is_cancelled(app: Daebus) -> No
         asking.cancel()
         await asyncio.wait([asking])
         (link,) = connections(app)
-        activity = Activity.of(link)
-        assert activity is not None
+        activity = activity_of(link)
         return activity.pending.waiting
 
     with app.test_client() as client:
@@ -563,7 +561,7 @@ def test_a_room_is_asked(app: Daebus, threads: ThreadPoolExecutor) -> None:
             client.answer(client.receive("vote"), "yes")
         assert asked.result() == dict.fromkeys(ids, "yes")
         assert outside.request("echo", 2) == 2
-        assert not outside._kept
+        assert not kept_by(outside)
         assert app.websocket.call_room("nobody's", "vote") == {}
 
 

@@ -16,7 +16,7 @@ import websockets.sync.client
 from daebus import ClientError, Connection, Daebus
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.handlers import waiting_handler
-from tests.support.inside import connections, hub_of
+from tests.support.inside import connections, running_of
 from tests.support.peer import CLOSE, PING, PONG, TEXT, Peer, envelope, frame, upgrade_request
 from tests.support.storm import LEAST, storm
 from tests.support.tls import VERSIONS, Sealer, client_context, dial, secure
@@ -172,7 +172,7 @@ def test_the_end_is_bounded_though_a_record_has_begun(make: MakeApp, connect: Co
     assert peer.ask(upgrade_request("/raw")).status == 101
     assert peer.close_frame()[0] == 1000
     sealer.sock.sendall(sealer.seal(frame(CLOSE, b"\x03\xe8"))[:10])
-    assert eventually(lambda: not hub_of(app) or not hub_of(app)._alive)
+    assert eventually(lambda: not running_of(app))
 
 
 def test_a_vanished_client(app: Daebus, join: Join) -> None:

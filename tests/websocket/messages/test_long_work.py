@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from daebus import Cancelled, ClientError, Daebus, WebSocketRequest
-from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
 from tests.support.fixture_types import Connect, MakeApp
-from tests.support.inside import connections
+from tests.support.inside import activity_of, connections, kept_by
 from tests.support.peer import TEXT, Peer, frame
 from tests.support.waiting import eventually
 
@@ -325,7 +324,7 @@ def test_only_the_named_request_ends(make_app: MakeApp) -> None:
         assert a.receive() == {"type": "response", "data": "worked", "id": 2}
         assert b.receive() == {"type": "response", "data": "worked", "id": 1}
         assert a.request("echo", "on") == "on"
-        assert not a._kept, "a cancel was answered"
+        assert not kept_by(a), "a cancel was answered"
 
 
 def test_a_job_that_waits_for_a_thread_can_be_cancelled(make_app: MakeApp) -> None:
@@ -361,7 +360,7 @@ def test_cancels_that_race_with_the_end_leave_one_answer_each(make_app: MakeApp)
         codes = {m["data"] if m["type"] == "response" else m["data"]["code"] for m in answers}
         assert codes <= {"done", "cancelled"}
         assert client.request("echo", "on") == "on"
-        assert not client._kept
+        assert not kept_by(client)
 
 
 def test_a_handler_may_clean_up_and_answer_all_the_same(app: Daebus) -> None:
@@ -477,8 +476,7 @@ def test_nothing_is_kept_of_requests_that_have_ended(app: Daebus) -> None:
         for _ in range(50):
             assert client.request("look") is False
         (connection,) = connections(app)
-        activity = Activity.of(connection)
-        assert activity is not None
+        activity = activity_of(connection)
         assert len(activity.pending._tokens) < 50
         # The last answer leaves an instant before its request is let go.
         pending = activity.pending
@@ -517,7 +515,7 @@ def test_progress_goes_to_the_client_that_asked(app: Daebus, run_in: RunIn) -> N
             {"type": "response", "data": "worked", "id": "w"},
         ]
         assert other.request("echo", "on") == "on"
-        assert not other._kept
+        assert not kept_by(other)
 
 
 def test_progress_does_not_pile_up_for_a_client_that_does_not_read(

@@ -22,9 +22,8 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.testing import AppClient, RequestError
-from daebus.websocket.messages.activity import Activity
 from tests.support.fixture_types import Connect
-from tests.support.inside import hub_of
+from tests.support.inside import activity_of, connections, handed_over, is_pumped
 from tests.support.peer import TEXT, Peer, envelope
 from tests.support.waiting import eventually
 
@@ -140,14 +139,12 @@ def test_a_client_that_left_is_dropped_before_its_turn(app: Daebus, connect: Con
     app.websocket.on_disconnect(gone.put)
     app.start()
     leaving, staying = (Peer.joined(connect(app.http.port)) for _ in range(2))
-    hub = hub_of(app)
-    assert hub is not None
     leaving.say("main", "leaving")
-    assert eventually(lambda: len(hub.runtime.pump._calls) == 1)
+    assert eventually(lambda: handed_over(app) == 1)
     leaving.sock.close()
     assert eventually(lambda: app.websocket.get_client_count() == 1)
     staying.say("main", "staying")
-    assert eventually(lambda: len(hub.runtime.pump._calls) == 2)
+    assert eventually(lambda: handed_over(app) == 2)
     assert app.pump(5) == 1  # of two
     assert calls == ["staying"]
     assert gone.get(timeout=5)
@@ -177,15 +174,12 @@ def test_a_request_can_be_cancelled_before_its_turn(app: Daebus, connect: Connec
     calls: list[Any] = []
     app.socket("main", run_in="main")(lambda req: calls.append(req.data))
     app.start()
-    hub = hub_of(app)
-    assert hub is not None
     peer = Peer.joined(connect(app.http.port))
     peer.send(TEXT, '{"type": "main", "id": 1, "data": 1}')
-    assert eventually(lambda: len(hub.runtime.pump._calls) == 1)
+    assert eventually(lambda: handed_over(app) == 1)
     peer.send(TEXT, '{"type": "cancel", "id": 1}')
-    (connection,) = hub.registry.snapshot()
-    activity = Activity.of(connection)
-    assert activity is not None
+    (connection,) = connections(app)
+    activity = activity_of(connection)
     assert isinstance(activity.request, WebSocketRequest)
     assert eventually(activity.request.cancelled.is_set)
     app.pump(5)
@@ -217,9 +211,7 @@ def test_a_stop_ends_a_pump_and_drops_what_waits(app: Daebus, connect: Connect) 
     results = queue.Queue[int]()
     pumping = threading.Thread(target=lambda: results.put(app.pump(3600)))
     pumping.start()
-    hub = hub_of(app)
-    assert hub is not None
-    assert eventually(lambda: hub.runtime.pump._runner is not None)
+    assert eventually(lambda: is_pumped(app))
     stopping = threading.Thread(target=lambda: results.put(len(app.stop(5))))
     stopping.start()
     assert results.get(timeout=5) == 0
@@ -243,11 +235,9 @@ def test_a_stop_frees_clients_that_wait_for_a_pump(app: Daebus, connect: Connect
     app.socket("main", run_in="main")(lambda req: calls.append(req.data))
     app.start()
     peers = [Peer.joined(connect(app.http.port)) for _ in range(2)]
-    hub = hub_of(app)
-    assert hub is not None
     for peer in peers:
         peer.say("main", 1)
-    assert eventually(lambda: len(hub.runtime.pump._calls) == 2)
+    assert eventually(lambda: handed_over(app) == 2)
     stopping = threading.Thread(target=app.stop, args=(5,))
     stopping.start()
     for peer in peers:

@@ -15,11 +15,10 @@ from websockets.sync.client import connect as websockets_connect
 
 from daebus import ClientError, Daebus, DisconnectInfo, WebSocketRequest
 from daebus.testing import AppClient, RequestError
-from daebus.websocket.messages.activity import Activity
 from daebus.websocket.messages.options import RunIn
 from daebus.websocket.messages.ratelimit import Bucket, Rate, RateLimiter, parse_rate
 from tests.support.fixture_types import Connect, MakeApp
-from tests.support.inside import hub_of
+from tests.support.inside import activity_of, connections
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 from tests.support.waiting import eventually
 
@@ -273,9 +272,8 @@ def test_it_can_be_turned_on_and_off_while_clients_are_there(app: Daebus) -> Non
 def test_a_client_without_rates_has_no_limiter(app: Daebus) -> None:
     with app.test_client() as client:
         client.request("echo", 1)
-        (connection,) = hub_of(app).registry.snapshot()
-        activity = Activity.of(connection)
-        assert activity is not None
+        (connection,) = connections(app)
+        activity = activity_of(connection)
         assert activity._limiter is None
 
 
@@ -333,9 +331,8 @@ def test_types_that_a_client_invents_have_one_rate_together(app: Daebus) -> None
         data = refusal(client, "x" * 10_000)
         assert data["code"] == "rate_limited"
         assert len(str(data)) < 500
-        (connection,) = hub_of(app).registry.snapshot()
-        activity = Activity.of(connection)
-        assert activity is not None
+        (connection,) = connections(app)
+        activity = activity_of(connection)
         assert activity._limiter is not None
         assert len(activity._limiter._buckets) == 1
 
