@@ -11,11 +11,13 @@ import pytest
 from daebus import Daebus
 from daebus.server.sockets.transport import Transport
 from daebus.websocket import hub as module
+from daebus.websocket.connection import link as link_module
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.inside import hub_of
 from tests.support.logs import records
 from tests.support.peer import Peer, upgrade_request
 from tests.support.slow_clients import KILOBYTES_16, narrow
+from tests.support.waiting import eventually
 
 
 def test_a_connection_that_cannot_be_made_gives_its_places_back(
@@ -41,6 +43,29 @@ def test_a_connection_that_cannot_be_made_gives_its_places_back(
     peer = Peer.joined(connect(app.http.port))
     peer.say("echo", 1)
     assert peer.message()["data"] == 1
+
+
+def test_a_connection_that_cannot_begin_gives_its_places_back(
+    make_app: MakeApp, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 101 is out, and then no timer can be made: nobody entered the registry."""
+    app = make_app(max_clients=1, max_clients_per_ip=1)
+    app.start()
+    with monkeypatch.context() as patched:
+        patched.setattr(link_module, "Keepalive", failing)
+        for _ in range(3):
+            peer = Peer(connect(app.http.port))
+            assert peer.ask(upgrade_request()).status == 101
+            assert peer.ended()
+            peer.sock.close()
+    hub = hub_of(app)
+    counts = hub._admission._per_address._counts
+    assert eventually(lambda: hub.registry._reserved == 0 and counts == {})
+    Peer.joined(connect(app.http.port)).close()
+
+
+def failing(*args: object) -> object:
+    raise MemoryError("no timer")
 
 
 def test_handshakes_are_bounded_by_their_threads(make_app: MakeApp, connect: Connect) -> None:

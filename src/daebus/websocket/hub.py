@@ -136,14 +136,12 @@ class Hub:
         if isinstance(admitted, Refusal):
             return self._refused(admitted)
         try:
-            link = self._make(upgrade, admitted)
-            activity = Activity(link, self.stats)
-            link.client_id = self._client_ids.take(activity.connection, self._settings.client_id)
+            activity = self._make(upgrade, admitted)
         except BaseException:  # such as a socket that has closed meanwhile
             self._admission.cancel(upgrade.remote_address)
             raise
         with self._lock:
-            self._alive.add(link)
+            self._alive.add(activity.link)
         response, expires = admitted.accepted.response, admitted.known.expires
         return functools.partial(self._run, activity, response, upgrade.early, expires)
 
@@ -151,7 +149,7 @@ class Hub:
         self.stats.refused(refusal.code)
         return refusal
 
-    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Link:
+    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Activity:
         accepted, limits = admitted.accepted, self._settings.limits
         codec = Codec(
             max_message_size=limits.max_message_size,
@@ -177,15 +175,28 @@ class Hub:
             on_overflow=self._overflow,
         )
         link.identity = admitted.known.identity
-        return link
+        activity = Activity(link, self.stats)
+        try:
+            link.client_id = self._client_ids.take(activity.connection, self._settings.client_id)
+        except BaseException:
+            link.forget()
+            raise
+        return activity
 
     def _run(
         self, activity: Activity, response: bytes, early: bytes, expires: float | None
     ) -> None:
         link = activity.link
+        opened = False
         try:
-            if not self._runner.run(activity, response, early, expires):
-                self._admission.cancel(link.peer.remote_address)
+            try:
+                opened = self._runner.open(activity, response, early, expires)
+            finally:
+                if not opened:  # it is not in the registry, and nobody said goodbye
+                    self._admission.cancel(link.peer.remote_address)
+                    link.writer.abort()
+            if opened:
+                self._runner.serve(activity)
         finally:
             self._client_ids.release(link.client_id)
             link.finish()

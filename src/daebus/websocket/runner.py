@@ -23,7 +23,7 @@ logger = get_logger("daebus.websocket")
 
 
 class Runner:
-    """Runs connections, each in the thread that calls ``run``.
+    """Runs connections, each in the thread that calls ``open`` and then ``serve``.
 
     Args:
         settings: has the hooks and raw handlers.
@@ -57,8 +57,10 @@ class Runner:
         self._left = left
         self._stopping = stopping
 
-    def run(self, activity: Activity, response: bytes, early: bytes, expires: float | None) -> bool:
-        """Answer the handshake, handle every message, and call the hooks.
+    def open(
+        self, activity: Activity, response: bytes, early: bytes, expires: float | None
+    ) -> bool:
+        """Answer the handshake, and put the client into the registry.
 
         Args:
             activity: of a connection that has an id and a place.
@@ -81,11 +83,18 @@ class Runner:
         self._registry.add(link)
         if self._watchdog.dozing:  # a hook or an early message may take long
             self._watchdog.rouse()
+        return True
+
+    def serve(self, activity: Activity) -> None:
+        """Handle every message of a client that is in the registry, and call the hooks.
+
+        Threads:
+            The connection's own.
+        """
         try:
             self._serve(activity)
         finally:
             self._part(activity)
-        return True
 
     def _serve(self, activity: Activity) -> None:
         link = activity.link

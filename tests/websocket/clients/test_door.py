@@ -75,7 +75,7 @@ def test_the_excluded_do_not_get_it(target: Target) -> None:
     house = House("1", "2")
     for name in ("1", "2"):
         house.registry.rooms.join(name, "hall")
-    policy = Policy(exclude=frozenset({"1", "nobody"}))
+    policy = Policy(exclude=("1", "nobody"))
     expected = [] if target.kind == "client" else ["2"]
     assert house.door.deliver(target, b"hi", policy) == len(expected)
     assert house.got() == expected
@@ -107,3 +107,16 @@ def test_several_clients_are_told_apart() -> None:
     results = house.door.deliver_each(["3", "nobody", "1", "3"], b"hi")
     assert results == {"3": SendResult(1), "nobody": SendResult(), "1": SendResult(1)}
     assert house.got() == ["1", "3"]
+
+
+def test_a_policy_can_cross_a_wire() -> None:
+    policy = Policy(droppable=True, conflate="key", exclude=("1", "2"))
+    droppable, conflate, exclude = json.loads(json.dumps(policy))
+    assert Policy(droppable, conflate, tuple(exclude)) == policy
+
+
+def test_a_target_of_an_unknown_kind_reaches_nobody() -> None:
+    house = House("1")
+    with pytest.raises(ValueError, match="'planet' is not a kind of target"):
+        house.door.deliver(Target("planet", "x"), b"hi")  # type: ignore[arg-type]  # the mistake
+    assert house.got() == []

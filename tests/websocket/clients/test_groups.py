@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -155,8 +156,8 @@ class Gate(dict[str, Link]):
 
 def gated(registry: Registry) -> Gate:
     gate = registry._open = Gate(registry._open)
-    registry.rooms = Groups(registry._lock, gate, registry.rooms._max_groups)
-    registry.users = Groups(registry._lock, gate, 1)
+    registry.rooms = Groups(registry._lock, gate, registry.rooms._max_groups, itertools.count())
+    registry.users = Groups(registry._lock, gate, 1, itertools.count())
     return gate
 
 
@@ -416,3 +417,38 @@ def test_a_change_is_numbered_in_the_order_in_which_it_was_made() -> None:
         registry.rooms.join(client_id, "hall")
     registry.rooms.leave("ann", "hall")
     assert numbers == [1, 2, 3]
+
+
+def test_rooms_and_users_are_numbered_together() -> None:
+    registry = filled("ann")
+    numbers: list[int] = []
+    for groups in (registry.rooms, registry.users):
+        groups.announce = lambda changes: numbers.extend(c.number for c in changes)
+    registry.rooms.join("ann", "hall")
+    registry.identify("ann", "Ann")
+    ann = registry.get("ann")
+    assert ann is not None
+    registry.remove(ann)
+    assert numbers == [1, 2, 3, 4]
+
+
+def test_a_listener_that_raises_is_logged_and_the_client_leaves_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry = filled("ann")
+    registry.rooms.join("ann", "hall")
+    registry.identify("ann", "Ann")
+    heard = Heard(registry)
+
+    def fail(changes: tuple[Change, ...]) -> None:
+        raise OSError("no room for the change")
+
+    registry.rooms.announce = fail
+    ann = registry.get("ann")
+    assert ann is not None
+    assert registry.remove(ann)
+    assert heard.users == [("ann", "Ann", False)]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a change of groups could not be announced"
+    ]
+    assert nothing_is_left(registry)

@@ -94,7 +94,7 @@ class Kept:
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.identity: Any = "first"
-        self.connected_at = self.last_message = clock()
+        self.opened_at = self.last_message = clock()
         self.busy = self.works = False
         self.shuts: list[tuple[float, tuple[int, str]]] = []
 
@@ -163,7 +163,10 @@ def test_renewals_and_the_expiry_at_once_agree(minder: ManualMinder) -> None:
             together = threading.Barrier(3)
 
             def renew(
-                name: str, until: float = now + 60, lifetime: Lifetime = lifetime, barrier: Any = together
+                name: str,
+                until: float = now + 60,
+                lifetime: Lifetime = lifetime,
+                barrier: Any = together,
             ) -> bool:
                 barrier.wait(5)
                 return lifetime.renew(name, until)
@@ -403,7 +406,7 @@ def test_only_messages_keep_a_client(make_app: MakeApp, connect: Connect) -> Non
     peer = Peer.joined(connect(app.http.port))
     (link,) = eventually(lambda: connections(app))
     opened = link.last_message
-    assert opened == link.connected_at
+    assert opened == link.opened_at
     peer.send(PING, b"I am here")
     assert peer.frame() == (PONG, b"I am here")
     assert link.last_message == opened

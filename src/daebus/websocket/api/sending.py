@@ -7,7 +7,7 @@ from typing import Any
 
 from ...arguments import check_ids, check_name
 from ...errors import NoClientError
-from ..clients.broadcast import ALL, OUTCOMES, Door, Policy, SendResult, Target
+from ..clients.broadcast import ALL, OUTCOMES, Policy, SendResult, Target, reply
 from ..connection.outbox import GONE
 from ..messages.activity import Handled, current
 from ..messages.request import asked
@@ -64,7 +64,7 @@ class Sending(Section):
                 handled = activity.request
             if handled is not None:
                 payload = handled._stamped(payload)
-        return Door.reply(activity.writer, payload, Policy(droppable, conflate), patient=patient)
+        return reply(activity.writer, payload, Policy(droppable, conflate), patient=patient)
 
     def send_to_client(
         self,
@@ -235,5 +235,5 @@ class Sending(Section):
         return self._context.deliver(Target("user", user), message_type, data, policy)
 
 
-def _excluded(exclude: Iterable[str]) -> frozenset[str]:
-    return frozenset(check_ids(exclude, "exclude={}"))
+def _excluded(exclude: Iterable[str]) -> tuple[str, ...]:
+    return tuple(check_ids(exclude, "exclude={}"))

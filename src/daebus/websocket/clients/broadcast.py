@@ -19,7 +19,7 @@ from ..connection.writer import Writer
 from ..protocol.codec import TEXT, frame
 from .registry import Registry
 
-__all__ = ["ALL", "OUTCOMES", "PLAIN", "Door", "Policy", "SendResult", "Target"]
+__all__ = ["ALL", "OUTCOMES", "PLAIN", "Door", "Policy", "SendResult", "Target", "reply"]
 
 
 class Target(NamedTuple):
@@ -48,7 +48,7 @@ class Policy(NamedTuple):
 
     droppable: bool = False
     conflate: str | None = None
-    exclude: frozenset[str] = frozenset()
+    exclude: tuple[str, ...] = ()
 
 
 PLAIN: Final = Policy()
@@ -131,7 +131,7 @@ class Door:
             link = self._registry.get(target.name)
             if link is None or target.name in policy.exclude:
                 return OUTCOMES[GONE]
-            return self.reply(link.writer, payload, policy)
+            return reply(link.writer, payload, policy)
         writers = self._writers(target)
         if policy.exclude:
             links = map(self._registry.get, policy.exclude)
@@ -173,33 +173,39 @@ class Door:
             results[client_id] = OUTCOMES[writer.offer(data, policy.droppable, policy.conflate)]
         return results
 
-    @staticmethod
-    def reply(
-        writer: Writer, payload: bytes, policy: Policy = PLAIN, *, patient: bool = False
-    ) -> SendResult:
-        """Send one encoded message on a given connection.
-
-        Args:
-            writer: of the connection.
-            payload: the envelope.
-            policy: how to send it.
-            patient: see ``Writer.reply``.
-
-        Threads:
-            Any; may wait for room as ``Writer.reply`` does.
-        """
-        data = writer.compress(TEXT, payload)
-        done = writer.reply(
-            data, droppable=policy.droppable, conflate=policy.conflate, patient=patient
-        )
-        return OUTCOMES[done]
-
     def _writers(self, target: Target) -> Sequence[Writer]:
         if target.kind == "room":
             return self._registry.rooms.writers(target.name)
         if target.kind == "user":
             return self._registry.users.writers(target.name)
-        return self._registry.writers()
+        if target.kind == "all":
+            return self._registry.writers()
+        raise ValueError(f"{target.kind!r} is not a kind of target")
+
+
+def reply(
+    writer: Writer, payload: bytes, policy: Policy = PLAIN, *, patient: bool = False
+) -> SendResult:
+    """Send one encoded message on a connection that is at hand.
+
+    Answers, progress and calls belong to one connection, so they need no target.
+
+    Args:
+        writer: of the connection.
+        payload: the envelope.
+        policy: how; nobody is excluded.
+        patient: see ``Writer.reply``.
+
+    Threads:
+        Any; may wait for room as ``Writer.reply`` does.
+    """
+    done = writer.reply(
+        writer.compress(TEXT, payload),
+        droppable=policy.droppable,
+        conflate=policy.conflate,
+        patient=patient,
+    )
+    return OUTCOMES[done]
 
 
 def _offer_to_all(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...errors import RoomLimitError
+from ...server.threads.safelog import get_logger
 from ..connection.link import Link
 from ..connection.writer import Writer
 
 __all__ = ["Announce", "Change", "Groups"]
+
+logger = get_logger("daebus.websocket")
 
 
 class Change(NamedTuple):
@@ -45,6 +48,7 @@ class Groups:
         lock: of the registry.
         connections: those of the registry, by client id; read under the lock.
         max_groups: how many groups one client may be in.
+        numbers: of changes, common to all groups of the registry; used under the lock.
 
     Attributes:
         announce: called with what a call changed, after the lock is released; or None.
@@ -55,7 +59,11 @@ class Groups:
     """
 
     def __init__(
-        self, lock: threading.Lock, connections: Mapping[str, Link], max_groups: int
+        self,
+        lock: threading.Lock,
+        connections: Mapping[str, Link],
+        max_groups: int,
+        numbers: Iterator[int],
     ) -> None:
         self._lock = lock
         self._connections = connections
@@ -65,7 +73,7 @@ class Groups:
         self._members: dict[str, dict[str, Link]] = {}  # guarded by: _lock
         self._groups: dict[str, dict[str, None]] = {}  # guarded by: _lock
         self._snapshots: dict[str, tuple[Writer, ...]] = {}  # guarded by: _lock
-        self._changes = 0  # guarded by: _lock
+        self._numbers = numbers  # guarded by: _lock
 
     def join(self, client_id: str, group: str) -> bool:
         """Put a client into a group; it may be in it already.
@@ -119,9 +127,12 @@ class Groups:
         return tuple(self._exit_locked(client_id, group) for group in groups)
 
     def tell(self, changes: tuple[Change, ...]) -> None:
-        """Announce changes; call it without the lock."""
+        """Announce changes; call it without the lock. A listener that raises is logged."""
         if changes and self.announce is not None:
-            self.announce(changes)
+            try:
+                self.announce(changes)
+            except Exception:  # the client has joined or left all the same
+                logger.exception("a change of groups could not be announced")
 
     def names(self) -> list[str]:
         """Return the names of all groups."""
@@ -168,5 +179,4 @@ class Groups:
 
     def _change_locked(self, client_id: str, group: str, *, joined: bool) -> Change:
         assert self._lock.locked()
-        self._changes += 1
-        return Change(self._changes, client_id, group, joined)
+        return Change(next(self._numbers), client_id, group, joined)

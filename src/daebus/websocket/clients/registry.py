@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 from ..connection.link import Link
@@ -33,8 +34,9 @@ class Registry:
         self._reserved = 0  # guarded by: _lock
         self._snapshot: tuple[Link, ...] | None = ()  # guarded by: _lock
         self._writers: tuple[Writer, ...] | None = ()  # guarded by: _lock
-        self.rooms = Groups(self._lock, self._open, max_rooms)
-        self.users = Groups(self._lock, self._open, 1)
+        numbers = itertools.count(1)
+        self.rooms = Groups(self._lock, self._open, max_rooms, numbers)
+        self.users = Groups(self._lock, self._open, 1, numbers)
 
     def reserve(self) -> bool:
         """Reserve a place for a connection about to open; return False if all are taken."""

@@ -24,7 +24,7 @@ class Lasting(Protocol):
     identity: Any
 
     @property
-    def connected_at(self) -> float:
+    def opened_at(self) -> float:
         """When it opened, by the minder's clock."""
 
     @property
@@ -81,7 +81,7 @@ class Lifetime:
         if limits.max_lifetime is not None:
             # Clients that came together, as after a restart, must not come back together.
             share = 1 - limits.lifetime_jitter * random.random()
-            self._old = connection.connected_at + limits.max_lifetime * share
+            self._old = connection.opened_at + limits.max_lifetime * share
         self._timer = minder.call_later(self._rest(minder.clock(), self._expires), self._look)
 
     def renew(self, identity: Any, expires: float | None) -> bool:

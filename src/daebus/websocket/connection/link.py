@@ -97,9 +97,9 @@ class Link:
         "_notes",
         "activity",
         "client_id",
-        "connected_at",
         "identity",
         "limits",
+        "opened_at",
         "peer",
         "reader",
         "runtime",
@@ -136,7 +136,7 @@ class Link:
         self.identity: Any = None
         self.user: str | None = None
         self.activity: Activity | None = None
-        self.connected_at = self.reader.last_in  # by ``time.monotonic()``
+        self.opened_at = self.reader.last_in  # by ``time.monotonic()``
         self._cancelled: threading.Event | None = None  # guarded by: _lock
         self._notes: dict[str, Any] = {}  # guarded by: _lock
         self._keepalive: Keepalive | None = None
@@ -197,12 +197,19 @@ class Link:
         self.reader.take_back()
         if self.writer.drain(deadline):
             self.reader.drain(deadline)
-        if self.writer.finish():
+        if self.forget():
             self.runtime.minder.release(self)
         else:
             self.writer.transport.close()
+
+    def forget(self) -> bool:
+        """Drop what refers back to the link, so that its last reference frees it.
+
+        Returns:
+            True if the minder knows the descriptor, so that it must close it.
+        """
         self.activity = None
-        self.reader.interceptor = None
+        return self.writer.finish()
 
     # --- what the minder asks ---------------------------------------------------
 
@@ -354,7 +361,7 @@ class Link:
             return DisconnectInfo(
                 cause.why,
                 cause.code,
-                time.monotonic() - self.connected_at,
+                time.monotonic() - self.opened_at,
                 reader.messages_in,
                 writer.messages_out,
                 reader.bytes_in,

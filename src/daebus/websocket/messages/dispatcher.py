@@ -22,6 +22,7 @@ from typing import Any
 
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
 from ...server.threads.safelog import get_logger
+from ..clients.broadcast import reply
 from ..protocol import envelope
 from ..protocol.codec import TEXT
 from ..stats import Times
@@ -249,7 +250,7 @@ class Dispatcher:
             writer.answer(writer.compress(TEXT, data))
         else:
             activity.stats.refused_message(code)
-            writer.reply(writer.compress(TEXT, data))
+            reply(writer, data)
 
     def _bad_id(self, activity: Activity, kind: str) -> None:
         if kind in KINDS:

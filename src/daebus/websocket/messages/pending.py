@@ -20,10 +20,9 @@ from typing import Any, Protocol
 from weakref import ref
 
 from ...errors import CallError, CallTimeout, ClientGone
+from ..clients.broadcast import reply
 from ..connection.link import Link
-from ..connection.outbox import TAKEN
 from ..protocol import envelope
-from ..protocol.codec import TEXT
 from .cancellation import CancelToken
 
 __all__ = ["KINDS", "Pending", "PendingCall", "Stoppable"]
@@ -203,8 +202,8 @@ class PendingCall:
         self._pending = pending
         self._kind = kind
         self._ident, self._future = pending.ask()
-        question = link.writer.compress(TEXT, envelope.stamp(message, self._ident))
-        if link.writer.reply(question) not in TAKEN and pending.forget(self._ident):
+        sent = reply(link.writer, envelope.stamp(message, self._ident))
+        if not sent and pending.forget(self._ident):
             raise CallTimeout(f"{kind!r} was dropped, as client {link.client_id} does not read")
         link.reader.listen()
 

@@ -6,10 +6,9 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
+from ..clients.broadcast import Policy, reply
 from ..connection.connection import Connection
-from ..connection.outbox import TAKEN
 from ..protocol import envelope
-from ..protocol.codec import TEXT
 from .activity import Activity
 from .cancellation import CancelToken
 
@@ -105,13 +104,9 @@ class WebSocketRequest:
         """
         fields = {"done": done, "total": total, "note": note}
         data = {name: value for name, value in fields.items() if value is not None}
-        writer = self._activity.writer
-        sent = writer.reply(
-            writer.compress(TEXT, self._stamped(envelope.encode("progress", data))),
-            droppable=True,
-            conflate=f"daebus.progress.{id(self)}",
-        )
-        return sent in TAKEN
+        message = self._stamped(envelope.encode("progress", data))
+        policy = Policy(droppable=True, conflate=f"daebus.progress.{id(self)}")
+        return bool(reply(self._activity.writer, message, policy))
 
     def __repr__(self) -> str:
         return f"<WebSocketRequest {self.message_type!r} from {self.client_id}>"
@@ -140,9 +135,6 @@ class WebSocketRequest:
         Returns:
             False if the client has left.
         """
-        writer = self._activity.writer
-        sent = writer.reply(
-            writer.compress(TEXT, self._stamped(message)),
-            patient=not self._activity.runtime.loop.is_current(),
-        )
-        return sent in TAKEN
+        activity = self._activity
+        patient = not activity.runtime.loop.is_current()
+        return bool(reply(activity.writer, self._stamped(message), patient=patient))
