@@ -174,6 +174,15 @@ class Checker:
             if owners[name] == 1 and name.startswith("_")
         }
 
+    def guarded_by_name(self, owner: str) -> dict[str, str]:
+        """Return what is guarded in the class that a variable is named after.
+
+        ``writer``, ``self._writer`` and ``link.writer`` are each taken for a ``Writer``.
+        """
+        name = owner.rpartition(".")[2].strip("_")
+        same = self.classes.get(name[:1].upper() + name[1:], ()) if owner != "self" else ()
+        return same[0].guarded if len(same) == 1 else {}
+
     def every_class(self) -> Iterable[Class]:
         return (found for same in self.classes.values() for found in same)
 
@@ -268,6 +277,11 @@ class Walk:
     def attribute(self, node: ast.Attribute, held: frozenset[str]) -> None:
         owner = ast.unparse(node.value)
         lock = (self.guarded if owner == "self" else self.checker.unique).get(node.attr)
+        named = self.checker.guarded_by_name(owner).get(node.attr)
+        if lock is None and named is not None:
+            lock = named
+            if held:  # whose lock this is cannot be told from a name
+                return
         if lock is None or held & {ANY_LOCK, f"{owner}.{lock}"}:
             return
         if not self.excused(node):
@@ -444,6 +458,15 @@ def test_locked_method_without_an_assertion_is_found(body: str) -> None:
 def test_comment_that_is_not_clear_is_found(comment: str) -> None:
     found = faults(f"def more(self):\n  self._colour = 1  # {comment}")
     assert found.unreadable == {("tank.py", "Tank", "_colour")}
+
+
+@pytest.mark.parametrize("owner", ["tank", "self._tank", "self.house.tank"])
+def test_attribute_of_another_object_is_found_by_its_name(owner: str) -> None:
+    other = f"class Other:\n  def look(self, tank): return {owner}._level"
+    found = Checker({"tank.py": TANK, "other.py": other}).faults
+    assert found.unguarded == {("other.py", "Other", "_level")}
+    under = f"class Other:\n  def look(self, tank):\n    with {owner}._lock: return {owner}._level"
+    assert Checker({"tank.py": TANK, "other.py": under}).faults.unguarded == set()
 
 
 def test_excuse_without_a_reason_is_none() -> None:

@@ -98,12 +98,12 @@ class Connection:
     @property
     def close_code(self) -> int:
         """The close code received or sent first; 1006 if there was none."""
-        return (self._link.writer.cause or LOST).code
+        return (self._link.writer.cause or LOST).code  # unguarded: it is set once
 
     @property
     def close_reason(self) -> str:
         """The text that came with the close code."""
-        return (self._link.writer.cause or LOST).reason
+        return (self._link.writer.cause or LOST).reason  # unguarded: it is set once
 
     @property
     def cancelled(self) -> threading.Event:

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ...server.sockets.transport import RECV_SIZE
 from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong
-from .states import LOST, OPEN
+from .states import OPEN
 from .writer import Writer
 
 __all__ = ["Interceptor", "Reader", "Watch"]
@@ -117,7 +117,8 @@ class Reader:
         inbox, writer = self.inbox, self._writer
         while True:
             while inbox:
-                if writer.state != OPEN and (writer.cause or LOST).why not in _THEIRS:
+                cause = writer.cause  # unguarded: it is set once, before the state changes
+                if cause is not None and cause.why not in _THEIRS:
                     return  # closed by us: the messages that are left are not handled
                 message = inbox.popleft()
                 writer.more = bool(inbox)
@@ -251,7 +252,7 @@ class Reader:
     @property
     def busy(self) -> bool:
         """True while the owner is not waiting for its client."""
-        return not self.reading and self._writer.state == OPEN
+        return not self.reading and self._writer.open
 
     def lend(self, turn: int) -> None:
         """Let the minder read, if the owner is still in the same turn's handler."""
