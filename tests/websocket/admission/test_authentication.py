@@ -311,7 +311,7 @@ def test_what_is_wrong_already_is_not_asked_about(make_app: MakeApp, connect: Co
 
 
 def test_a_reject_is_told_in_a_string() -> None:
-    with pytest.raises(TypeError, match="in a string"):
+    with pytest.raises(TypeError, match="text of a Reject is a string"):
         Reject(401, b"no")  # type: ignore[arg-type]  # the mistake
 
 
