@@ -66,7 +66,7 @@ $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 		|| echo "npm cannot install ws; the benchmarks go without it"; fi
 	@touch $@
 
-bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute
+bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, BENCH=--attacks
 	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made

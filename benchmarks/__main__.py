@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases, machine, procs, report, runner
+from benchmarks import attacks, cases, machine, procs, report, runner
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -24,8 +24,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--servers", metavar="NAMES", help="comma-separated")
     parser.add_argument("--docs", type=Path, help="folder for the report (docs; quick: results)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="only write FILE's report")
+    parser.add_argument(
+        "--attacks", nargs="?", const=",".join(attacks.ATTACKS), metavar="NAMES",
+        help="only what attacks cost the others; comma-separated names, or all",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
 
+    if options.attacks:
+        return _attack(options.attacks.split(","), 1.0 if options.quick else 3.0)
     if options.report:
         document = json.loads(options.report.read_text())
         report.write(document, options.docs or ROOT / "docs")
@@ -66,6 +72,17 @@ def main(arguments: list[str]) -> int:
     for entry in failures:
         print(f"failed: {entry['case']} {entry['server']}: {entry['error']}", file=sys.stderr)
     return 1 if any(entry["server"].startswith("daebus") for entry in failures) else 0
+
+
+def _attack(names: list[str], seconds: float) -> int:
+    procs.raise_descriptor_limit()
+    results = attacks.run(names, seconds, lambda line: print(line, flush=True))
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "attacks.json").write_text(json.dumps(results, indent=1) + "\n")
+    problems = attacks.exceeded(results)
+    for problem in problems:
+        print(f"fell back: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _select(
