@@ -67,6 +67,7 @@ LAYERS = [
     "server.threads.safelog",
     "server",
     "arguments",
+    "depth",
     "errors",
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..arguments import positive, positive_or_none
+from ..depth import check_depth
 from ..server.sockets.addresses import Addresses
 from .protocol.cors import Cors
 from .protocol.forwarded import TrustedProxies
@@ -63,6 +64,8 @@ class DaebusHttp(HttpDecorators):
             503. None takes 4,096, or what the process may open if that is less: a
             thousand browsers with a few connections each, at 2 KiB a silent one.
         max_body: bytes of a request body; a larger one is answered 413, unread.
+        max_depth: levels of arrays and objects in a JSON body, 1,000 at most; a deeper one
+            is 400 when the view asks for it.
         body_timeout: seconds for a whole request body.
         min_rate: bytes a second at which bodies must come and answers be taken, after a
             grace; slower clients are refused or cut.
@@ -103,6 +106,7 @@ class DaebusHttp(HttpDecorators):
         head_timeout: float = _DEFAULTS.head_timeout,
         idle_timeout: float = _DEFAULTS.idle_timeout,
         max_body: int = _DEFAULTS.max_body,
+        max_depth: int = _DEFAULTS.max_depth,
         body_timeout: float = _DEFAULTS.body_timeout,
         min_rate: float = _DEFAULTS.min_rate,
         write_timeout: float = _DEFAULTS.write_timeout,
@@ -118,6 +122,7 @@ class DaebusHttp(HttpDecorators):
             max_headers=max_headers,
             max_head=max_head,
             max_body=max_body,
+            max_depth=check_depth("max_depth", max_depth),
             head_timeout=head_timeout,
             body_timeout=body_timeout,
             min_rate=min_rate,
@@ -152,6 +157,7 @@ class DaebusHttp(HttpDecorators):
         router = Router(
             None if static is None else str(static),
             max_body,
+            max_depth,
             cors=None if cors is None else Cors(cors),
             health=health,
         )

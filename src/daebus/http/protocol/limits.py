@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...depth import MAX_DEPTH
+
 __all__ = ["Limits"]
 
 
@@ -19,6 +21,8 @@ class Limits:
         max_body: bytes of a request body: 16 MiB holds a photo or a firmware image.
         max_memory_body: bytes of a body kept in memory while it comes; a larger one
             waits in a temporary file.
+        max_depth: levels of arrays and objects in a JSON body, looked at before it is
+            parsed: the parser needs stack for each.
         head_timeout: seconds for a whole head, however it comes: 10 s is generous for
             one packet.
         body_timeout: seconds for a whole body: a slow line sends 16 MiB in five minutes.
@@ -35,6 +39,7 @@ class Limits:
     max_head: int = 65536
     max_body: int = 16 << 20
     max_memory_body: int = 65536
+    max_depth: int = MAX_DEPTH
     head_timeout: float = 10.0
     body_timeout: float = 300.0
     min_rate: float = 1024.0

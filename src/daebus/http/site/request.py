@@ -11,7 +11,9 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
 
-__all__ = ["Request", "close_uploads_with"]
+from ...depth import nests
+
+__all__ = ["JsonReader", "Request", "close_uploads_with"]
 
 # Limits of forms: bytes of fields that are not files, and number of parts.
 MAX_FORM_MEMORY = 1 << 20
@@ -37,6 +39,33 @@ class FormParser(FormDataParser):
             raise BadRequest("the form is malformed") from None
 
 
+class JsonReader:
+    """What Werkzeug takes for the ``json`` module: it refuses what is nested too deep.
+
+    Args:
+        max_depth: levels of arrays and objects.
+    """
+
+    def __init__(self, max_depth: int) -> None:
+        self._max_depth = max_depth
+
+    def loads(self, data: str | bytes) -> Any:
+        """Decode a body.
+
+        Raises:
+            werkzeug.exceptions.BadRequest: it is nested too deep; answered 400.
+            ValueError: it is not JSON.
+        """
+        if isinstance(data, bytes):
+            data = data.decode(json.detect_encoding(data), "surrogatepass")
+        if nests(data, self._max_depth):
+            raise BadRequest(f"the body is nested deeper than {self._max_depth} levels")
+        try:
+            return json.loads(data)
+        except RecursionError:  # of a view that is deep in calls itself
+            raise BadRequest("the body is nested too deep") from None
+
+
 class Request(WerkzeugRequest):
     """An HTTP request: Werkzeug's, and ``payload``."""
 
@@ -54,8 +83,8 @@ class Request(WerkzeugRequest):
         """
         if self.is_json:
             try:
-                return json.loads(self.get_data())
-            except (ValueError, RecursionError):
+                return self.json_module.loads(self.get_data())
+            except ValueError:
                 raise BadRequest("the body is not JSON") from None
         if self.form:
             return self.form.to_dict()

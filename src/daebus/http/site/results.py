@@ -11,6 +11,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
+from ...depth import is_too_deep
 from ..protocol.errors import error_body, status_code_name
 
 __all__ = ["exception_response", "json_error", "keep_headers", "to_response"]
@@ -22,7 +23,13 @@ _KEPT = ("Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
 _COMPLETED = frozenset(("location", "content-location"))
 
 # ``json.dumps`` with options makes an encoder for each call.
-_encode = json.JSONEncoder(allow_nan=False).encode
+_encoder = json.JSONEncoder(allow_nan=False)
+
+
+def _encode(value: Any) -> str:
+    if is_too_deep(value):
+        raise RecursionError("what the view returned is nested too deep; return a flatter copy")
+    return _encoder.encode(value)
 
 
 class _Body:

@@ -24,7 +24,7 @@ from ..protocol.cors import Cors
 from .files import StaticFolder
 from .hooks import Hooks
 from .mounts import Mount, Mounts
-from .request import Request, close_uploads_with
+from .request import JsonReader, Request, close_uploads_with
 from .results import exception_response, json_error, keep_headers, to_response
 
 __all__ = ["Router"]
@@ -41,6 +41,7 @@ class Router:
     Args:
         static: folder whose files are served where no route matches; None for none.
         max_body: bytes of a request body.
+        max_depth: levels of a JSON body.
         cors: which pages of other sites may read answers; None for none.
         health: path of the health check; None for none.
 
@@ -55,6 +56,7 @@ class Router:
         self,
         static: str | None,
         max_body: int,
+        max_depth: int,
         *,
         cors: Cors | None = None,
         health: str | None = None,
@@ -65,6 +67,7 @@ class Router:
         self.mounts = Mounts()
         self._static = None if static is None else StaticFolder(static)
         self._max_body = max_body
+        self._json = JsonReader(max_depth)
         self._cors = cors
         self._health = health
         self._map = Map()
@@ -112,6 +115,7 @@ class Router:
             start_response = _with_cors(self._cors, environ, start_response)
         request = Request(environ)
         request.max_content_length = self._max_body
+        request.json_module = self._json  # type: ignore[assignment]  # it has ``loads`` too
         hooks, mounts = self.hooks, self.mounts
         response: Response | None = None
         mount: Mount | None = None

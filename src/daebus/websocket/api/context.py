@@ -36,6 +36,7 @@ class Context:
         self.settings = settings
         self.configured_port = port
         self.dispatcher = Dispatcher()
+        self.dispatcher.max_depth = settings.limits.max_depth
         self.hub: Hub | None = None
         self.port: int | None = None
         self._forked = False  # the app was started in the parent process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...depth import MAX_DEPTH
 from .outbox import OnFull
 
 __all__ = ["Limits"]
@@ -18,6 +19,8 @@ class Limits:
             websockets, and of aiohttp's order of magnitude.
         max_fragments: frames of one message, empty ones included: a limit of bytes does
             not bound a stream of empty fragments.
+        max_depth: levels of arrays and objects in a JSON message, checked before it is
+            parsed: the parser needs stack for each.
         max_outbox: bytes that may wait for a client that reads slowly.
         max_outbox_messages: messages that may wait; a small one costs more memory than
             its bytes.
@@ -44,6 +47,7 @@ class Limits:
 
     max_message_size: int = 1 << 20
     max_fragments: int = 4096
+    max_depth: int = MAX_DEPTH
     max_outbox: int = 1 << 20
     max_outbox_messages: int = 1000
     on_full: OnFull = "disconnect"

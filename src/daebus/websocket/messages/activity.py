@@ -99,7 +99,12 @@ class Activity:
         with self.writer.lock:
             if self._pending is None:
                 over = self.writer.state > OPEN
-                self._pending = Pending(self.writer.lock, self.link.client_id, over=over)
+                self._pending = Pending(
+                    self.writer.lock,
+                    self.link.client_id,
+                    over=over,
+                    max_depth=self.link.limits.max_depth,
+                )
                 self.link.reader.interceptor = self._pending
             return self._pending
 

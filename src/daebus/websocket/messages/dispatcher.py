@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+from ...depth import MAX_DEPTH
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
 from ...server.threads.safelog import get_logger
 from ..clients.broadcast import reply
@@ -58,6 +59,7 @@ class Dispatcher:
         table: the handlers.
         on_error: hooks for what handlers raise.
         rate: the limit of each client's messages of all types together, or None.
+        max_depth: levels of arrays and objects in a message.
 
     Threads:
         ``handle`` runs in connection threads, ``run`` in any other.
@@ -68,6 +70,7 @@ class Dispatcher:
         self.debug = debug
         self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
         self.rate: Rate | None = None
+        self.max_depth = MAX_DEPTH
 
     def handle(self, activity: Activity, message: str | bytes) -> None:
         """Answer one message; never raises.
@@ -86,7 +89,7 @@ class Dispatcher:
             kind, payload = BINARY, {"data": message}
         else:
             try:
-                kind, payload = envelope.decode(message)  # type: ignore[arg-type]  # no bytes
+                kind, payload = envelope.decode(message, self.max_depth)  # type: ignore[arg-type]  # no bytes
             except envelope.BadMessage as exc:
                 self._refuse(activity, exc.code, exc.text, None, exc.ident)
                 return
@@ -176,7 +179,7 @@ class Dispatcher:
         kind = ident = None
         with contextlib.suppress(envelope.BadMessage):
             if isinstance(message, str):
-                kind, payload = envelope.decode(message)
+                kind, payload = envelope.decode(message, self.max_depth)
                 if kind in KINDS and activity.take_pending(kind, payload):
                     return True  # counted, but not refused: an answer or a cancel
                 ident = payload.get("id")

@@ -19,6 +19,7 @@ from concurrent.futures import Future
 from typing import Any, Protocol
 from weakref import ref
 
+from ...depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
 from ..clients.broadcast import reply
 from ..connection.link import Link
@@ -57,11 +58,20 @@ class Pending:
         lock: of the connection.
         client_id: for exceptions.
         over: the connection is no longer open.
+        max_depth: levels of a message.
     """
 
-    def __init__(self, lock: threading.Lock, client_id: str, *, over: bool) -> None:
+    def __init__(
+        self,
+        lock: threading.Lock,
+        client_id: str,
+        *,
+        over: bool,
+        max_depth: int = MAX_DEPTH,
+    ) -> None:
         self._lock = lock
         self._client_id = client_id
+        self._max_depth = max_depth
         self._over = over  # guarded by: _lock
         self._mark = secrets.token_hex(8)  # in the id of every call
         self._asked = 0  # guarded by: _lock
@@ -131,7 +141,7 @@ class Pending:
         ):
             return False
         try:
-            kind, payload = envelope.decode(text)
+            kind, payload = envelope.decode(text, self._max_depth)
         except envelope.BadMessage:  # the owner answers it when its turn comes
             return False
         return kind in KINDS and self.take_locked(kind, payload)

@@ -5,7 +5,8 @@ Rules of this module:
 1. What goes out is valid JSON in valid UTF-8, or an ``EncodeError`` in the caller's
    thread. NaN is not JSON.
 2. Incoming text that is not an envelope raises ``BadMessage`` with a stable code, also
-   if it is nested too deep, has too long a number or half a surrogate pair.
+   if it is nested too deep, has too long a number or half a surrogate pair. The depth
+   is checked before it is parsed.
 3. The scanner and the encoder are made once. ``json.loads`` and ``json.dumps`` with
    options make them anew for each call, which costs a fifth of an echo.
 """
@@ -25,6 +26,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeGuard
 
+from ...depth import MAX_DEPTH, is_too_deep, nests
 from ...errors import EncodeError
 from . import fastjson
 
@@ -75,15 +77,22 @@ _scan: Callable[[str, int], tuple[Any, int]] = json.scanner.make_scanner(
 )
 
 
-def decode(text: str) -> tuple[str, dict[str, Any]]:
+def decode(text: str, max_depth: int = MAX_DEPTH) -> tuple[str, dict[str, Any]]:
     """Parse an envelope.
+
+    Args:
+        text: the message.
+        max_depth: levels of arrays and objects, that of the envelope included.
 
     Returns:
         The message type and the whole object, which may lack ``"data"``.
 
     Raises:
-        BadMessage: with code ``bad_json``, ``not_an_object``, ``missing_type`` or ``bad_type``.
+        BadMessage: with code ``too_deep``, ``bad_json``, ``not_an_object``, ``missing_type``
+            or ``bad_type``.
     """
+    if len(text) > max_depth and nests(text, max_depth):
+        raise BadMessage("too_deep", f"the message is nested deeper than {max_depth} levels")
     payload = fastjson.loads(text) if _fast else fastjson.UNSURE
     if payload is fastjson.UNSURE:
         try:
@@ -203,6 +212,8 @@ def encode(kind: str, data: Any) -> bytes:
         if fast is not None:
             return head[1] + fast + b"}"
     try:
+        if is_too_deep(data):
+            raise RecursionError
         try:
             return "".join((head[0], *_chunks(data, 0), "}")).encode()
         except UnicodeEncodeError:  # half a surrogate pair: only an escape can carry it
