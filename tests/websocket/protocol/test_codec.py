@@ -179,9 +179,9 @@ def test_a_frame_byte_by_byte(size: int) -> None:
     codec = make()
     for i in range(len(data) - 1):
         assert codec.feed(data[i : i + 1]) == []
-        assert not codec.between_messages
+        assert codec.held
     assert codec.feed(data[-1:]) == ["x" * size]
-    assert codec.between_messages
+    assert not codec.held
 
 
 def test_many_frames_in_one_read_keep_their_order() -> None:
@@ -207,7 +207,7 @@ def test_two_frames_cut_anywhere(cut: int) -> None:
 def test_a_read_of_nothing_changes_nothing() -> None:
     codec = make()
     assert codec.feed(b"") == []
-    assert codec.between_messages
+    assert not codec.held
     assert codec.feed(masked(TEXT, b"x")) == ["x"]
 
 
@@ -217,10 +217,10 @@ def test_a_read_of_nothing_changes_nothing() -> None:
 def test_fragments_are_joined() -> None:
     codec = make()
     assert codec.feed(masked(TEXT, b"one ", fin=False)) == []
-    assert not codec.between_messages
+    assert codec.held
     assert codec.feed(masked(CONT, b"two ", fin=False)) == []
     assert codec.feed(masked(CONT, b"three")) == ["one two three"]
-    assert codec.between_messages
+    assert not codec.held
 
 
 def test_binary_fragments_are_joined() -> None:
@@ -584,10 +584,10 @@ def test_what_follows_the_close_is_not_kept() -> None:
         tracemalloc.stop()
 
 
-def test_between_messages_after_the_close() -> None:
+def test_nothing_is_held_after_the_close() -> None:
     codec = make()
     codec.feed(masked(TEXT, b"a", fin=False) + masked(CLOSE))
-    assert codec.between_messages
+    assert not codec.held
 
 
 # --- compression --------------------------------------------------------------------

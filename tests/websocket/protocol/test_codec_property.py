@@ -15,6 +15,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -68,13 +69,29 @@ def run_ours(parts: list[bytes], deflate: Deflate | None, *, max_fragments: int 
     )
     outcome = Outcome()
     for part in parts:
-        for item in codec.feed(part):
+        for item in feed_all(codec, part):
             assert outcome.code is None, "something came after the end"
             if isinstance(item, Closed):
                 outcome.code, outcome.failed, outcome.answer = item.code, item.failed, item.answer
             else:
                 outcome.events.append(item)
     return outcome
+
+
+def feed_all(codec: Codec, data: bytes) -> Iterator[Event]:
+    """Feed, and go on as long as the codec waits for room; what it gives must fit."""
+    while True:
+        events = codec.feed(data)
+        inflated = sum(
+            len(item.encode() if isinstance(item, str) else item)
+            for item in events
+            if isinstance(item, str | bytes)
+        )
+        assert inflated <= LIMIT + len(data), "more than there is room for"
+        yield from events
+        if not codec.paused:
+            return
+        data = b""
 
 
 class Theirs:

@@ -35,6 +35,11 @@ _THEIRS = ("client", "lost")
 MAX_WAITING = 1000
 
 
+def _size(message: str | bytes) -> int:
+    """Return about how many bytes of memory a message takes; a text of any script, at most."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else 4 * len(message)
+
+
 class Interceptor(Protocol):
     """Takes messages out of turn: answers to calls, and cancels."""
 
@@ -177,6 +182,7 @@ class Reader:
         (RFC 6455 section 7.1.1).
         """
         transport = self._writer.transport
+        self._drop()
         while self.final is None or self.final.failed:
             if self.final is not None:
                 transport.shutdown_write()
@@ -189,7 +195,30 @@ class Reader:
                 return
             if self.final is None:
                 self.take(data)
-                self.inbox.clear()
+                self._drop()
+
+    def _go_on(self) -> None:
+        """Decode more of the last read; the minder may read from then on, if that is all."""
+        events = self._codec.feed(b"")
+        with self._lock:
+            self.reading = False
+            self._sort_locked(events)
+
+    def _drop(self) -> None:
+        """Drop the messages that were read; for the owner, who looks for the end alone."""
+        self.inbox.clear()
+        while self._codec.paused:
+            self._go_on()
+            self.inbox.clear()
+
+    @property
+    def held(self) -> int:
+        """Bytes kept of a message that has begun and not ended; 0 for none."""
+        return self._codec.held
+
+    def tell_of_begun(self, tell: Callable[[], None] | None) -> None:
+        """Have that called for each message that does not come in one read."""
+        self._codec.on_begun = tell
 
     def take_back(self) -> None:
         """Stop the minder's reading: the owner is about to close."""
@@ -229,6 +258,9 @@ class Reader:
             self.ahead = 0
             self.reading = True
             self.turn += 1
+        if self._codec.paused:  # more of the last read, for which there was no room
+            self._go_on()
+            return True
         data: bytes | None
         try:
             if deadline is None:
@@ -264,6 +296,8 @@ class Reader:
                     self._finish_locked(self.final)
                 else:
                     # Even if lent before: there may be room again for reading ahead.
+                    if not self.lent:
+                        self.ahead = sum(map(_size, self.inbox))
                     self.lent = True
                     writer.attend_locked()
             gone = writer.state != OPEN
@@ -274,25 +308,28 @@ class Reader:
         """Have the minder read at once if the owner is busy: a call awaits its answer."""
         if self._writer.is_owner():
             with self._lock:  # messages handled meanwhile no longer count
-                self.ahead = min(self.ahead, sum(map(len, self.inbox)))
+                self.ahead = min(self.ahead, sum(map(_size, self.inbox)))
         self.lend(self.turn)
 
     def unread(self) -> bool:
         """Tell whether unread bytes wait in the socket while the owner is busy."""
         with self._lock:
-            return not self._writer.released and self._writer.transport.wait_readable(0)
+            return self._codec.paused or (
+                not self._writer.released and self._writer.transport.wait_readable(0)
+            )
 
     def wants_more_locked(self) -> bool:
         """Tell whether the minder should read: it was allowed to, and there is room."""
         assert self._lock.locked()
-        if (
-            not self.lent
-            or self._writer.ended
-            or self.ahead >= self._writer.limits.max_message_size
-        ):
+        if not self.lent or self._writer.ended or self._codec.paused or self._room_locked() <= 0:
             return False
         waiting = self.interceptor is not None and self.interceptor.waiting
         return len(self.inbox) < (MAX_WAITING if waiting else MAX_READ_AHEAD)
+
+    def _room_locked(self) -> int:
+        """Return how many bytes may still be read ahead."""
+        assert self._lock.locked()
+        return self._writer.limits.max_message_size - self.ahead - self._codec.held
 
     def read_for_owner_locked(self) -> None:
         """Read the bytes that are there, unless the owner has come back."""
@@ -300,7 +337,7 @@ class Reader:
         if not self.lent or self._writer.ended:
             return
         try:
-            data = self._writer.transport.try_recv()
+            data = self._writer.transport.try_recv(max(1, min(RECV_SIZE, self._room_locked())))
         except OSError:
             data = b""
         if data is None:
@@ -310,7 +347,7 @@ class Reader:
             return
         self.last_in = time.monotonic()
         self.bytes_in += len(data)
-        self.ahead += self._sort_locked(self._codec.feed(data))
+        self.ahead += self._sort_locked(self._codec.feed(data, self.ahead))
         if self.final is not None:
             self._finish_locked(self.final)
 
@@ -332,7 +369,7 @@ class Reader:
                     self.messages_in += 1
                     continue
                 self.inbox.append(event)
-                size += len(event)
+                size += _size(event)
             elif isinstance(event, Ping):
                 self._writer.control_locked(PONG, event.data)
             elif isinstance(event, Pong):

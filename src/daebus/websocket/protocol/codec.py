@@ -8,7 +8,9 @@ Rules of this module:
 2. That object is made when first needed: it would cost an idle connection 13 KiB.
 3. Nothing is kept beyond the limits: a frame whose declared length exceeds them is
    refused before its data arrives.
-4. After a failure or a close frame the rest of the stream is ignored (RFC 6455
+4. Compressed messages are inflated one after the other, when there is room for each
+   (``feed``): a read of 64 KB may hold fifty of 1 MiB.
+5. After a failure or a close frame the rest of the stream is ignored (RFC 6455
    section 7.1.7).
 """
 
@@ -27,7 +29,6 @@ from websockets.extensions import Extension
 from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
-from websockets.typing import BytesLike
 
 try:
     from websockets.speedups import apply_mask
@@ -37,6 +38,9 @@ except ImportError:  # no C compiler and no wheel for this platform
 __all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame"]
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+# Bytes that one byte of a compressed frame may become, at most; zlib's own figure is 1,032.
+MAX_RATIO = 1040
 
 # Headers of all short unfragmented server frames, made once: a reply is then one
 # concatenation (RFC 6455 section 5.2, FIN set, no mask).
@@ -118,6 +122,11 @@ class Codec:
         max_message_size: bytes of a decoded message.
         max_fragments: frames of one message, empty ones counted.
         extensions: as negotiated, for this connection alone.
+
+    Attributes:
+        held: bytes kept of a message, or frame, that has begun and not ended; 0 for none.
+        paused: whole frames wait for room; ``feed(b"")`` goes on with them.
+        on_begun: called before anything is kept of a message that has begun.
     """
 
     __slots__ = (
@@ -125,6 +134,7 @@ class Codec:
         "_done",
         "_extensions",
         "_fragments",
+        "_given",
         "_max_fragments",
         "_max_message_size",
         "_need",
@@ -133,6 +143,9 @@ class Codec:
         "_size",
         "_text",
         "compress",
+        "held",
+        "on_begun",
+        "paused",
     )
 
     def __init__(
@@ -154,21 +167,26 @@ class Codec:
         self._buffer = bytearray()  # less than one frame, between two calls
         self._need = 0  # no frame can be whole before the buffer holds this many bytes
         self._done = False
+        self.held = 0
+        self._given = 0  # bytes of messages that wait, while they are cut
+        self.paused = False
+        self.on_begun: Callable[[], None] | None = None
         # A fragmented message in progress:
         self._fragments = 0
         self._size = 0
-        self._parts: list[BytesLike] = []
+        self._parts: list[bytes] = []
         self._text: codecs.IncrementalDecoder | None = None
 
-    @property
-    def between_messages(self) -> bool:
-        """True unless part of a frame or of a fragmented message has arrived."""
-        return not self._buffer and not self._fragments
-
-    def feed(self, data: bytes) -> list[Event]:
+    def feed(self, data: bytes, waiting: int = 0) -> list[Event]:
         """Take what was read and return what it completed, in order.
 
-        A text message comes as ``str``, a binary one as ``bytes``.
+        A text message comes as ``str``, a binary one as ``bytes``. Where a compressed frame
+        might exceed ``max_message_size`` together with what waits and what this returns, it
+        is left for a later call (``paused``); if nothing else waits it is taken.
+
+        Args:
+            data: what was read; nothing goes on with what was left.
+            waiting: bytes of earlier messages that have not been handled yet.
         """
         # The common case: one small masked text frame in one read.
         size = len(data) - 6
@@ -185,22 +203,30 @@ class Codec:
                 return [self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")]
         if self._done:
             return []
-        if not self._buffer:
-            return self._cut(data)
-        self._buffer += data
-        if len(self._buffer) < self._need:
-            return []
-        whole, self._buffer = bytes(self._buffer), bytearray()
-        return self._cut(whole)
+        fresh = not self.held
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                self.held += len(data)
+                return []
+            data, self._buffer = bytes(self._buffer), bytearray()
+        self._given = waiting
+        return self._cut(data, fresh)
 
     @property
     def compression(self) -> object:
         """A key, equal for codecs whose ``compress`` builds equal frames; None if uncompressed."""
         return repr(self._extensions) if self._extensions else None
 
-    def _cut(self, data: bytes) -> list[Event]:
-        """Cut the bytes into frames; keep what is left of an unfinished one."""
+    def _cut(self, data: bytes, fresh: bool) -> list[Event]:
+        """Cut the bytes into frames; keep what is left.
+
+        Args:
+            data: all that has come and was not cut yet.
+            fresh: no message had begun before.
+        """
         events: list[Event] = []
+        self.paused = False
         start, end = 0, len(data)
         while not self._done:
             self._need = 2
@@ -234,14 +260,32 @@ class Codec:
             if first & 0xF0 == 0x80 and opcode:
                 payload = apply_mask(data[body:stop], data[body - 4 : body])
                 events.append(self._take_common(opcode, payload))
+                if opcode <= BINARY:
+                    self._given += size
+            elif opcode < CLOSE and self._exceeds(size):
+                self.paused = True
+                break
             else:
                 self._take_other(data[start:stop], events)
             start = stop
+            fresh = fresh or not self._fragments
         if not self._done:
-            self._buffer = (
-                bytearray(data[start:] if start else data) if start < end else self._buffer
-            )
+            self._keep(data[start:] if start else data, fresh)
         return events
+
+    def _exceeds(self, size: int) -> bool:
+        """Tell whether a frame of that size might not fit beside the messages that wait."""
+        most = (size + 1) * MAX_RATIO if self._extensions else size
+        return self._given > 0 and self._given + self._size + most > self._max_message_size
+
+    def _keep(self, rest: bytes, fresh: bool) -> None:
+        """Keep what is left, and say how much of a message that is."""
+        self._buffer = bytearray(rest)
+        held = self._size if self.paused else self._size + len(rest)
+        held = max(1, held) if self._fragments else held
+        if held and fresh and self.on_begun is not None:
+            self.on_begun()
+        self.held = held
 
     def _refuse_header(self, first: int, size: int) -> Closed | None:
         """Check a frame's header before waiting for its payload; return the failure, if any."""
@@ -308,26 +352,26 @@ class Codec:
     def _join(self, part: Frame) -> Event | None:
         """Add a fragment; return the message if it was the last one."""
         if part.opcode is Opcode.TEXT:
-            # Invalid UTF-8 is found in its own fragment, not at the end of the message.
+            # Invalid UTF-8 is found in its own fragment, not at the end of the message. What
+            # is decoded is not kept: it may take four times as much.
             self._text = codecs.getincrementaldecoder("utf-8")()
         if self._size + len(part.data) > self._max_message_size:
             return self._too_big()  # zlib takes "no bytes left" for "no limit"
-        data: str | BytesLike = part.data
+        data = bytes(part.data)
         if self._text is not None:
             try:
-                data = self._text.decode(bytes(part.data), part.fin)
+                self._text.decode(data, part.fin)
             except UnicodeDecodeError as exc:
                 return self._fail(CloseCode.INVALID_DATA, f"{exc.reason} at byte {exc.start}")
         self._fragments += 1
         self._size += len(part.data)
-        self._parts.append(data)  # type: ignore[arg-type]  # str or bytes, all of one kind
+        self._parts.append(data)
         if not part.fin:
             return None
-        text, parts = self._text is not None, self._parts
+        self._given += self._size
+        text, message = self._text is not None, b"".join(self._parts)
         self._fragments, self._size, self._parts, self._text = 0, 0, [], None
-        if text:
-            return "".join(cast("list[str]", parts))
-        return b"".join(parts)
+        return message.decode() if text else message
 
     def _failed(self, protocol: ServerProtocol) -> Closed:
         """Turn the protocol object's failure into our event."""
@@ -351,7 +395,8 @@ class Codec:
         self._done = True
         self._protocol = None
         self._buffer = bytearray()
-        self._parts, self._text, self._fragments = [], None, 0
+        self._parts, self._text, self._fragments, self._size = [], None, 0, 0
+        self.held, self.paused, self.on_begun = 0, False, None
 
 
 def _compressed(extensions: Sequence[Extension], opcode: int, payload: bytes) -> bytes:
