@@ -50,6 +50,8 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         max_fragments: frames of one message; more end in close 1008.
         max_depth: levels of arrays and objects in one message, 1,000 at most; deeper ones are
             answered with the error ``too_deep``.
+        message_timeout: seconds in which a message that has begun must end, or else grow by
+            1 KiB for each of them, and again; then close 1008. None: for ever.
         compression: ``"deflate"`` offers RFC 7692; None (the default) saves the CPU.
         subprotocols: the supported subprotocols, the preferred first.
         max_outbox: bytes that may wait for one slow client; more end its connection.
@@ -105,6 +107,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         max_message_size: int = _DEFAULTS.max_message_size,
         max_fragments: int = _DEFAULTS.max_fragments,
         max_depth: int = _DEFAULTS.max_depth,
+        message_timeout: float | None = _DEFAULTS.message_timeout,
         compression: Literal["deflate"] | None = None,
         subprotocols: Sequence[str] = (),
         max_outbox: int = _DEFAULTS.max_outbox,
@@ -147,6 +150,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             max_message_size=positive("max_message_size", max_message_size),
             max_fragments=positive("max_fragments", max_fragments),
             max_depth=check_depth("max_depth", max_depth),
+            message_timeout=positive_or_none("message_timeout", message_timeout),
             max_outbox=positive("max_outbox", max_outbox),
             max_outbox_messages=positive("max_outbox_messages", max_outbox_messages),
             send_timeout=positive("send_timeout", send_timeout),

@@ -21,6 +21,10 @@ class Limits:
             not bound a stream of empty fragments.
         max_depth: levels of arrays and objects in a JSON message, checked before it is
             parsed: the parser needs stack for each.
+        message_timeout: seconds in which a message that has begun must end, or grow by
+            ``min_rate`` for each of them, and again; None never. 30 s outlast a line that is
+            bad for a moment.
+        min_rate: bytes a second at which a long message must come: 1 KiB, as for bodies.
         max_outbox: bytes that may wait for a client that reads slowly.
         max_outbox_messages: messages that may wait; a small one costs more memory than
             its bytes.
@@ -48,6 +52,8 @@ class Limits:
     max_message_size: int = 1 << 20
     max_fragments: int = 4096
     max_depth: int = MAX_DEPTH
+    message_timeout: float | None = 30.0
+    min_rate: float = 1024.0
     max_outbox: int = 1 << 20
     max_outbox_messages: int = 1000
     on_full: OnFull = "disconnect"

@@ -18,6 +18,7 @@ from .events import DisconnectInfo, SlowConsumerInfo
 from .keepalive import Keepalive
 from .lifetime import Lifetime
 from .limits import Limits
+from .progress import Progress
 from .reader import Reader, Watch
 from .states import CLOSED, LOST, OPEN
 from .writer import Writer
@@ -95,6 +96,7 @@ class Link:
         "_lifetime",
         "_lock",
         "_notes",
+        "_progress",
         "activity",
         "client_id",
         "identity",
@@ -140,6 +142,7 @@ class Link:
         self._cancelled: threading.Event | None = None  # guarded by: _lock
         self._notes: dict[str, Any] = {}  # guarded by: _lock
         self._keepalive: Keepalive | None = None
+        self._progress: Progress | None = None  # only who reads
         self._lifetime: Lifetime | None = None  # guarded by: _lock
 
     def __repr__(self) -> str:
@@ -162,6 +165,8 @@ class Link:
         if not self.writer.begin(response):
             return False
         self.reader.reading = False
+        if self.limits.message_timeout is not None:
+            self.reader.tell_of_begun(self._message_begun)
         if early:
             self.reader.take(early)
         if self.limits.ping_interval is not None:
@@ -181,10 +186,17 @@ class Link:
             # These are reference cycles, which are not left to the garbage collector.
             keepalive, self._keepalive = self._keepalive, None
             lifetime, self._lifetime = self._lifetime, None
+            self.reader.tell_of_begun(None)
+            progress, self._progress = self._progress, None
         self.reader.on_pong = None
-        for timer in (keepalive, lifetime):
+        for timer in (keepalive, lifetime, progress):
             if timer is not None:
                 timer.stop()
+
+    def _message_begun(self) -> None:
+        if self._progress is None:
+            self._progress = Progress(self, self.runtime.minder, self.limits)
+        self._progress.begin()
 
     def finish(self) -> None:
         """Send the last bytes, then close: the owner's last act.
@@ -271,6 +283,11 @@ class Link:
     def last_message(self) -> float:
         """When the last message arrived, or else when the connection opened."""
         return self.reader.last_message
+
+    @property
+    def held(self) -> int:
+        """Bytes kept of a message that has begun and not ended; 0 for none."""
+        return self.reader.held
 
     def has_work(self) -> bool:
         """Tell whether a job runs for its client, or a call waits for the client's answer."""
