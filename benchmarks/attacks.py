@@ -94,9 +94,13 @@ def unfinished(port: int, ready: Callable[[], None]) -> None:
 
 ATTACKS = {
     "nothing": Attack(nothing),
-    "inflate": Attack(inflate, websocket={"compression": "deflate"}),
-    "inflate_busy": Attack(inflate_behind_a_busy_handler, websocket={"compression": "deflate"}),
-    "unfinished": Attack(unfinished),
+    "inflate": Attack(inflate, websocket={"compression": "deflate"}, most={"rss_mib": 300}),
+    "inflate_busy": Attack(
+        inflate_behind_a_busy_handler,
+        websocket={"compression": "deflate"},
+        most={"rss_mib": 150},
+    ),
+    "unfinished": Attack(unfinished, most={"rss_mib": 70}),
 }
 
 

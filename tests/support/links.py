@@ -93,9 +93,6 @@ class FakeMinder:
         self.attended: list[Any] = []
         self.released: list[Any] = []
 
-    def now(self) -> float:
-        return time.monotonic()
-
     def call_later(self, seconds: float, callback: Any) -> Timer:
         timer = Timer(callback)
         self.timers.append((seconds, timer))

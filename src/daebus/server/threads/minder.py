@@ -111,10 +111,6 @@ class Minder:
         if self._thread.ident is None:  # never started, so no thread cleans up
             self._close()
 
-    def now(self) -> float:
-        """Return the moment by the minder's clock."""
-        return self._clock()
-
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Schedule a call on the minder's thread after that many seconds."""
         timer = Timer(callback)

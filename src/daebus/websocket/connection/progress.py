@@ -72,7 +72,7 @@ class Progress:
     def begin(self) -> None:
         """Note that a message has begun, before any of it is kept."""
         with self._lock:
-            self._due = self._minder.now() + self._timeout
+            self._due = self._minder.clock() + self._timeout
             self._grown = 0
             if self._timer is None and not self._over:
                 self._timer = self._minder.call_later(self._timeout, self._look)
@@ -88,7 +88,7 @@ class Progress:
         # Before our own lock: this takes the connection's, under which ``begin`` may be called.
         unread, held = self._connection.unread(), self._connection.held
         with self._lock:
-            now = self._minder.now()
+            now = self._minder.clock()
             if self._over:
                 return
             if self._due <= now:  # else another message has begun meanwhile
