@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-__all__ = ["MAX_NAME", "check_ids", "check_name", "fraction", "positive", "positive_or_none"]
+__all__ = [
+    "MAX_NAME",
+    "check_ids",
+    "check_name",
+    "fraction",
+    "positive",
+    "positive_or_none",
+    "seconds",
+    "seconds_or_none",
+]
 
 # Characters of the name of a room or user at most: clients often choose them, and each
 # name is stored.
@@ -16,7 +25,7 @@ Number = TypeVar("Number", int, float)
 
 def positive(name: str, value: Number) -> Number:
     """Return a number that must be greater than 0."""
-    if not value > 0:
+    if not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"{name} must be greater than 0, not {value!r}")
     return value
 
@@ -24,6 +33,27 @@ def positive(name: str, value: Number) -> Number:
 def positive_or_none(name: str, value: Number | None) -> Number | None:
     """Return a number that must be greater than 0, or None."""
     return None if value is None else positive(name, value)
+
+
+def seconds(name: str, value: float) -> float:
+    """Return a time that must be greater than 0; infinity is for ever.
+
+    Raises:
+        ValueError: it is not, or it is an integer too large to be added to a moment.
+    """
+    try:
+        positive(name, value)
+        float(value)
+    except OverflowError:
+        raise ValueError(
+            f"{name} is too large for a number of seconds; write {name}=math.inf for ever"
+        ) from None
+    return value
+
+
+def seconds_or_none(name: str, value: float | None) -> float | None:
+    """Return a time that must be greater than 0, or None."""
+    return None if value is None else seconds(name, value)
 
 
 def check_name(value: object, example: str) -> str:

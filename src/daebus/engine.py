@@ -9,6 +9,7 @@ from .components import Components
 from .http.component import serving_of
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
+from .waits import until
 from .wsgi import WsgiAdapter
 
 __all__ = ["Engine"]
@@ -112,7 +113,7 @@ class Engine:
         if websocket is not None:
             websocket.begin_stop()
         # A handler that does not end must leave some time to the other parts.
-        slack = min(1.0, 0.1 * max(0.0, deadline - time.monotonic()))
+        slack = min(1.0, 0.1 * until(deadline))
         if websocket is not None:
             left += websocket.finish_stop(deadline - 4 * slack)
         left += self._tasks.finish_stop(deadline - 3 * slack)
@@ -121,6 +122,6 @@ class Engine:
         left += self.loop.stop(deadline - slack)
         minder.stop()
         if threading.current_thread() is not minder.thread:
-            minder.thread.join(max(slack, deadline - time.monotonic()))
+            minder.thread.join(max(slack, until(deadline)))
             left.append(minder.thread)
         return [thread for thread in left if thread.is_alive()]

@@ -27,6 +27,7 @@ from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
 from .server.threads.track import is_own, track
 from .signals import SIGNAL_POLL
+from .waits import lock_timeout, until
 from .websocket.api.context import context_of
 from .wsgi import WsgiAdapter
 
@@ -204,11 +205,11 @@ class Lifecycle:
         Threads:
             Any. Takes ``_lock`` briefly, and waits outside of it.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + lock_timeout(timeout)
         with self._changed:
             if self.forked:
                 return []
-            self._changed.wait_for(lambda: self._state != STARTING, timeout)
+            self._changed.wait_for(lambda: self._state != STARTING, lock_timeout(timeout))
             if self._state in (NEW, STARTING, STOPPED):
                 return []
             first = self._state == RUNNING
@@ -226,7 +227,7 @@ class Lifecycle:
             return self._stop(deadline)
         if not is_own():
             # One of our own threads must not wait: the stop would wait for it.
-            self._stopped.wait(max(0.0, deadline - time.monotonic()))
+            self._stopped.wait(until(deadline))
         return list(self._left)
 
     def _stop(self, deadline: float) -> list[str]:
@@ -251,7 +252,7 @@ class Lifecycle:
     def wait(self, timeout: float | None) -> bool:
         """Wait until the app has stopped; see ``Daebus.wait``."""
         if timeout is not None:
-            return self._stopped.wait(timeout)
+            return self._stopped.wait(lock_timeout(timeout))
         while not self._stopped.wait(SIGNAL_POLL):
             pass
         return True
@@ -276,7 +277,7 @@ class Lifecycle:
             return hub.runtime.pump.run(timeout)
         if self._state == NEW:
             raise StateError("the app was not started; call app.start() before app.pump()")
-        time.sleep(min(timeout, AFTER_STOP))
+        time.sleep(lock_timeout(min(timeout, AFTER_STOP)))
         return 0
 
     # --- fork -------------------------------------------------------------------

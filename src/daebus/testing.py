@@ -25,6 +25,7 @@ import simple_websocket
 
 from .errors import ClientError, DaebusError, StateError
 from .http.component import DaebusHttp
+from .waits import lock_timeout, until
 from .websocket.component import DaebusWebSocket
 
 __all__ = ["AppClient", "RequestError"]
@@ -211,9 +212,9 @@ class AppClient:
                 del self._kept[index]
                 return message
         seconds = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + lock_timeout(seconds)
         while True:
-            text = self.websocket.receive(timeout=max(0.0, deadline - time.monotonic()))
+            text = self.websocket.receive(timeout=until(deadline))
             if text is None:
                 raise TimeoutError(
                     f"no {message_type or 'message'} came within {seconds:g} s; "
@@ -240,11 +241,11 @@ class AppClient:
         ident = next(self._ids)
         self.websocket.send(json.dumps({"type": message_type, "data": data, "id": ident}))
         seconds = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + lock_timeout(seconds)
         passed: list[dict[str, Any]] = []
         try:
             while True:
-                message = self.receive(timeout=max(0.0, deadline - time.monotonic()))
+                message = self.receive(timeout=until(deadline))
                 if message.get("id") == ident and message["type"] == "error":
                     raise RequestError(message["data"])
                 if message.get("id") == ident and message["type"] == "response":
@@ -278,7 +279,7 @@ class AppClient:
             socket.close(code, reason)  # type: ignore[arg-type]  # any close code works
         except (simple_websocket.ConnectionClosed, OSError):
             pass  # the server was first
-        socket.thread.join(self._timeout)  # type: ignore[attr-defined]  # a Thread
+        socket.thread.join(lock_timeout(self._timeout))  # type: ignore[attr-defined]  # a Thread
 
     def _let_go(self) -> None:
         if not self._holds:

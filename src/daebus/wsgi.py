@@ -16,7 +16,6 @@ import contextvars
 import logging
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
 from .server.handoff import STOPPING, Refusal, Upgrade
 from .server.threads.minder import Minder
 from .server.threads.track import lent
+from .waits import until
 
 __all__ = ["Doorkeeper", "GuestApp", "WsgiAdapter"]
 
@@ -186,9 +186,7 @@ class WsgiAdapter:
         """Wait for the requests in flight; return the threads that still answer one."""
         me = threading.get_ident()
         with self._lock:
-            self._left.wait_for(
-                lambda: not self._inside - {me}, max(0.0, deadline - time.monotonic())
-            )
+            self._left.wait_for(lambda: not self._inside - {me}, until(deadline))
             busy = self._inside - {me}
         return [thread for thread in threading.enumerate() if thread.ident in busy]
 

@@ -66,6 +66,7 @@ LAYERS = [
     "server.sockets",
     "server.threads.safelog",
     "server",
+    "waits",
     "arguments",
     "depth",
     "errors",

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..arguments import positive, positive_or_none
+from ..arguments import positive, positive_or_none, seconds
 from ..depth import check_depth
 from ..server.sockets.addresses import Addresses
 from .protocol.cors import Cors
@@ -130,7 +130,8 @@ class DaebusHttp(HttpDecorators):
             idle_timeout=idle_timeout,
         )
         for name, value in asdict(limits).items():
-            positive(name, value)
+            check = seconds if name.endswith("_timeout") else positive
+            check(name, value)
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must be a folder, and there is none at {str(static)!r}")
         if health is not None and not health.startswith("/"):

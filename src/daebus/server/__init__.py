@@ -1,6 +1,6 @@
 """Accepts connections and runs threads; knows neither HTTP nor WebSocket.
 
-May import: ``errors`` and ``arguments``.
+May import: ``errors``, ``arguments`` and ``waits``.
 
 * ``acceptor``: the one thread that accepts. Owns every connection for which no worker is needed.
 * ``listeners``, ``conn``, ``deadlines``: its listening sockets, its connections, their deadlines.

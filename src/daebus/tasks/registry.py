@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..errors import DuplicateHandlerError, StateError, name_of
 from ..server.threads.loop import LoopThread
 from ..server.threads.pool import join_all
+from ..waits import lock_timeout
 from .task import Kind, StopToken, Task, TaskRun
 
 __all__ = ["BackgroundFunction", "Tasks", "ThreadFunction"]
@@ -158,7 +159,7 @@ class Tasks:
                 return False
             run.stop()
         if run.thread is not threading.current_thread():
-            run.thread.join(timeout)
+            run.thread.join(lock_timeout(timeout))
         return not run.thread.is_alive()
 
     def _thread_locked(self, name: str) -> Task:

@@ -24,6 +24,7 @@ from ..errors import StateError
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
 from ..server.threads.track import track
+from ..waits import lock_timeout, until
 
 __all__ = ["Kind", "TaskRun", "StopToken", "Task"]
 
@@ -84,7 +85,7 @@ class StopToken:
                 "running.wait() was called on the loop, which it would block; write "
                 "await asyncio.sleep(seconds), which ends at the stop as well"
             )
-        return not self._stop.wait(seconds)
+        return not self._stop.wait(lock_timeout(seconds))
 
 
 def steps_to_next(late: float, interval: float) -> int:
@@ -153,7 +154,7 @@ class TaskRun:
 
     def _run_every(self, interval: float) -> None:
         due = time.monotonic() + interval
-        while not self._stop.wait(due - time.monotonic()):
+        while not self._stop.wait(until(due)):
             self._call()
             steps = steps_to_next(time.monotonic() - due, interval)
             self._task.missed += steps - 1

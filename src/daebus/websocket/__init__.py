@@ -1,6 +1,6 @@
 """The WebSocket side of an app.
 
-May import: ``server``, ``errors`` and ``arguments``; never ``http``.
+May import: ``server``, ``errors``, ``arguments`` and ``waits``; never ``http``.
 
 * ``component``: ``DaebusWebSocket`` and its arguments. Its methods are in ``api/``, whose
   ``context`` owns the hub between a start and a stop.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
-from ..arguments import fraction, positive, positive_or_none
+from ..arguments import fraction, positive, positive_or_none, seconds, seconds_or_none
 from ..depth import check_depth
 from .api.access import Access
 from .api.calls import Calls
@@ -153,17 +153,17 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             message_timeout=positive_or_none("message_timeout", message_timeout),
             max_outbox=positive("max_outbox", max_outbox),
             max_outbox_messages=positive("max_outbox_messages", max_outbox_messages),
-            send_timeout=positive("send_timeout", send_timeout),
-            ping_interval=positive_or_none("ping_interval", ping_interval),
-            ping_timeout=positive_or_none("ping_timeout", ping_timeout),
-            idle_timeout=positive_or_none("idle_timeout", idle_timeout),
-            max_lifetime=positive_or_none("max_lifetime", max_lifetime),
+            send_timeout=seconds("send_timeout", send_timeout),
+            ping_interval=seconds_or_none("ping_interval", ping_interval),
+            ping_timeout=seconds_or_none("ping_timeout", ping_timeout),
+            idle_timeout=seconds_or_none("idle_timeout", idle_timeout),
+            max_lifetime=seconds_or_none("max_lifetime", max_lifetime),
             lifetime_jitter=fraction("lifetime_jitter", lifetime_jitter),
             max_strikes=positive_or_none("max_strikes", max_strikes),
-            close_timeout=positive("close_timeout", close_timeout),
-            authenticate_timeout=positive("authenticate_timeout", authenticate_timeout),
+            close_timeout=seconds("close_timeout", close_timeout),
+            authenticate_timeout=seconds("authenticate_timeout", authenticate_timeout),
             on_full=on_full,
-            slow_handler=positive_or_none("slow_handler", slow_handler),
+            slow_handler=seconds_or_none("slow_handler", slow_handler),
         )
         settings = Settings(
             limits=limits,
@@ -178,7 +178,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             affinity=None if affinity is None else frozenset(affinity),
             background_workers=positive("background_workers", background_workers),
             background_queue=positive("background_queue", background_queue),
-            main_timeout=positive("main_timeout", main_timeout),
+            main_timeout=seconds("main_timeout", main_timeout),
         )
         super().__init__(Context(settings, port))
 

@@ -20,6 +20,7 @@ from ..server.threads.minder import Minder
 from ..server.threads.pool import WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import LogThrottle, get_logger
+from ..waits import until
 from .admission.admission import RETRY, Admission, Admitted
 from .admission.client_ids import ClientIds
 from .clients.broadcast import Door
@@ -300,9 +301,7 @@ class Hub:
         Our own threads are waited for by themselves.
         """
         with self._lock:
-            self._gone.wait_for(
-                lambda: not self._others_locked(), max(0.0, deadline - time.monotonic())
-            )
+            self._gone.wait_for(lambda: not self._others_locked(), until(deadline))
             return self._others_locked()
 
     def _others_locked(self) -> list[Link]:

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from typing import Protocol
 
+from ...waits import poll_timeout
 from .wakeup import Wakeup
 
 __all__ = ["Poller", "make_poller"]
@@ -45,7 +46,7 @@ class Poller(Protocol):
         """Report a listener as long as clients wait at it."""
 
     def wait(self, timeout: float | None) -> list[int]:
-        """Return the descriptors that are ready; none on a timeout or ``wake``."""
+        """Return the descriptors that are ready; none after a timeout, a day or ``wake``."""
 
     def wake(self) -> None:
         """Have ``wait`` return."""
@@ -89,7 +90,7 @@ class EpollPoller:
 
     def wait(self, timeout: float | None) -> list[int]:
         """Return the descriptors that are ready."""
-        ready = [fd for fd, _ in self._epoll.poll(timeout)]
+        ready = [fd for fd, _ in self._epoll.poll(poll_timeout(timeout))]
         if self._event in ready:
             ready.remove(self._event)
             with self._lock:
@@ -149,7 +150,7 @@ class SelectorPoller:
             with contextlib.suppress(ValueError, OSError):
                 self._selector.register(fd, events, fd)
         ready = []
-        for key, _ in self._selector.select(timeout):
+        for key, _ in self._selector.select(poll_timeout(timeout)):
             if key.data is None:
                 self._wakeup.clear()  # behind the select: what woke us is looked at next
                 continue

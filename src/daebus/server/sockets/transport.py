@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from ...waits import poll_timeout
+
 __all__ = ["DONTWAIT", "RECV_SIZE", "SMALL_READ", "Stream", "Transport", "wait_for"]
 
 # One read: large enough that bulk data costs few calls, small enough that
@@ -70,7 +72,17 @@ def wait_for(fd: int, timeout: float | None, *, write: bool = False) -> bool:
     Returns:
         False if the time passed first.
     """
-    timeout = None if timeout is None else max(0.0, timeout)
+    while True:
+        part = poll_timeout(timeout)
+        if _wait_once(fd, part, write):
+            return True
+        if timeout is not None and part is not None:
+            timeout -= part
+            if not timeout > 0:
+                return False
+
+
+def _wait_once(fd: int, timeout: float | None, write: bool) -> bool:
     if hasattr(select, "poll"):
         poller = select.poll()
         poller.register(fd, select.POLLOUT if write else select.POLLIN)

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from ...errors import StateError
+from ...waits import until
 from .safelog import get_logger
 from .track import track
 
@@ -153,7 +154,7 @@ class LoopThread:
             loop.call_soon_threadsafe(self._begin_stop, loop)
         if thread is threading.current_thread():
             return []
-        thread.join(max(0.0, deadline - time.monotonic()))
+        thread.join(until(deadline))
         return [thread] if thread.is_alive() else []
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
+from ...waits import until
 from .safelog import LogThrottle, get_logger
 from .track import track
 
@@ -49,7 +49,7 @@ def join_all(threads: list[threading.Thread], deadline: float) -> list[threading
     me = threading.current_thread()
     for thread in threads:
         if thread is not me and thread.ident is not None:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(until(deadline))
     return [thread for thread in threads if thread is not me and thread.is_alive()]
 
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 
 from ...errors import StateError
+from ...waits import lock_timeout, until
 
 __all__ = ["AFTER_STOP", "Pump"]
 
@@ -69,7 +70,7 @@ class Pump:
                 return True
             self._calls.append(call)
             self._work.notify()
-        if not call.ended.wait(self._begin_timeout):
+        if not call.ended.wait(lock_timeout(self._begin_timeout)):
             with self._lock:
                 if call in self._calls:
                     self._calls.remove(call)
@@ -97,7 +98,7 @@ class Pump:
         Threads:
             One of the host's.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + lock_timeout(timeout)
         me = threading.get_ident()
         with self._lock:
             if self._runner is not None:
@@ -107,9 +108,9 @@ class Pump:
         try:
             with self._lock:
                 if self._closed:
-                    self._work.wait(min(timeout, AFTER_STOP))
+                    self._work.wait(lock_timeout(min(timeout, AFTER_STOP)))
                 while not (self._calls or self._closed):
-                    if not self._work.wait(deadline - time.monotonic()):
+                    if not self._work.wait(until(deadline)):
                         return 0
                 most = len(self._calls)
             done = 0

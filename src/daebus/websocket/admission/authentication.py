@@ -25,6 +25,7 @@ from ...errors import Reject
 from ...server.handoff import STOPPING, Refusal, Upgrade
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
+from ...waits import lock_timeout
 from ..settings import Check
 
 __all__ = ["Authenticator", "Known", "expiry"]
@@ -170,7 +171,7 @@ class Authenticator:
         if stopped:
             future.cancel()
         try:
-            return future.result(self._timeout)
+            return future.result(lock_timeout(self._timeout))
         except TimeoutError:
             if future.done():  # the function raised it
                 raise

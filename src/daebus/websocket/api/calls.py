@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ...arguments import check_ids, check_name, positive
+from ...arguments import check_ids, check_name, seconds
 from ...errors import CallError, CallTimeout, ClientGone, StateError
 from ..messages.activity import Activity
 from ..messages.pending import PendingCall
@@ -52,7 +52,7 @@ class Calls(Section):
                 wait meanwhile. There it may first wait for room in the client's outbox, as
                 ``send`` does.
         """
-        positive("timeout", timeout)
+        seconds("timeout", timeout)
         self._check_blocking("call")
         return self._ask(client_id, message_type, data).result(timeout)
 
@@ -60,7 +60,7 @@ class Calls(Section):
         self, client_id: str, message_type: str, data: Any = None, *, timeout: float = 30.0
     ) -> Any:
         """Ask a client and await its answer; as ``call``, for coroutines."""
-        positive("timeout", timeout)
+        seconds("timeout", timeout)
         return await self._ask(client_id, message_type, data).result_async(timeout)
 
     def call_room(
@@ -161,7 +161,7 @@ class Calls(Section):
     def _ask_and_wait(
         self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
     ) -> dict[str, Any]:
-        positive("timeout", timeout)
+        seconds("timeout", timeout)
         deadline = time.monotonic() + timeout
         asked = self._ask_all(client_ids, message_type, data)
         answers: dict[str, Any] = {}
@@ -181,7 +181,7 @@ class Calls(Section):
     async def _ask_and_await(
         self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
     ) -> dict[str, Any]:
-        positive("timeout", timeout)
+        seconds("timeout", timeout)
         asked = self._ask_all(client_ids, message_type, data)
 
         async def answer(call: PendingCall | Exception) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ...arguments import positive_or_none
+from ...arguments import seconds_or_none
 from ...errors import DuplicateHandlerError
 from ..connection.connection import Connection
 from ..messages.handlers import Middleware
@@ -76,7 +76,7 @@ class Decorators(Section):
             self._context.dispatcher.table.add(
                 message_type,
                 handler,
-                timeout=positive_or_none("timeout", timeout),
+                timeout=seconds_or_none("timeout", timeout),
                 run_in=run_in,
                 allow=allow,
                 rate=None if rate is None else parse_rate(rate),

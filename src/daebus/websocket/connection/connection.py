@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import ConnectionClosed, StateError
+from ...waits import lock_timeout
 from ..protocol.codec import BINARY, PING, TEXT
 from .link import Link
 from .outbox import TAKEN
@@ -130,7 +131,9 @@ class Connection:
                 "recv() was called outside of the connection's own thread; call it in a "
                 "handler that is not async"
             )
-        message = link.reader.receive(None if timeout is None else time.monotonic() + timeout)
+        message = link.reader.receive(
+            None if timeout is None else time.monotonic() + lock_timeout(timeout)
+        )
         if message is None:
             raise ConnectionClosed(self.close_code, self.close_reason)
         return message

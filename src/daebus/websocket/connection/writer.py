@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 from ...server.sockets.transport import DONTWAIT, Transport
+from ...waits import lock_timeout
 from ..protocol.codec import Codec, close_frame, frame
 from ..runtime import Runtime
 from .limits import Limits
@@ -468,4 +469,4 @@ class Writer:
                 rest = deadline - time.monotonic()
                 if rest <= 0:
                     return
-                self.room.wait(rest)
+                self.room.wait(lock_timeout(rest))

@@ -22,6 +22,7 @@ from weakref import ref
 from ...depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
 from ..clients.broadcast import reply
+from ...waits import lock_timeout
 from ..connection.link import Link
 from ..protocol import envelope
 from .cancellation import CancelToken
@@ -224,7 +225,7 @@ class PendingCall:
             ClientGone, CallTimeout, CallError: as ``DaebusWebSocket.call``.
         """
         try:
-            return self._future.result(min(timeout, threading.TIMEOUT_MAX))  # it may be infinite
+            return self._future.result(lock_timeout(timeout))
         except TimeoutError:
             self._give_up(timeout)
             return self._future.result()

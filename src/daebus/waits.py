@@ -1,0 +1,38 @@
+"""Seconds as the waits of the system take them. Pure.
+
+A lock takes three hundred years, a poll 24 days, and both raise ``OverflowError`` beyond. A
+deadline may be any moment, infinity included, so every wait goes through here.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+__all__ = ["LONGEST_POLL", "lock_timeout", "poll_timeout", "until"]
+
+# Seconds of one wait for descriptors; who waits for longer looks again then. ``poll`` and
+# ``epoll`` count milliseconds in 32 bits.
+LONGEST_POLL = 86400.0
+
+
+def lock_timeout(seconds: float) -> float:
+    """Return what a lock, condition, event or future and the end of a thread can be waited for.
+
+    Args:
+        seconds: any number; what is not one or is below 0 counts as 0.
+    """
+    return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+
+
+def until(deadline: float) -> float:
+    """Return ``lock_timeout`` of the time until a moment of ``time.monotonic()``."""
+    return lock_timeout(deadline - time.monotonic())
+
+
+def poll_timeout(seconds: float | None) -> float | None:
+    """Return how long a wait for descriptors may take; None, as given, for ever.
+
+    It may end before the seconds have passed: look at the deadline and wait again.
+    """
+    return None if seconds is None else min(max(0.0, seconds), LONGEST_POLL)
