@@ -33,6 +33,9 @@ logger = get_logger("daebus.server")
 
 # Bytes of unread input of a finished connection that are drained.
 _LINGER_BYTES = 1 << 20
+# Late clients that are answered before others get their turn: a crowd that came together
+# is late together.
+_LATE_BURST = 64
 # Refused connections that may linger, beside the others; more are cut.
 _REFUSED_ROOM = 128
 
@@ -331,7 +334,7 @@ class Acceptor:
         if self._listeners.resume <= now:
             self._listeners.go_on()
         with self._lock:
-            late = self._deadlines.due(now)
+            late = self._deadlines.due(now, _LATE_BURST)
         for client in late:
             self._poller.forget(client.fd)
             client.known = False

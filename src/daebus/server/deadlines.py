@@ -28,10 +28,15 @@ class Deadlines:
             client.alarm = client.deadline
             heapq.heappush(self._heap, (client.alarm, next(self._number), client))
 
-    def due(self, now: float) -> list[Conn]:
-        """Return the clients whose deadline has passed, and forget it."""
-        late = []
-        while self._heap and self._heap[0][0] <= now:
+    def due(self, now: float, most: int) -> list[Conn]:
+        """Return clients whose deadline has passed, and forget it.
+
+        Args:
+            now: the moment.
+            most: how many at most; ``next`` is in the past if there are more.
+        """
+        late: list[Conn] = []
+        while self._heap and self._heap[0][0] <= now and len(late) < most:
             moment, _, client = heapq.heappop(self._heap)
             if moment != client.alarm:
                 continue  # an earlier alarm has taken its place

@@ -24,8 +24,8 @@ logger = get_logger("daebus.server")
 
 # Seconds to rest when not even the spare descriptor is left; one is likely to be freed.
 _PAUSE = 0.5
-# Connections taken in one go before others get their turn.
-_BURST = 64
+# Connections taken in one go before others get their turn; each is read at once.
+_BURST = 16
 
 _OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 

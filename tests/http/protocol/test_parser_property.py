@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 
 import h11
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from daebus.http.protocol import heads
+from daebus.http.protocol import parser as module
 from daebus.http.protocol.heads import BadRequest
 from daebus.http.protocol.limits import Limits
-from daebus.http.protocol.parser import Parser
+from daebus.http.protocol.parser import Parser, Request
 from tests.http.protocol.test_smuggling import CASES, Case
 
 quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
@@ -98,10 +101,65 @@ def test_small_chunks_that_are_refused(stream: bytes, status: int) -> None:
     assert ours(head + stream, []) == ([], status)
 
 
-def test_many_empty_lines_are_ignored() -> None:
-    request = Parser(LIMITS).feed(b"\r\n" * 10_000 + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert request is not None
-    assert request.head.method == "GET"
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_few_empty_lines_are_ignored_and_many_refused(at_once: bool) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    parser = Parser(LIMITS)
+
+    def feed(data: bytes) -> Request | None:
+        parts = [data] if at_once else [bytes((byte,)) for byte in data]
+        return [parser.feed(part) for part in parts][-1]
+
+    for _ in range(3):  # they are counted for each request
+        request = feed(b"\r\n" * 16 + head)
+        assert request is not None
+        assert request.head.method == "GET"
+    with pytest.raises(BadRequest, match="empty lines"):
+        feed(b"\r\n" * 17)
+
+
+def test_what_comes_byte_by_byte_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def find_broken(data: bytes, start: int) -> bool:
+        nonlocal looked
+        looked += len(data) - start
+        return heads.find_broken(data, start)
+
+    monkeypatch.setattr(module, "find_broken", find_broken)
+    filler = b"\r\n".join(b"%d: %b" % (i, b"b" * 100) for i in range(60))
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+    data = head + filler + b"\r\n\r\n0\r\n" + filler + b"\r\n\r\n"
+    parser = Parser(Limits())
+    done = [parser.feed(bytes((byte,))) for byte in data][-1]
+    assert done is not None
+    assert looked < 4 * len(data)
+
+
+def test_a_body_in_crumbs_is_noticed() -> None:
+    parser = Parser(Limits())
+    parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for data, crumbs in [
+        (b"1\r\na\r\n" * 1000, True),
+        (b"100\r\n" + bytes(256) + b"\r\n", False),
+        (b"1\r\na\r\n" * 1000 + b"1\r\n", True),
+        (b"a", False),
+    ]:
+        parser.feed(data)
+        assert parser.in_crumbs == crumbs
+    parser.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a." * 126 + "ab", "xn--" + "a" * 8000, "xn--" + "a" * 60, "b.xn--" + "a" * 100 + ".example"],
+)
+def test_what_is_too_long_for_a_host_is_not_decoded(name: str) -> None:
+    began = time.thread_time()
+    assert not heads.is_host(name)
+    assert not heads.is_host(name + ":80")
+    assert time.thread_time() - began < 0.01
+    assert heads.is_host("a." * 126 + "a:80")
 
 
 def test_only_a_body_of_known_length_is_plain() -> None:

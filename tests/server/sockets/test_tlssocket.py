@@ -592,6 +592,7 @@ def test_a_flood_of_key_updates_is_bounded(
     keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PENDING", 4096)
+    monkeypatch.setattr(module, "MAX_BARREN", 5000)
     pipe, sealer, logged = keyed
     keys = logged()
     with contextlib.suppress(BlockingIOError):
@@ -608,3 +609,60 @@ def test_a_flood_of_key_updates_is_bounded(
     assert ended
     assert len(pipe._pending) < module.MAX_SEALED + 10_000
     assert eventually(lambda: readable(pipe))
+
+
+def test_key_updates_cost_a_bounded_time(
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]],
+) -> None:
+    pipe, sealer, logged = keyed
+    keys = logged()
+    sealer.sock.sendall(b"".join(keys.update() for _ in range(1000)))
+    assert pipe.recv(65536) == b""  # it ends the connection
+    assert pipe._barren <= 2 * module.MAX_BARREN  # the rest was not looked at
+
+
+def test_key_updates_now_and_then_are_welcome(
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, sealer, logged = keyed
+    keys = logged()
+    now = 1e6
+    monkeypatch.setattr("daebus.server.sockets.tlssocket.time.monotonic", lambda: now)
+    for _ in range(3):
+        flight = [keys.update() + keys.record(b"x", 23) for _ in range(module.MAX_BARREN)]
+        sealer.sock.sendall(b"".join(flight))
+        received = b""
+        while len(received) < len(flight):
+            received += pipe.recv(100)
+        assert received == b"x" * len(flight)
+        now += module.BARREN_PERIOD + 1
+
+
+def test_a_read_that_must_not_wait_takes_its_turn_and_no_more(
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]],
+) -> None:
+    pipe, sealer, logged = keyed
+    keys = logged()
+    records = [keys.update(), keys.update(), keys.record(b"data", 23)]
+    sealer.sock.sendall(b"".join(records))
+    for record in records[:2]:
+        with pytest.raises(BlockingIOError):
+            pipe.recv(len(record))
+    assert pipe.recv(100) == b"data"
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000, 20_000])
+def test_many_small_records_are_data(
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]], size: int
+) -> None:
+    pipe, sealer, logged = keyed
+    keys = logged()
+    data = b"".join(keys.record(b"%04d" % number, 23) for number in range(200))
+    received = b""
+    for start in range(0, len(data), size):
+        sealer.sock.sendall(data[start : start + size])
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                received += pipe.recv(size)
+    assert received == b"".join(b"%04d" % number for number in range(200))
+    assert pipe._barren == 0

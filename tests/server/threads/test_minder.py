@@ -101,6 +101,25 @@ def test_a_call_comes_on_the_thread_of_the_minder(minder: Minder) -> None:
     assert where == ["daebus-minder"]
 
 
+def test_a_crowd_of_calls_lets_sockets_have_their_turn(manual: ManualMinder, pair: Pair) -> None:
+    order: list[str] = []
+    target = Target(pair[0], selectors.EVENT_READ)
+
+    def on_ready(events: int) -> None:
+        order.append("socket")
+        pair[0].recv(1)
+
+    target.on_ready = on_ready
+    manual.attend(target)
+    for _ in range(1000):
+        manual.call_later(1, lambda: order.append("call"))
+    manual.advance()
+    pair[1].send(b"x")
+    manual.advance(1)
+    assert order.count("call") == 1000
+    assert order.index("socket") <= 64
+
+
 def test_the_thread_sleeps_until_a_call_is_due(minder: Minder) -> None:
     came = threading.Event()
     due = time.monotonic() + 0.01

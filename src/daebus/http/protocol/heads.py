@@ -34,6 +34,11 @@ _HOST = re.compile(
 )
 _ABSOLUTE = re.compile(r"https?://([^/?@]+)(?:[/?]|$)", re.IGNORECASE)
 _DIGITS = re.compile(r"[0-9]{1,18}")
+# Characters of a host name and of one of its labels (RFC 1035 section 2.3.4, as text). What
+# is longer is no name, and decoding Punycode takes time that grows with the square of it.
+_MAX_HOST_NAME = 253
+_MAX_LABEL = 63
+
 _LINE_BREAKS = re.compile(rb"(?<!\r)\n|\r(?=[^\n])|\0")
 
 
@@ -171,11 +176,16 @@ def is_host(text: str) -> bool:
     found = _HOST.fullmatch(text)
     if found is None or int(found["port"] or 0) > 65535:
         return False
+    name = found["name"]
     try:
-        if found["ipv6"] is not None:
+        if name is None:
             IPv6Address(found["ipv6"])
-        elif "xn--" in text.lower():
-            found["name"].encode().decode("idna")
+        elif len(name) > _MAX_HOST_NAME:
+            return False
+        elif "xn--" in name.lower():
+            if max(map(len, name.split("."))) > _MAX_LABEL:
+                return False
+            name.encode().decode("idna")
     except ValueError:  # of which UnicodeError is one
         return False
     return True

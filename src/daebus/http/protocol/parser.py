@@ -24,6 +24,14 @@ IDLE, HEAD, BODY = "idle", "head", "body"
 _MAX_SIZE_LINE = 256
 _MAX_TRAILERS = 8192
 
+# Empty lines in front of a request. RFC 9112 section 2.2 asks to ignore one at least; a
+# client that sends nothing else would otherwise be read for ever.
+_MAX_EMPTY_LINES = 16
+
+# Chunks in one read beyond which the next one is to be shorter, so that the shortest of them
+# hold up other clients for no longer than anything else does.
+_MANY_CHUNKS = 64
+
 _EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _WHOLE_SIZE_LINE = re.compile(_SIZE_LINE.pattern + rb"\r\n")
@@ -52,17 +60,20 @@ class Parser:
 
     Attributes:
         received: bytes of the body that have come so far.
+        in_crumbs: what was fed last came in many small chunks, each of which takes its time.
         wants_continue: the client waits for ``100 Continue``; clear it once that is sent.
     """
 
     __slots__ = (
         "_body",
         "_buffer",
+        "_empty_lines",
         "_head",
         "_left",
         "_limits",
         "_seen",
         "_stage",
+        "in_crumbs",
         "received",
         "wants_continue",
     )
@@ -70,12 +81,14 @@ class Parser:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._buffer = bytearray()
-        self._seen = 0  # bytes of the buffer in which the end of the head is not
+        self._seen = 0  # bytes of the buffer in which the end of head or trailers is not
+        self._empty_lines = 0  # in front of the next request
         self._head: Head | None = None
         self._body: IO[bytes] | None = None
         self._left = 0  # bytes to come of the body or of this chunk
         self._stage = ""  # of a chunked body: size, data, end or trailers
         self.received = 0
+        self.in_crumbs = False
         self.wants_continue = False
 
     @property
@@ -124,7 +137,7 @@ class Parser:
         assert body is not None
         self._head = self._body = None
         self._stage = ""
-        self.wants_continue = False
+        self.in_crumbs = self.wants_continue = False
         body.seek(0)
         return Request(head, body, self.received)
 
@@ -133,6 +146,9 @@ class Parser:
     def _read_head(self) -> Head | None:
         buffer, limits = self._buffer, self._limits
         if buffer.startswith(b"\r\n") and (lines := _EMPTY_LINES.match(buffer)):
+            self._empty_lines += lines.end() // 2
+            if self._empty_lines > _MAX_EMPTY_LINES:
+                raise BadRequest(400, "empty lines come in place of a request")
             del buffer[: lines.end()]  # before a request they are ignored
         if not buffer:
             return None
@@ -141,7 +157,7 @@ class Parser:
             self._check_unfinished()
             self._seen = len(buffer)
             return None
-        self._seen = 0
+        self._seen = self._empty_lines = 0
         if end > limits.max_head:
             raise BadRequest(431, "the request head is too large")
         head = parse_head(bytes(buffer[: end + 2]), limits)
@@ -219,6 +235,7 @@ class Parser:
     def _read_chunked(self) -> bool:
         """Read chunks (RFC 9112 section 7.1); return True after the trailers."""
         buffer = self._buffer
+        self.in_crumbs = False
         while True:
             if self._stage == "data":
                 self._take()
@@ -256,6 +273,7 @@ class Parser:
                 break
             parts.append(data[begin:end])
             start = end + 2
+        self.in_crumbs = self.in_crumbs or len(parts) > _MANY_CHUNKS
         if parts:
             del self._buffer[:start]
             self._store(b"".join(parts))
@@ -282,13 +300,16 @@ class Parser:
         if buffer.startswith(b"\r\n"):
             del buffer[:2]
             return True
-        end = buffer.find(b"\r\n\r\n", 0, _MAX_TRAILERS + 4)
+        # What was looked at is not looked at again: the trailers may come byte by byte.
+        end = buffer.find(b"\r\n\r\n", max(0, self._seen - 3), _MAX_TRAILERS + 4)
         if end < 0:
             if len(buffer) > _MAX_TRAILERS:
                 raise BadRequest(431, "the trailers are too large")
-            if find_broken(buffer, 0):
+            if find_broken(buffer, max(0, self._seen - 1)):
                 raise BadRequest(400, "lines must end with CR LF, and hold no CR, LF or NUL")
+            self._seen = len(buffer)
             return False
+        self._seen = 0
         parse_trailers(bytes(buffer[: end + 2]))
         del buffer[: end + 4]
         return True

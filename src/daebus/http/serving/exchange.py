@@ -32,6 +32,9 @@ logger = get_logger("daebus.http")
 # 20 % more requests a second).
 NEXT_REQUEST = 0.001
 
+# Bytes read at once of a body that comes in small chunks: a few hundred of the smallest.
+CRUMBS = 2048
+
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -129,7 +132,7 @@ class Exchange:
             if not _say_continue(client):
                 self._acceptor.close(client)
                 return None
-        client.appetite = RECV_SIZE if parser.in_plain_body else SMALL_READ
+        client.appetite = _appetite(parser)
         self._acceptor.park(client, kept.deadline(self.limits))
         return None
 
@@ -160,6 +163,13 @@ class Exchange:
         with contextlib.suppress(OSError):
             client.sock.send(error_response(refusal))
         self._acceptor.linger(client)
+
+
+def _appetite(parser: Parser) -> int:
+    """Return how much to read before other clients get their turn."""
+    if parser.in_plain_body:
+        return RECV_SIZE
+    return CRUMBS if parser.in_crumbs else SMALL_READ
 
 
 def _say_continue(client: Conn) -> bool:

@@ -23,6 +23,8 @@ __all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response"]
 
 # Bytes written in one go before other clients get their turn.
 _BURST = 1 << 20
+# Bytes of one call: through TLS, or to a client that reads fast, a call writes all it is given.
+_PIECE = 1 << 18
 
 
 def error_response(refusal: Refusal) -> bytes:
@@ -82,7 +84,7 @@ class BytesRest(Rest):
     def _write(self) -> int:
         if not self._data:
             return 0
-        sent = self._sock.send(self._data)
+        sent = self._sock.send(self._data[:_PIECE])
         self._data = self._data[sent:]
         return sent
 
@@ -110,7 +112,7 @@ class FileRest(Rest):
             return sent
         if not self._left:
             return 0
-        size = min(self._left, 1 << 18)
+        size = min(self._left, _PIECE)
         fd = self._body.file.fileno()
         if self._secure:
             data = os.pread(fd, size, self._offset)

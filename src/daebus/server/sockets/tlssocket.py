@@ -18,9 +18,11 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
+from collections.abc import Iterator
 from typing import Literal
 
-from .transport import DONTWAIT, RECV_SIZE
+from .transport import DONTWAIT, SMALL_READ
 
 __all__ = ["PlainTextError", "TlsSocket"]
 
@@ -35,6 +37,15 @@ MAX_PENDING = 2 * MAX_SEALED
 
 # The plaintext of one record, RFC 8446 section 5.1.
 _RECORD = 16384
+
+# Records without data (key updates, in practice) that a peer may send within a period, and
+# its seconds. Each has keys computed, for which nobody else should wait: one that renews its
+# keys does so once in millions of records.
+MAX_BARREN = 32
+BARREN_PERIOD = 60.0
+
+# Of a record: its type, its version and its length come first, RFC 8446 section 5.1.
+_HEADER = 5
 
 _NOTHING = memoryview(b"")
 
@@ -56,9 +67,12 @@ class TlsSocket:
     """
 
     __slots__ = (
+        "_barren",
+        "_barren_since",
         "_context",
         "_ended",
         "_engine",
+        "_held",
         "_incoming",
         "_lock",
         "_outgoing",
@@ -66,6 +80,7 @@ class TlsSocket:
         "_pending",
         "_shaken",
         "_shut",
+        "_skip",
         "_sock",
     )
 
@@ -81,7 +96,12 @@ class TlsSocket:
         self._owed = 0  # guarded by: _lock; bytes sealed but not reported, 0 or 1
         self._shaken = False  # guarded by: _lock; the handshake is done
         self._shut = False  # guarded by: _lock; close_notify was sent
-        self._ended = False  # the reader's alone; the peer sent close_notify, or broke the protocol
+        # The reader's alone:
+        self._ended = False  # the peer sent close_notify, or broke the protocol
+        self._skip = 0  # bytes to come of the record that has begun
+        self._held = b""  # a part of the header of the next one
+        self._barren = 0  # records without data since then
+        self._barren_since = 0.0
 
     def fileno(self) -> int:
         """Return the descriptor, -1 once closed."""
@@ -113,7 +133,7 @@ class TlsSocket:
             if self._shaken:
                 return "done"
         try:
-            data = self._sock.recv(RECV_SIZE)
+            data = self._sock.recv(SMALL_READ)
         except (BlockingIOError, InterruptedError):
             return "read"
         if not data:
@@ -125,7 +145,8 @@ class TlsSocket:
                 self._engine = self._context.wrap_bio(
                     self._incoming, self._outgoing, server_side=True
                 )
-            self._incoming.write(data)
+            for piece, _ in self._pieces(data):
+                self._incoming.write(piece)
             try:
                 self._engine.do_handshake()
                 self._shaken = True
@@ -153,7 +174,8 @@ class TlsSocket:
 
         Raises:
             BlockingIOError: there is none, if the socket or the flags say not to wait; it
-                may be that a part of a record came.
+                may be that a part of a record came, or one without data. The socket was
+                read once: what else it has is for the next turn.
             OSError: the connection is broken.
         """
         while not self._ended:
@@ -166,6 +188,8 @@ class TlsSocket:
             plain = self._open(data)
             if plain:
                 return plain
+            if not self._ended and (flags & DONTWAIT or self._sock.gettimeout() == 0):
+                raise BlockingIOError("no whole record with data has come")
         return b""
 
     def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
@@ -220,22 +244,17 @@ class TlsSocket:
 
     def _open(self, data: bytes) -> bytes:
         """Return the plaintext of all records that are complete now; perhaps none."""
-        parts = []
+        parts: list[bytes] = []
         with self._lock:
             engine = self._engine
             assert engine is not None, "there was no handshake"
-            self._incoming.write(data)
-            try:
-                while self._incoming.pending or engine.pending():
-                    part = engine.read(_RECORD)
-                    if not part:  # the peer's close_notify
-                        self._ended = True
-                        break
-                    parts.append(part)
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLError:  # a broken record; the alert that says so is ready
-                self._ended = True
+            for piece, records in self._pieces(data):
+                before = len(parts)
+                self._incoming.write(piece)
+                self._read_engine_locked(engine, parts)
+                self._count_barren(records - (len(parts) - before))
+                if self._ended:
+                    break
             if self._outgoing.pending:
                 try:
                     self._flush_locked()
@@ -248,6 +267,57 @@ class TlsSocket:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RD)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_engine_locked(self, engine: ssl.SSLObject, parts: list[bytes]) -> None:
+        """Add the plaintext of each record that is complete."""
+        assert self._lock.locked()
+        try:
+            while self._incoming.pending or engine.pending():
+                part = engine.read(_RECORD)
+                if not part:  # the peer's close_notify
+                    self._ended = True
+                    return
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:  # a broken record; the alert that says so is ready
+            self._ended = True
+
+    def _pieces(self, data: bytes) -> Iterator[tuple[bytes, int]]:
+        """Cut ciphertext into pieces that few records end in, so that none takes long.
+
+        Yields:
+            A piece, and how many records end in it. Part of a header is held back.
+        """
+        if self._held:
+            data, self._held = self._held + data, b""
+        start, end, records = 0, self._skip, 0
+        while end <= len(data):
+            if end:  # else it is where the first one begins
+                records += 1
+            if records == MAX_BARREN:
+                yield data[start:end], records
+                start, records = end, 0
+            if len(data) - end < _HEADER:
+                break
+            end += _HEADER + int.from_bytes(data[end + 3 : end + _HEADER], "big")
+        if end <= len(data):
+            self._held, self._skip = data[end:], 0
+            yield data[start:end], records
+        else:
+            self._skip = end - len(data)
+            yield data[start:], records
+
+    def _count_barren(self, records: int) -> None:
+        """Give up a peer that has this thread work for nothing."""
+        if records <= 0:
+            return
+        now = time.monotonic()
+        if now - self._barren_since > BARREN_PERIOD:
+            self._barren, self._barren_since = 0, now
+        self._barren += records
+        if self._barren > MAX_BARREN:
+            self._ended = True
 
     def _flush_locked(self) -> bool:
         """Hand ciphertext to the kernel; return False if some has to wait."""

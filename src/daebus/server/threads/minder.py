@@ -34,6 +34,10 @@ logger = get_logger("daebus.server")
 # A pause no deadline asked for; a lost wake-up would then cost this long at most.
 _LONGEST_SLEEP = 60.0
 
+# Calls that are due before sockets get their turn: clients that came together are pinged
+# together.
+_BURST = 64
+
 
 class Watched(Protocol):
     """What the minder asks of a connection."""
@@ -207,8 +211,8 @@ class Minder:
             logger.exception("the minder's %s failed", function)
 
     def _fire_timers(self) -> float:
-        """Run what is due and return how long the minder may sleep."""
-        while True:
+        """Run what is due, not too much of it, and return how long the minder may sleep."""
+        for _ in range(_BURST):
             now = self.clock()
             with self._lock:
                 while self._timers and self._timers[0][2].callback is None:
@@ -224,6 +228,7 @@ class Minder:
             callback = timer.callback
             if callback is not None:
                 self._guarded(callback)
+        return 0.0  # sockets first
 
     def _watch(self, target: Watched) -> None:
         """Bring the selector in line with the target's interest."""
