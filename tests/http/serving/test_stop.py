@@ -107,25 +107,6 @@ def test_a_worker_that_waited_for_the_next_request_refuses_it(
     assert not thread.is_alive()
 
 
-def test_a_health_check_that_waited_for_a_worker(serve: Serve, raw: OpenRaw) -> None:
-    app = serve(workers=1)
-    gate = Gate(app)
-    app.start()
-    busy, balancer = raw(app), raw(app)
-    busy.ask("/gate")
-    gate.wait()
-    balancer.ask("/_daebus/health")
-    server = server_of(app)
-    assert eventually(lambda: server._pool.busy)
-    thread = stopping(app)
-    gate.open.set()
-    answer = balancer.answer()
-    assert (answer.status, answer.code) == (503, "stopping")
-    thread.join(5)
-    app.start()
-    assert raw(app).get("/_daebus/health").status == 200
-
-
 def test_websockets_are_refused_while_requests_are_finished(
     make_app: MakeApp, raw: OpenRaw
 ) -> None:

@@ -7,6 +7,7 @@ Rules of this module:
 2. An upgrade needs no worker: the thread that admits it runs its connection, so that
    neither user code in the handshake nor a crowd of handshakes holds up requests.
 3. A worker gets whole requests only, and leaves what a client takes slowly behind.
+4. What daebus answers itself needs no worker either: it comes from whoever has the request.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
+from ..site.own import OwnAnswer, OwnPaths
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
 from .upgrade import note_upgrade
-from .writes import error_response
+from .writes import BytesRest, error_response, own_response
 
 __all__ = ["HttpServer"]
 
@@ -48,6 +50,10 @@ _SPEAK_TLS = Refusal(
 )
 _LATE = Refusal(408, "request_timeout", "the request did not come in time")
 _NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this server")
+
+# Answers of our own to one client, which sent the requests in one go, before others get
+# their turn; then its connection ends.
+_OWN_BURST = 16
 
 WSGI = Callable[[dict[str, Any], Any], Any]
 
@@ -62,6 +68,7 @@ class HttpServer(BaseWSGIServer):
         listeners: one at least; the server takes them over.
         others: further ones, for upgrades alone, which ``listeners`` then do not take.
         app: the WSGI app.
+        own: paths that are answered without it.
         upgrades: takes upgraded connections, or refuses them; None if there are none.
         workers: most requests that are handled at once.
         backlog: most requests that wait for a worker; more are answered 503.
@@ -79,6 +86,7 @@ class HttpServer(BaseWSGIServer):
         others: Sequence[Listener],
         app: WSGI,
         *,
+        own: OwnPaths,
         upgrades: UpgradeHandler | None,
         workers: int,
         backlog: int,
@@ -93,6 +101,7 @@ class HttpServer(BaseWSGIServer):
         super().__init__(host, main.port, app, RequestHandler, fd=main.fileno())
         self.socket.close()
         self.socket = main.sock
+        self._own = own
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
         self._upgrade_ports = [listener.port for listener in others]
@@ -143,9 +152,7 @@ class HttpServer(BaseWSGIServer):
 
     def received(self, client: Conn, data: bytes) -> None:
         """Hand a whole request to a worker, or wait for more of it."""
-        request = self._exchange.read(client, data)
-        if request is not None:
-            self._dispatch(client, request)
+        self._dispatch(client, self._exchange.read(client, data))
 
     def flushed(self, client: Conn) -> None:
         """Continue with a client that has taken its whole answer."""
@@ -168,7 +175,48 @@ class HttpServer(BaseWSGIServer):
             return TLS_REFUSAL
         return error_response(replace(OVERLOADED, text=text))
 
-    def _dispatch(self, client: Conn, request: Request) -> None:
+    def _dispatch(self, client: Conn, request: Request | None) -> None:
+        """Answer a request, or pass it on to who does; and those that came with it."""
+        left = _OWN_BURST
+        while request is not None:
+            answer = self._find_own(client, request)
+            if answer is None:
+                self._pass_on(client, request)
+                return
+            left -= 1
+            request = self._answer_own(client, request, answer, last=not left)
+
+    def _find_own(self, client: Conn, request: Request) -> OwnAnswer | None:
+        head = request.head
+        if head.upgrade or self._exchange.draining or self._exchange.only_upgrades(client):
+            return None
+        return self._own.answer(head.target.partition("?")[0], head.method)
+
+    def _answer_own(
+        self, client: Conn, request: Request, answer: OwnAnswer, *, last: bool
+    ) -> Request | None:
+        """Write an answer of our own, and return the request behind it if that is there."""
+        request.body.close()
+        keep = request.head.keep_alive and not last
+        data = own_response(answer, request.head, keep=keep)
+        try:
+            sent = client.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            self._acceptor.close(client)
+            return None
+        if sent < len(data):
+            client.state.phase = "keep" if keep else ""
+            rest = BytesRest(client.sock, self._exchange.limits, memoryview(data)[sent:])
+            self._acceptor.flush(client, rest)
+            return None
+        if keep:
+            return self._exchange.read(client, b"")
+        self._acceptor.linger(client)
+        return None
+
+    def _pass_on(self, client: Conn, request: Request) -> None:
         refusal: Refusal | None
         if self._exchange.draining:
             refusal = STOPPING

@@ -111,7 +111,7 @@ class Serving:
         """
         options, others = self.options, []
         tls = choose_context(*options.tls)  # a certificate may have been renewed
-        self._router.draining = False
+        self._router.health.draining = False
         with contextlib.ExitStack() as on_error:
             addresses = options.addresses
             listeners = addresses.open() if port is None else addresses.open_port(port)
@@ -126,6 +126,7 @@ class Serving:
                 listeners,
                 others,
                 self.answer,
+                own=self._router.own,
                 upgrades=upgrades,
                 workers=options.workers,
                 backlog=options.backlog,
@@ -140,7 +141,7 @@ class Serving:
 
     def be_guest(self, loop: LoopThread) -> None:
         """Answer the requests of another server: nothing is bound."""
-        self._router.draining = False
+        self._router.health.draining = False
         self._loop = loop
 
     def accept(self) -> None:
@@ -150,7 +151,7 @@ class Serving:
 
     def begin_stop(self) -> None:
         """Stop listening; what still comes on open connections is refused."""
-        self._router.draining = True
+        self._router.health.draining = True
         if self.server is not None:
             self.server.begin_stop()
 

@@ -17,9 +17,11 @@ from ...server.conn import Conn
 from ...server.handoff import Refusal
 from ...server.sockets.transport import Stream
 from ..protocol.errors import error_body, status_line
+from ..protocol.heads import Head
 from ..protocol.limits import Limits
+from ..site.own import OwnAnswer
 
-__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response"]
+__all__ = ["BytesRest", "FileBody", "FileRest", "Rest", "error_response", "own_response"]
 
 # Bytes written in one go before other clients get their turn.
 _BURST = 1 << 20
@@ -39,6 +41,28 @@ def error_response(refusal: Refusal) -> bytes:
         **dict(refusal.headers),
     }
     lines += [f"{name}: {value}" for name, value in fields.items()]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+def own_response(answer: OwnAnswer, head: Head, *, keep: bool) -> bytes:
+    """Build the whole response with an answer of our own.
+
+    Args:
+        answer: what is said.
+        head: of the request.
+        keep: the connection goes on.
+    """
+    lines = [
+        f"HTTP/1.1 {status_line(answer.status)}",
+        f"Date: {email.utils.formatdate(usegmt=True)}",
+    ]
+    lines += [f"{name}: {value}" for name, value in answer.headers]
+    lines.append(f"Content-Length: {len(answer.body)}")
+    if not keep:
+        lines.append("Connection: close")
+    elif head.version == "1.0":
+        lines.append("Connection: keep-alive")
+    body = b"" if head.method == "HEAD" else answer.body
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 

@@ -1,6 +1,6 @@
 """The WSGI app: it finds the view that answers a request, with Werkzeug's routing.
 
-A request passes in this order: the health check; a preflight; ``before_request`` hooks; a
+A request passes in this order: paths of our own; a preflight; ``before_request`` hooks; a
 mounted app, or the view or file; the error handler of what was raised; ``after_request``
 hooks.
 """
@@ -17,7 +17,6 @@ from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
 from ...errors import DuplicateHandlerError, name_of
-from ...server.handoff import STOPPING
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..protocol.cors import Cors
@@ -25,6 +24,7 @@ from .files import StaticFolder
 from .hooks import Hooks
 from .mounts import Mount, Mounts
 from .request import JsonReader, Request, close_uploads_with
+from .own import Health, OwnPaths
 from .results import exception_response, json_error, keep_headers, to_response
 
 __all__ = ["Router"]
@@ -47,7 +47,8 @@ class Router:
 
     Attributes:
         debug: the answers to errors hold the traceback.
-        draining: the app is stopping.
+        own: paths that are answered before all others.
+        health: what the health check says.
         hooks: run around views.
         mounts: other WSGI apps.
     """
@@ -62,14 +63,16 @@ class Router:
         health: str | None = None,
     ) -> None:
         self.debug = False
-        self.draining = False
+        self.own = OwnPaths()
+        self.health = Health()
+        if health is not None:
+            self.own.add(health, self.health.answer)
         self.hooks = Hooks()
         self.mounts = Mounts()
         self._static = None if static is None else StaticFolder(static)
         self._max_body = max_body
         self._json = JsonReader(max_depth)
         self._cors = cors
-        self._health = health
         self._map = Map()
         self._views: dict[str, Callable[..., Any]] = {}
         self._taken: dict[tuple[str, str], str] = {}
@@ -84,7 +87,7 @@ class Router:
         """
         if not path.startswith("/"):
             raise ValueError(f"path must start with a slash; write @app.route({'/' + path!r})")
-        if path == self._health:
+        if path in self.own:
             raise DuplicateHandlerError(
                 f"{path} is the health check; use another path, or move that with "
                 f"DaebusHttp(health='/other') or None"
@@ -106,8 +109,9 @@ class Router:
         self, environ: dict[str, Any], start_response: Any, loop: LoopThread
     ) -> Iterable[bytes]:
         """Answer one request; what a view raises becomes a response."""
-        if environ["PATH_INFO"] == self._health:
-            return self._tell_health(environ["REQUEST_METHOD"])(environ, start_response)
+        own = self.own.answer(environ["PATH_INFO"], environ["REQUEST_METHOD"])
+        if own is not None:
+            return Response(own.body, own.status, own.headers)(environ, start_response)
         if self._cors is not None:
             preflight = self._answer_preflight(self._cors, environ)
             if preflight is not None:
@@ -216,17 +220,6 @@ class Router:
         if not self.debug:
             return "the view failed"
         return "".join(traceback.format_exception(exc)).rstrip()
-
-    def _tell_health(self, method: str) -> Response:
-        if method not in ("GET", "HEAD"):
-            response = json_error(405, "the health check is a GET")
-            response.headers["Allow"] = "GET, HEAD"
-        elif self.draining:
-            response = json_error(STOPPING.status, STOPPING.text, STOPPING.code)
-        else:
-            response = to_response({"status": "ok"})
-        response.headers["Cache-Control"] = "no-store"
-        return response
 
     def _answer_preflight(self, cors: Cors, environ: dict[str, Any]) -> Response | None:
         """Answer a preflight; return None if this request is not one."""
