@@ -61,11 +61,14 @@ class DaebusHttp(HttpDecorators):
         head_timeout: seconds for a whole request head; one deadline, however it comes.
         idle_timeout: seconds an idle connection is kept for its next request.
         max_connections: HTTP connections at once, idle ones included; more are answered
-            503. None takes 4,096, or what the process may open if that is less: a
-            thousand browsers with a few connections each, at 2 KiB a silent one.
+            503. None takes 4,096: a thousand browsers with a few connections each, at 2 KiB a
+            silent one. Together with WebSockets and bodies on the disk they leave 128 of the
+            descriptors that the process may open.
         max_body: bytes of a request body; a larger one is answered 413, unread.
         max_depth: levels of arrays and objects in a JSON body, 1,000 at most; a deeper one
             is 400 when the view asks for it.
+        max_spool: bytes of all bodies and uploaded files that wait on the disk at once; what
+            comes beyond is answered 503. Sixteen of the largest bodies fit by default.
         body_timeout: seconds for a whole request body.
         min_rate: bytes a second at which bodies must come and answers be taken, after a
             grace; slower clients are refused or cut.
@@ -107,6 +110,7 @@ class DaebusHttp(HttpDecorators):
         idle_timeout: float = _DEFAULTS.idle_timeout,
         max_body: int = _DEFAULTS.max_body,
         max_depth: int = _DEFAULTS.max_depth,
+        max_spool: int = 256 << 20,
         body_timeout: float = _DEFAULTS.body_timeout,
         min_rate: float = _DEFAULTS.min_rate,
         write_timeout: float = _DEFAULTS.write_timeout,
@@ -159,6 +163,7 @@ class DaebusHttp(HttpDecorators):
             None if static is None else str(static),
             max_body,
             max_depth,
+            max_spool=positive("max_spool", max_spool),
             cors=None if cors is None else Cors(cors),
             health=health,
         )

@@ -16,7 +16,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .conn import FLUSHING, HANDSHAKING, LINGERING, READING, WORKING, Conn, Flush, Intake
 from .deadlines import Deadlines
@@ -47,6 +47,8 @@ class Acceptor:
         listeners: closed by ``stop``.
         intake: the protocol.
         max_connections: most connections at once; more are refused with an answer.
+        max_descriptors: most descriptors for these and ``others`` together.
+        others: tells how many descriptors the rest of the server has.
         linger_timeout: seconds in which a refused client can still read the answer.
     """
 
@@ -57,9 +59,13 @@ class Acceptor:
         *,
         max_connections: int,
         linger_timeout: float,
+        max_descriptors: float = math.inf,
+        others: Callable[[], int] = lambda: 0,
     ) -> None:
         self._intake = intake
         self._max_connections = max_connections
+        self._max_descriptors = max_descriptors
+        self._others = others
         self._linger_timeout = linger_timeout
         self._lock = threading.Lock()
         self._clients: dict[int, Conn] = {}  # guarded by: _lock; open ones, by descriptor
@@ -89,6 +95,16 @@ class Acceptor:
         """Start accepting."""
         self._listeners.open()
         self._thread.start()
+
+    def has_room(self) -> bool:
+        """Tell whether the server may open another descriptor.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            clients = len(self._clients)
+        return clients + self._others() < self._max_descriptors
 
     # --- any thread; the ownership of the socket passes -------------------------
 
@@ -290,14 +306,17 @@ class Acceptor:
 
     def _admit(self, client: Conn) -> None:
         """Start to wait for a client, or refuse it; often its request is there already."""
+        crowded = not self.has_room()
         with self._lock:
             refused = len(self._turned_away)
-            full = len(self._clients) - refused >= self._max_connections
+            full = crowded or len(self._clients) - refused >= self._max_connections
             self._clients[client.fd] = client
             if full:
                 self._turned_away.add(client)
         try:
-            if not full:
+            if crowded:  # it must not keep its descriptor, not even to read the answer
+                self._dismiss(client)
+            elif not full:
                 if self._intake.opened(client):
                     self._read_first(client)
             else:
@@ -320,6 +339,13 @@ class Acceptor:
             self._intake.received(client, data)
         else:
             self.close(client)
+
+    def _dismiss(self, client: Conn) -> None:
+        with contextlib.suppress(OSError):
+            client.raw.recv(RECV_SIZE)  # unread input would turn the close into a reset
+        with contextlib.suppress(OSError):
+            client.raw.send(self._intake.refused("too many connections"))
+        self.close(client)
 
     def _refuse(self, client: Conn, text: str) -> None:
         with contextlib.suppress(OSError):

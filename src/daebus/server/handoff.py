@@ -91,6 +91,9 @@ class UpgradeHandler(Protocol):
             A refusal if there is no thread for the job.
         """
 
+    def descriptors(self) -> int:
+        """Return how many sockets it has, those that it is about to admit included."""
+
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or refuse it.
 

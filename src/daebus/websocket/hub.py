@@ -110,8 +110,7 @@ class Hub:
             The acceptor's or a worker's; never waits.
         """
         # Handshakes and closing connections are not in the registry, but each has a thread.
-        threads, parked = self.threads.count()
-        if threads - parked >= 2 * self._settings.max_clients + 8:
+        if self.descriptors() >= 2 * self._settings.max_clients + 8:
             return self._refused(Refusal(503, "too_many_clients", "too many clients", RETRY))
         try:
             self.threads.run(job, "daebus-ws-handshake")
@@ -125,6 +124,11 @@ class Hub:
                 logger.warning("refusing clients, as no thread can be started: %s", exc)
             return self._refused(Refusal(503, "no_thread", "the server is overloaded", RETRY))
         return None
+
+    def descriptors(self) -> int:
+        """Return how many sockets are open here, or about to be: one a thread that works."""
+        threads, parked = self.threads.count()
+        return threads - parked
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or say why not.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import resource
 import socket
 import threading
 import time
@@ -209,6 +211,7 @@ def test_a_body_that_does_not_come(
     serve: Serve, raw: OpenRaw, framing: str, limits: dict[str, float]
 ) -> None:
     app = serve(**limits)
+    app.route("/", methods=["POST"])(lambda req: "")
     app.start()
     client = raw(app)
     client.send(f"POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n")
@@ -329,15 +332,10 @@ def test_refused_connections_do_not_pile_up(serve: Serve, raw: OpenRaw) -> None:
     assert first.get("/").status == 404
 
 
-def test_a_default_for_connections_that_the_process_can_open(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    import resource
-
-    for soft, expected in ((1024, 896), (100, 50), (1 << 20, 4096), (resource.RLIM_INFINITY, 4096)):
+def test_the_host_keeps_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, expected in ((1024, 864), (100, 50), (resource.RLIM_INFINITY, math.inf)):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, soft))
-        assert serving._possible(None) == expected
-    assert serving._possible(7) == 7
+        assert serving._possible_descriptors() == expected
 
 
 # --- on another port ----------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
@@ -37,6 +38,10 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)
 _WHOLE_SIZE_LINE = re.compile(_SIZE_LINE.pattern + rb"\r\n")
 
 
+def _cannot_store() -> BadRequest:
+    return BadRequest(503, "the server cannot store the body")
+
+
 @dataclass(slots=True)
 class Request:
     """A whole request.
@@ -57,6 +62,7 @@ class Parser:
 
     Args:
         limits: see there.
+        open_file: makes a file for a large body, gone when it is closed.
 
     Attributes:
         received: bytes of the body that have come so far.
@@ -71,6 +77,7 @@ class Parser:
         "_head",
         "_left",
         "_limits",
+        "_open_file",
         "_seen",
         "_stage",
         "in_crumbs",
@@ -78,8 +85,11 @@ class Parser:
         "wants_continue",
     )
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(
+        self, limits: Limits, open_file: Callable[[], IO[bytes]] = tempfile.TemporaryFile
+    ) -> None:
         self._limits = limits
+        self._open_file = open_file
         self._buffer = bytearray()
         self._seen = 0  # bytes of the buffer in which the end of head or trailers is not
         self._empty_lines = 0  # in front of the next request
@@ -102,6 +112,16 @@ class Parser:
     def in_plain_body(self) -> bool:
         """True inside a body of known length, where each byte costs little, however many come."""
         return self._head is not None and not self._stage
+
+    @property
+    def large(self) -> Head | None:
+        """The head of the request whose body comes and is about to go to a file; else None."""
+        head = self._head
+        if head is None:
+            return None
+        # How long chunks will get is not known before there are some.
+        size = 2 * self.received if head.length is None else head.length
+        return head if size > self._limits.max_memory_body else None
 
     def take_rest(self) -> bytes:
         """Return the bytes beyond the last request, and forget them."""
@@ -138,7 +158,11 @@ class Parser:
         self._head = self._body = None
         self._stage = ""
         self.in_crumbs = self.wants_continue = False
-        body.seek(0)
+        try:
+            body.seek(0)
+        except OSError as exc:  # what was in its buffer did not fit on the disk
+            body.close()
+            raise _cannot_store() from exc
         return Request(head, body, self.received)
 
     # --- the head ---------------------------------------------------------------
@@ -189,21 +213,19 @@ class Parser:
             self._stage, self._left = "size", 0
         else:
             self._left = head.length
-        # The size is known or bounded, but a file costs a system call or two: most
-        # bodies never need one.
+        # A file is made once there is more than may be in memory: most bodies never need one,
+        # and nobody may want this one.
         self._body = io.BytesIO()
-        if head.length is not None and head.length > self._limits.max_memory_body:
-            self._spill()
 
     def _spill(self) -> None:
         """Move the body to a temporary file, which is deleted with its descriptor."""
         memory = self._body
         assert isinstance(memory, io.BytesIO)
         try:
-            self._body = tempfile.TemporaryFile()  # noqa: SIM115  # the request closes it
+            self._body = self._open_file()
             self._body.write(memory.getvalue())
         except OSError as exc:
-            raise BadRequest(503, "the server cannot store the body") from exc
+            raise _cannot_store() from exc
 
     def _store(self, data: bytes | bytearray) -> None:
         body, limits = self._body, self._limits
@@ -218,7 +240,7 @@ class Parser:
         try:
             body.write(data)
         except OSError as exc:  # the disk is full
-            raise BadRequest(503, "the server cannot store the body") from exc
+            raise _cannot_store() from exc
 
     def _take(self) -> None:
         """Store the expected bytes as far as they have come."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
@@ -19,7 +21,7 @@ from ..protocol.forwarded import Seen, TrustedProxies
 from ..protocol.heads import BadRequest, Head
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Parser, Request
-from .environ import common_environ
+from .environ import common_environ, split_target
 from .keepalive import KeepAlive
 from .writes import error_response
 
@@ -48,6 +50,7 @@ class Exchange:
         limits: of one connection.
         secure: clients speak TLS.
         proxies: whose headers are believed; None to believe no one's.
+        wants_body: tells by method and path whether a body can be read by anybody.
 
     Attributes:
         limits: as given.
@@ -66,11 +69,13 @@ class Exchange:
         limits: Limits,
         secure: bool,
         proxies: TrustedProxies | None,
+        wants_body: Callable[[str, str], bool],
     ) -> None:
         self.limits = limits
         self.draining = False
         self._acceptor = acceptor
         self._proxies = proxies
+        self._wants_body = wants_body
         self._only_upgrades = frozenset(only_upgrades)
         self._date: tuple[int, str] = (0, "")
         scheme = "https" if secure else "http"
@@ -121,12 +126,19 @@ class Exchange:
         try:
             request = parser.feed(data)
         except BadRequest as exc:
+            parser.close()  # not kept while the refusal is read
             self.refuse(client, Refusal(exc.status, status_code_name(exc.status), exc.text))
             return None
         if request is not None:
-            kept.phase = ""
-            kept.served = True
-            return request
+            return self._found(kept, request)
+        large = parser.large
+        if large is not None and not kept.judged:
+            kept.judged = True
+            if not self._wants_body(large.method, unquote(split_target(large)[0])):
+                # It is answered by those who answer such a request in any case, at once.
+                parser.close()
+                large.keep_alive = False
+                return self._found(kept, Request(large, io.BytesIO(), 0))
         if parser.wants_continue:
             parser.wants_continue = False
             if not _say_continue(client):
@@ -135,6 +147,12 @@ class Exchange:
         client.appetite = _appetite(parser)
         self._acceptor.park(client, kept.deadline(self.limits))
         return None
+
+    def _found(self, kept: KeepAlive, request: Request) -> Request:
+        kept.phase = ""
+        kept.served = True
+        kept.judged = False
+        return request
 
     def read_next(self, client: Conn, *, wait: bool) -> Request | None:
         """Return the next request after an answer, as ``read`` does.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import IO
 
 from ..protocol.limits import Limits
 from ..protocol.parser import BODY, HEAD, IDLE, Parser
@@ -17,13 +19,15 @@ class KeepAlive:
         parser: cuts what comes into requests.
         phase: what the server waits for; empty while it does not wait.
         since: when that phase began.
+        judged: it was found out whether anybody wants the body that comes.
         served: it has sent a whole request already.
     """
 
-    __slots__ = ("parser", "phase", "served", "since")
+    __slots__ = ("judged", "parser", "phase", "served", "since")
 
-    def __init__(self, limits: Limits) -> None:
-        self.parser = Parser(limits)
+    def __init__(self, limits: Limits, open_file: Callable[[], IO[bytes]]) -> None:
+        self.parser = Parser(limits, open_file)
+        self.judged = False
         self.phase = HEAD
         self.since = time.monotonic()
         self.served = False

@@ -32,7 +32,8 @@ from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
-from ..site.own import OwnAnswer, OwnPaths
+from ..site.own import OwnAnswer
+from ..site.router import Router
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
@@ -68,11 +69,13 @@ class HttpServer(BaseWSGIServer):
         listeners: one at least; the server takes them over.
         others: further ones, for upgrades alone, which ``listeners`` then do not take.
         app: the WSGI app.
-        own: paths that are answered without it.
+        router: what else is known of the requests: paths that are answered without the app,
+            bodies that nobody wants, and where the others go.
         upgrades: takes upgraded connections, or refuses them; None if there are none.
         workers: most requests that are handled at once.
         backlog: most requests that wait for a worker; more are answered 503.
         max_connections: most connections at once; more are answered 503.
+        max_descriptors: the same for connections, WebSockets and files of bodies together.
         limits: of one connection.
         tls: for TLS on all listeners; None without TLS.
         proxies: whose headers are believed; None to believe no one's.
@@ -86,11 +89,12 @@ class HttpServer(BaseWSGIServer):
         others: Sequence[Listener],
         app: WSGI,
         *,
-        own: OwnPaths,
+        router: Router,
         upgrades: UpgradeHandler | None,
         workers: int,
         backlog: int,
         max_connections: int,
+        max_descriptors: float,
         limits: Limits,
         tls: ssl.SSLContext | None,
         proxies: TrustedProxies | None,
@@ -101,7 +105,8 @@ class HttpServer(BaseWSGIServer):
         super().__init__(host, main.port, app, RequestHandler, fd=main.fileno())
         self.socket.close()
         self.socket = main.sock
-        self._own = own
+        self._own = router.own
+        self._spool = router.spool
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
         self._upgrade_ports = [listener.port for listener in others]
@@ -110,6 +115,8 @@ class HttpServer(BaseWSGIServer):
             [*listeners, *others],
             self,
             max_connections=max_connections,
+            max_descriptors=max_descriptors,
+            others=self._other_descriptors,
             linger_timeout=limits.linger_timeout,
         )
         self._exchange = Exchange(
@@ -119,7 +126,9 @@ class HttpServer(BaseWSGIServer):
             limits=limits,
             secure=tls is not None,
             proxies=proxies,
+            wants_body=router.wants_body,
         )
+        self._spool.has_room = self._acceptor.has_room
         self._handshakes = None
         if tls is not None:
             self._handshakes = TlsHandshakes(
@@ -131,6 +140,10 @@ class HttpServer(BaseWSGIServer):
                 plain=lambda: error_response(_SPEAK_TLS),
             )
 
+    def _other_descriptors(self) -> int:
+        upgraded = 0 if self._upgrades is None else self._upgrades.descriptors()
+        return upgraded + self._spool.files
+
     def begin(self) -> None:
         """Start accepting."""
         self._acceptor.start()
@@ -139,7 +152,7 @@ class HttpServer(BaseWSGIServer):
 
     def opened(self, client: Conn) -> bool:
         """Note a new connection."""
-        client.state = KeepAlive(self._exchange.limits)
+        client.state = KeepAlive(self._exchange.limits, self._spool.open)
         if self._handshakes is None:
             return True
         self._handshakes.begin(client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import ssl
 import sys
 import threading
@@ -26,10 +27,12 @@ if sys.platform != "win32":
 
 __all__ = ["Serving", "ServingOptions"]
 
-# Connections when nothing else is said, and descriptors that are left to the rest of the
-# program: its files, its WebSockets.
+# Connections when nothing else is said.
 MAX_CONNECTIONS = 4096
+# Descriptors that are left to the rest of the program, such as for its files; and what we
+# need beside clients and bodies: listeners, pollers, the loop.
 RESERVED_DESCRIPTORS = 128
+OWN_DESCRIPTORS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class ServingOptions:
         addresses: to listen on.
         workers: requests that are handled at once.
         backlog: requests that may wait for a worker.
-        max_connections: None for as many as the process may open, up to 4,096.
+        max_connections: None for 4,096; never more than the process may open.
         limits: of one connection.
         tls: certificate file, key file and context, as ``choose_context`` takes them.
         proxies: whose headers are believed; None to believe no one's.
@@ -126,11 +129,12 @@ class Serving:
                 listeners,
                 others,
                 self.answer,
-                own=self._router.own,
+                router=self._router,
                 upgrades=upgrades,
                 workers=options.workers,
                 backlog=options.backlog,
-                max_connections=_possible(options.max_connections),
+                max_connections=options.max_connections or MAX_CONNECTIONS,
+                max_descriptors=_possible_descriptors(),
                 limits=options.limits,
                 tls=tls,
                 proxies=options.proxies,
@@ -175,13 +179,11 @@ class Serving:
         return self._router.wsgi(environ, start_response, self._loop)
 
 
-def _possible(wanted: int | None) -> int:
-    """Return how many connections to allow: the wanted number, else what is possible."""
-    if wanted is not None:
-        return wanted
+def _possible_descriptors() -> float:
+    """Return how many descriptors clients and their bodies may have together."""
     if sys.platform == "win32":
-        return MAX_CONNECTIONS
+        return math.inf
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if soft == resource.RLIM_INFINITY:
-        return MAX_CONNECTIONS
-    return min(MAX_CONNECTIONS, max(soft // 2, soft - RESERVED_DESCRIPTORS))
+        return math.inf
+    return max(soft // 2, soft - RESERVED_DESCRIPTORS - OWN_DESCRIPTORS)

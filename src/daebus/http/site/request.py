@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from typing import IO, Any, cast
 
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 from werkzeug.formparser import FormDataParser
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
 
 from ...depth import nests
+from ...server.threads.safelog import get_logger
+from .spool import Spool, Upload
 
-__all__ = ["JsonReader", "Request", "close_uploads_with"]
+__all__ = ["JsonReader", "Request", "close_uploads_with", "spool_to"]
+
+logger = get_logger("daebus.http")
 
 # Limits of forms: bytes of fields that are not files, and number of parts.
 MAX_FORM_MEMORY = 1 << 20
@@ -32,11 +35,15 @@ class FormParser(FormDataParser):
 
         Raises:
             werkzeug.exceptions.BadRequest: the form is malformed; answered 400.
+            werkzeug.exceptions.ServiceUnavailable: a file cannot be stored; answered 503.
         """
         try:
             return super().parse(*args, **options)
         except ValueError:
             raise BadRequest("the form is malformed") from None
+        except OSError as exc:
+            logger.debug("cannot store an upload: %s", exc)
+            raise ServiceUnavailable("the server cannot store the file") from exc
 
 
 class JsonReader:
@@ -73,6 +80,7 @@ class Request(WerkzeugRequest):
     max_form_parts = MAX_FORM_PARTS
     form_data_parser_class = FormParser
     _uploads: tuple[IO[bytes], ...] = ()  # files of a form; ``close`` closes them
+    _spool: Spool | None = None  # where these go
 
     @property
     def payload(self) -> Any:
@@ -103,10 +111,16 @@ class Request(WerkzeugRequest):
             upload.close()
 
     def _new_upload(self, *args: object, **options: object) -> IO[bytes]:
-        file = tempfile.SpooledTemporaryFile(max_size=MAX_MEMORY_FILE)  # noqa: SIM115  # close()
-        upload = cast(IO[bytes], file)
+        spool = self._spool
+        assert spool is not None, "the router gives a request its spool"
+        upload = cast(IO[bytes], Upload(spool, MAX_MEMORY_FILE))
         self._uploads = (*self._uploads, upload)
         return upload
+
+
+def spool_to(request: Request, spool: Spool) -> None:
+    """Have the uploads of a request go to a spool; for the router, not for users."""
+    request._spool = spool
 
 
 def close_uploads_with(response: Response, request: Request) -> None:

@@ -23,9 +23,10 @@ from ..protocol.cors import Cors
 from .files import StaticFolder
 from .hooks import Hooks
 from .mounts import Mount, Mounts
-from .request import JsonReader, Request, close_uploads_with
 from .own import Health, OwnPaths
+from .request import JsonReader, Request, close_uploads_with, spool_to
 from .results import exception_response, json_error, keep_headers, to_response
+from .spool import Spool
 
 __all__ = ["Router"]
 
@@ -42,6 +43,7 @@ class Router:
         static: folder whose files are served where no route matches; None for none.
         max_body: bytes of a request body.
         max_depth: levels of a JSON body.
+        max_spool: bytes of all bodies and uploads on the disk.
         cors: which pages of other sites may read answers; None for none.
         health: path of the health check; None for none.
 
@@ -49,6 +51,7 @@ class Router:
         debug: the answers to errors hold the traceback.
         own: paths that are answered before all others.
         health: what the health check says.
+        spool: where bodies and uploads go that are too large for memory.
         hooks: run around views.
         mounts: other WSGI apps.
     """
@@ -59,12 +62,14 @@ class Router:
         max_body: int,
         max_depth: int,
         *,
+        max_spool: int,
         cors: Cors | None = None,
         health: str | None = None,
     ) -> None:
         self.debug = False
         self.own = OwnPaths()
         self.health = Health()
+        self.spool = Spool(max_spool)
         if health is not None:
             self.own.add(health, self.health.answer)
         self.hooks = Hooks()
@@ -105,6 +110,26 @@ class Router:
         self._views[endpoint] = view
         self._map.add(Rule(path, endpoint=endpoint, methods=names))
 
+    def wants_body(self, method: str, path: str) -> bool:
+        """Tell whether anybody could read the body of a request.
+
+        Args:
+            method: of the request.
+            path: percent-decoded, as UTF-8.
+
+        Threads:
+            Any; runs no user code.
+        """
+        if path in self.own:
+            return False
+        if self.mounts.all and self.mounts.find(path.encode().decode("latin-1")):
+            return True
+        try:
+            self._map.bind("").match(path, method)
+        except HTTPException:  # nothing is there, or not for this method, or a redirect
+            return False
+        return True
+
     def wsgi(
         self, environ: dict[str, Any], start_response: Any, loop: LoopThread
     ) -> Iterable[bytes]:
@@ -120,6 +145,7 @@ class Router:
         request = Request(environ)
         request.max_content_length = self._max_body
         request.json_module = self._json  # type: ignore[assignment]  # it has ``loads`` too
+        spool_to(request, self.spool)
         hooks, mounts = self.hooks, self.mounts
         response: Response | None = None
         mount: Mount | None = None

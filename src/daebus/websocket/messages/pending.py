@@ -21,8 +21,8 @@ from weakref import ref
 
 from ...depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
-from ..clients.broadcast import reply
 from ...waits import lock_timeout
+from ..clients.broadcast import reply
 from ..connection.link import Link
 from ..protocol import envelope
 from .cancellation import CancelToken
