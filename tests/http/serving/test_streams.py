@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from daebus import Request
+from daebus import Daebus, Request
 from daebus.http.serving import hangup as presence
 from tests.support.fixture_types import OpenRaw, Serve
-from tests.support.raw import Raw
+from tests.support.raw import Raw, server_of
+from tests.support.waiting import eventually
 
 
 class Stream:
@@ -139,3 +141,81 @@ def test_a_status_that_ends_nothing_is_a_500(
         answer = client.get("/")
     assert (answer.status, answer.code) == (500, "internal_server_error")
     assert "is not a final status" in caplog.text
+
+
+# --- streams and the pool -----------------------------------------------------------
+
+
+def slow_readers(app: Daebus, number: int, raw: OpenRaw) -> list[Raw]:
+    """Ask for that many streams, and read none."""
+    clients = []
+    for _ in range(number):
+        client = raw(app)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.ask("/large")
+        clients.append(client)
+    return clients
+
+
+def test_slow_readers_of_streams_hold_no_worker(serve: Serve, raw: OpenRaw) -> None:
+    app = serve(workers=2)
+    app.route("/")(lambda req: "quick")
+
+    @app.route("/large")
+    def large(req: Request) -> Iterator[str]:
+        for _ in range(1000):
+            yield "x" * 100_000
+
+    app.start()
+    pool = server_of(app)._pool
+    clients = slow_readers(app, 6, raw)
+    assert eventually(lambda: len(pool._aside) == 6)
+    began = time.monotonic()
+    assert [raw(app).get("/").body for _ in range(5)] == [b"quick"] * 5
+    assert time.monotonic() - began < 1
+    for client in clients:
+        client.sock.close()
+    assert eventually(lambda: not pool._aside)
+    assert raw(app).get("/").body == b"quick"
+    assert eventually(lambda: len(pool._threads) <= 2)
+
+
+def test_endless_streams_hold_no_worker_either(serve: Serve, raw: OpenRaw) -> None:
+    app = serve(workers=1)
+    end = threading.Event()
+    app.route("/")(lambda req: "quick")
+
+    @app.route("/endless")
+    def endless(req: Request) -> Iterator[str]:
+        while not end.wait(0.05):
+            yield "x"
+
+    app.start()
+    clients = [raw(app) for _ in range(3)]
+    for client in clients:
+        client.ask("/endless")
+    assert raw(app).get("/").body == b"quick"
+    end.set()
+    for client in clients:
+        assert set(client.answer().body) == set(b"x")
+
+
+def test_more_slow_streams_than_there_may_be_are_cut(
+    serve: Serve, raw: OpenRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = serve(workers=1)
+    app.route("/")(lambda req: "quick")
+
+    @app.route("/large")
+    def large(req: Request) -> Iterator[str]:
+        for _ in range(1000):
+            yield "x" * 100_000
+
+    app.start()
+    pool = server_of(app)._pool
+    monkeypatch.setattr(pool, "_max_aside", 2)
+    slow_readers(app, 2, raw)
+    assert eventually(lambda: len(pool._aside) == 2)
+    slow_readers(app, 1, raw)
+    assert raw(app).get("/").body == b"quick"
+    assert len(pool._aside) == 2

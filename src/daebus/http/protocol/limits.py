@@ -31,6 +31,10 @@ class Limits:
         write_timeout: seconds in which a client must take the next part of a streamed
             answer.
         idle_timeout: seconds a connection is kept for its next request.
+        max_streams: streamed answers that go on beside the workers, each in a thread of its
+            own: as many as are worth a few MiB. What lasts longer than ``stream_timeout``, or
+            waits for its client, does so there; if there are too many it is cut.
+        stream_timeout: seconds for which a streamed answer may hold its worker.
         linger_timeout: seconds in which a refused client can still read the answer.
     """
 
@@ -45,4 +49,6 @@ class Limits:
     min_rate: float = 1024.0
     write_timeout: float = 30.0
     idle_timeout: float = 15.0
+    max_streams: int = 64
+    stream_timeout: float = 1.0
     linger_timeout: float = 2.0

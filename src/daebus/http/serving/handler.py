@@ -7,7 +7,9 @@ lenient and slow. So the request comes parsed (``parser``), and writing is here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
@@ -49,6 +51,13 @@ class RequestHandler(WSGIRequestHandler):
     Of Werkzeug's class these are used: the constructor, which calls ``setup``, ``handle`` and
     ``finish`` in turn; all of them are replaced here.
 
+    Args:
+        client: owned by the caller.
+        request: whole.
+        server: whose app answers.
+        exchange: what the connections share.
+        step_aside: lets another worker take the place of this one; False if it cannot.
+
     Attributes, once the constructor has returned:
         rest: what is left to write of the answer.
         keep: the connection can take another request.
@@ -57,9 +66,17 @@ class RequestHandler(WSGIRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __init__(
-        self, client: Conn, request: Request, server: BaseWSGIServer, exchange: Exchange
+        self,
+        client: Conn,
+        request: Request,
+        server: BaseWSGIServer,
+        exchange: Exchange,
+        *,
+        step_aside: Callable[[], bool],
     ) -> None:
         self._exchange = exchange
+        self._step_aside = step_aside
+        self._leaves_at = math.inf  # the moment at which a stream has held its worker for long
         self.client = client
         self.connection = client.sock
         self.head = request.head
@@ -176,9 +193,23 @@ class RequestHandler(WSGIRequestHandler):
         if start or data:
             self._send(start + data if start else data, final=final)
             if not final and not self._bodiless:
+                self._note_stream()
                 self._hangup = self._hangup or Hangup(self.client.raw)
                 if self._hangup.has_left():
                     raise _ClientGone("the client left")
+
+    def _note_stream(self) -> None:
+        now = time.monotonic()
+        if self._leaves_at == math.inf:
+            self._leaves_at = now + self._exchange.limits.stream_timeout
+        elif now >= self._leaves_at:
+            self._leave_pool()
+
+    def _leave_pool(self) -> None:
+        """Give the worker's place to another one: a stream must not keep requests waiting."""
+        if not self._step_aside():
+            logger.debug("%s %r is cut: too many streams", self.head.method, self.head.target)
+            raise _ClientGone("too many streams")
 
     def _send_file(self, body: FileBody) -> bool:
         """Send a file without holding the worker; return False if it must be read instead."""
@@ -275,6 +306,7 @@ class RequestHandler(WSGIRequestHandler):
 
     def _send_slowly(self, left: memoryview) -> None:
         """Wait until the client has taken a part of a streamed answer."""
+        self._leave_pool()
         try:
             while left:
                 timeout = self._exchange.limits.write_timeout

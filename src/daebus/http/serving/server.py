@@ -110,7 +110,7 @@ class HttpServer(BaseWSGIServer):
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
         self._upgrade_ports = [listener.port for listener in others]
-        self._pool = WorkerPool("daebus-http", workers, backlog)
+        self._pool = WorkerPool("daebus-http", workers, backlog, max_aside=limits.max_streams)
         self._acceptor = Acceptor(
             [*listeners, *others],
             self,
@@ -290,7 +290,9 @@ class HttpServer(BaseWSGIServer):
 
     def _answer(self, client: Conn, request: Request) -> Request | None:
         """Answer a request and pass the socket on, or return the next one."""
-        handler = RequestHandler(client, request, self, self._exchange)
+        handler = RequestHandler(
+            client, request, self, self._exchange, step_aside=self._pool.step_aside
+        )
         if handler.rest is not None:
             client.state.phase = "keep" if handler.keep else ""
             self._acceptor.flush(client, handler.rest)

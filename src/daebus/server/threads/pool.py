@@ -13,6 +13,7 @@ Rules of this module:
 from __future__ import annotations
 
 import contextvars
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -60,9 +61,11 @@ class WorkerPool:
         name: threads are called ``name-1``, ``name-2`` ...
         size: most threads at once.
         backlog: most jobs that may wait; more are refused.
+        max_aside: threads beyond ``size`` for jobs that step aside.
     """
 
-    def __init__(self, name: str, size: int, backlog: int) -> None:
+    def __init__(self, name: str, size: int, backlog: int, *, max_aside: int = 0) -> None:
+        self._max_aside = max_aside
         self._name = name
         self._size = size
         self._backlog = backlog
@@ -70,6 +73,8 @@ class WorkerPool:
         self._work = threading.Condition(self._lock)
         self._jobs: deque[Job] = deque()  # guarded by: _lock
         self._threads: list[threading.Thread] = []  # guarded by: _lock
+        self._aside: set[threading.Thread] = set()  # guarded by: _lock
+        self._number = itertools.count(1)
         self._idle = 0  # guarded by: _lock
         self._warnings = LogThrottle()  # guarded by: _lock; that no thread can be started
         self._waking = False  # guarded by: _lock; one was woken and has not looked yet
@@ -93,7 +98,7 @@ class WorkerPool:
             if self._stopping or len(self._jobs) >= self._backlog:
                 return False
             problem = None
-            if self._idle <= len(self._jobs) and len(self._threads) < self._size:
+            if self._idle <= len(self._jobs):
                 problem = self._start_locked()
             threads = len(self._threads)
             if threads:
@@ -102,6 +107,28 @@ class WorkerPool:
         if problem is not None:
             logger.warning("cannot start %s; %d workers go on", problem, threads)
         return threads > 0
+
+    def step_aside(self) -> bool:
+        """Let another thread take the place of the calling one until its job has ended.
+
+        For jobs that turn out to last, so that they do not keep others from running.
+
+        Returns:
+            False if as many have done so as may.
+
+        Threads:
+            One of the pool's; any number of calls in a job. Never waits.
+        """
+        me = threading.current_thread()
+        with self._lock:
+            if me in self._aside:
+                return True
+            if len(self._aside) >= self._max_aside:
+                return False
+            self._aside.add(me)
+            if self._jobs and not self._idle:
+                self._start_locked()
+            return True
 
     def _wake_locked(self) -> None:
         """Wake one thread for the waiting jobs, unless one was woken already.
@@ -116,10 +143,16 @@ class WorkerPool:
             self._work.notify()
 
     def _start_locked(self) -> str | None:
-        """Start a thread; if that fails and a warning is due, return the thread's name."""
+        """Start a thread if there may be one more.
+
+        Returns:
+            The thread's name if that fails and a warning is due.
+        """
         assert self._lock.locked()
+        if len(self._threads) - len(self._aside) >= self._size:
+            return None
         thread = threading.Thread(
-            target=self._run, name=f"{self._name}-{len(self._threads) + 1}", daemon=True
+            target=self._run, name=f"{self._name}-{next(self._number)}", daemon=True
         )
         track(thread, self._name.removeprefix("daebus-"))
         try:
@@ -130,8 +163,13 @@ class WorkerPool:
         return None
 
     def _run(self) -> None:
+        me = threading.current_thread()
         while True:
             with self._lock:
+                self._aside.discard(me)
+                if len(self._threads) - len(self._aside) > self._size:
+                    self._threads.remove(me)  # another one has its place
+                    return
                 self._idle += 1
                 while not self._jobs and not self._stopping:
                     self._work.wait()
