@@ -150,7 +150,11 @@ class Daebus(Scaffold):
 
     @property
     def running(self) -> bool:
-        """True between a successful start and the beginning of the stop."""
+        """True between a successful start and the beginning of the stop.
+
+        False as well once one of the app's own threads has died, which is logged; call
+        ``stop`` then, and start again if you like.
+        """
         return self._lifecycle.running
 
     def start(self, *, port: int | None = None, notify: bool = False) -> None:
@@ -218,7 +222,7 @@ class Daebus(Scaffold):
             timeout: seconds; None waits for ever.
 
         Returns:
-            True if the app does not run.
+            True if the app does not run, or one of its threads has died.
         """
         return self._lifecycle.wait(timeout)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from .components import Components
 from .http.component import serving_of
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
+from .server.threads.vitals import Vitals
 from .waits import until
 from .wsgi import WsgiAdapter
 
@@ -22,6 +24,7 @@ class Engine:
         components: the components to start; tasks start last and are stopped first.
         wsgi: answers the requests of another server.
         is_guest: requests come from that server, so the app does not listen.
+        on_death: called in a thread of ours that dies; must not wait.
 
     Raises:
         OSError: no descriptor is left for the minder.
@@ -33,9 +36,11 @@ class Engine:
         wsgi: WsgiAdapter,
         *,
         is_guest: bool,
+        on_death: Callable[[], None],
     ) -> None:
-        self.loop = LoopThread()
-        self._minder = Minder()
+        vitals = Vitals(on_death)
+        self.loop = LoopThread(vitals)
+        self._minder = Minder(vitals=vitals)
         self._http = serving_of(components.http)
         self._websocket = components.context
         self._tasks = components.tasks

@@ -23,6 +23,7 @@ from . import fork
 from .components import Components
 from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
+from .http.component import serving_of
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
 from .server.threads.track import is_own, track
@@ -64,6 +65,8 @@ class Lifecycle:
         self._state = NEW  # written under _lock; one word, which any thread may read
         self._stopped = threading.Event()  # set while the app does not run
         self._stopped.set()
+        self._over = threading.Event()  # set unless the app is up and all of its threads live
+        self._over.set()
         self._left: list[str] = []
         self._started = 0.0
         self._engine: Engine | None = None  # of the last start
@@ -80,8 +83,11 @@ class Lifecycle:
 
     @property
     def running(self) -> bool:
-        """True between a successful start and the beginning of the stop."""
-        return self._state == RUNNING
+        """True between a successful start and the beginning of the stop.
+
+        And False as soon as one of the app's threads has died.
+        """
+        return self._state == RUNNING and not self._over.is_set()
 
     @property
     def seconds(self) -> float:
@@ -171,10 +177,13 @@ class Lifecycle:
     def _begin(self, port: int | None, *, is_guest: bool) -> None:
         engine: Engine | None = None
         try:
-            engine = self._engine = Engine(self._components, self._wsgi, is_guest=is_guest)
+            engine = self._engine = Engine(
+                self._components, self._wsgi, is_guest=is_guest, on_death=self._fail
+            )
             engine.bind(port)
             self._started = time.monotonic()
             self._stopped.clear()
+            self._over.clear()
             fork.remember(self)
             engine.run()
             if self._notify:
@@ -188,6 +197,7 @@ class Lifecycle:
                 self._is_guest = False  # the next request may try again
                 self._changed.notify_all()
             self._stopped.set()
+            self._over.set()
             raise
         with self._changed:  # a stop called by a first client's handler waits for this
             self._state = RUNNING
@@ -247,13 +257,19 @@ class Lifecycle:
         with self._lock:
             self._state = STOPPED
         self._stopped.set()
+        self._over.set()
         return list(self._left)
+
+    def _fail(self) -> None:
+        """Note that a thread of ours has died: whoever waits for the app must look after it."""
+        serving_of(self._components.http).fail()
+        self._over.set()
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the app has stopped; see ``Daebus.wait``."""
         if timeout is not None:
-            return self._stopped.wait(lock_timeout(timeout))
-        while not self._stopped.wait(SIGNAL_POLL):
+            return self._over.wait(lock_timeout(timeout))
+        while not self._over.wait(SIGNAL_POLL):
             pass
         return True
 
@@ -291,4 +307,6 @@ class Lifecycle:
         self.forked = True
         self._stopped = threading.Event()
         self._stopped.set()
+        self._over = threading.Event()
+        self._over.set()
         self._components.forget()

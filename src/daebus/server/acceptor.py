@@ -26,6 +26,7 @@ from .sockets.poller import make_poller
 from .sockets.transport import RECV_SIZE
 from .threads.safelog import get_logger
 from .threads.track import track
+from .threads.vitals import Vitals
 
 __all__ = ["Acceptor"]
 
@@ -49,6 +50,7 @@ class Acceptor:
         max_connections: most connections at once; more are refused with an answer.
         max_descriptors: most descriptors for these and ``others`` together.
         others: tells how many descriptors the rest of the server has.
+        vitals: watches over the thread.
         linger_timeout: seconds in which a refused client can still read the answer.
     """
 
@@ -61,6 +63,7 @@ class Acceptor:
         linger_timeout: float,
         max_descriptors: float = math.inf,
         others: Callable[[], int] = lambda: 0,
+        vitals: Vitals | None = None,
     ) -> None:
         self._intake = intake
         self._max_connections = max_connections
@@ -83,7 +86,9 @@ class Acceptor:
             refuse=self._refuse,
             close=self.close,
         )
-        thread = threading.Thread(target=self._run, name="daebus-accept", daemon=True)
+        thread = threading.Thread(
+            target=(vitals or Vitals()).guard, args=(self._run,), name="daebus-accept", daemon=True
+        )
         self._thread = track(thread, "accept")
 
     @property

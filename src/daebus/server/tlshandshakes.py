@@ -19,6 +19,7 @@ from .conn import Conn
 from .sockets.tlssocket import PlainTextError, TlsSocket
 from .threads.pool import WorkerPool
 from .threads.safelog import get_logger
+from .threads.vitals import Vitals
 
 __all__ = ["TLS_REFUSAL", "TlsHandshakes"]
 
@@ -43,6 +44,7 @@ class TlsHandshakes:
         most: connections that may be in a handshake at once.
         done: takes over a client with what came behind the handshake.
         plain: makes the answer to a client that does not speak TLS.
+        vitals: watches over the threads.
 
     Threads:
         ``begin`` and ``proceed`` belong to the acceptor's; ``done`` is called on threads
@@ -58,13 +60,14 @@ class TlsHandshakes:
         most: int,
         done: Callable[[Conn, bytes], None],
         plain: Callable[[], bytes],
+        vitals: Vitals | None = None,
     ) -> None:
         self._context = context
         self._acceptor = acceptor
         self._timeout = timeout
         self._done = done
         self._plain = plain
-        self._pool = WorkerPool("daebus-tls", THREADS, most)
+        self._pool = WorkerPool("daebus-tls", THREADS, most, vitals=vitals)
 
     def begin(self, client: Conn) -> None:
         """Put TLS around a new connection, and have the acceptor wait for its first byte."""

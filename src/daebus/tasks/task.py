@@ -112,7 +112,9 @@ class TaskRun:
 
     def __init__(self, task: Task, loop: LoopThread, gate: threading.Event) -> None:
         name = _THREADS[task.kind] + task.name
-        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        thread = threading.Thread(
+            target=loop.vitals.guard, args=(self._run,), name=name, daemon=True
+        )
         self.thread = track(thread, task.kind)
         self._task = task
         self._loop = loop

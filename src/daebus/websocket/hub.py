@@ -67,11 +67,18 @@ class Hub:
     def __init__(
         self, settings: Settings, dispatcher: Dispatcher, minder: Minder, loop: LoopThread
     ) -> None:
-        jobs = WorkerPool("daebus-job", settings.background_workers, settings.background_queue)
+        jobs = WorkerPool(
+            "daebus-job",
+            settings.background_workers,
+            settings.background_queue,
+            vitals=minder.vitals,
+        )
         self.runtime = Runtime(minder, loop, jobs, Pump(settings.main_timeout))
         self.registry = Registry(settings.max_clients, settings.max_rooms)
         self.door = Door(self.registry, deflate=settings.deflate)
-        self.threads = ConnectionThreads(stack_size=settings.stack_size, affinity=settings.affinity)
+        self.threads = ConnectionThreads(
+            stack_size=settings.stack_size, affinity=settings.affinity, vitals=minder.vitals
+        )
         self.stats = Stats()
         self._settings = settings
         self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
@@ -91,7 +98,7 @@ class Hub:
         )
         # For log lines and hooks about a connection that cannot run in its own thread, nor in
         # the minder's. Two threads, so that one hook that hangs does not stop the others.
-        self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES)
+        self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES, vitals=minder.vitals)
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock

@@ -28,6 +28,7 @@ from ...server.handoff import OVERLOADED, STOPPING, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.threads.pool import WorkerPool, join_all
 from ...server.threads.safelog import get_logger
+from ...server.threads.vitals import Vitals
 from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
@@ -79,6 +80,7 @@ class HttpServer(BaseWSGIServer):
         limits: of one connection.
         tls: for TLS on all listeners; None without TLS.
         proxies: whose headers are believed; None to believe no one's.
+        vitals: watches over the threads.
     """
 
     multithread = True
@@ -98,6 +100,7 @@ class HttpServer(BaseWSGIServer):
         limits: Limits,
         tls: ssl.SSLContext | None,
         proxies: TrustedProxies | None,
+        vitals: Vitals,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -110,7 +113,9 @@ class HttpServer(BaseWSGIServer):
         self._upgrades = upgrades
         self._takes_upgrades = frozenset(others or listeners)
         self._upgrade_ports = [listener.port for listener in others]
-        self._pool = WorkerPool("daebus-http", workers, backlog, max_aside=limits.max_streams)
+        self._pool = WorkerPool(
+            "daebus-http", workers, backlog, max_aside=limits.max_streams, vitals=vitals
+        )
         self._acceptor = Acceptor(
             [*listeners, *others],
             self,
@@ -118,6 +123,7 @@ class HttpServer(BaseWSGIServer):
             max_descriptors=max_descriptors,
             others=self._other_descriptors,
             linger_timeout=limits.linger_timeout,
+            vitals=vitals,
         )
         self._exchange = Exchange(
             self._acceptor,
@@ -138,6 +144,7 @@ class HttpServer(BaseWSGIServer):
                 most=max_connections,
                 done=self.received,
                 plain=lambda: error_response(_SPEAK_TLS),
+                vitals=vitals,
             )
 
     def _other_descriptors(self) -> int:

@@ -114,7 +114,7 @@ class Serving:
         """
         options, others = self.options, []
         tls = choose_context(*options.tls)  # a certificate may have been renewed
-        self._router.health.draining = False
+        self._router.health.draining = self._router.health.failed = False
         with contextlib.ExitStack() as on_error:
             addresses = options.addresses
             listeners = addresses.open() if port is None else addresses.open_port(port)
@@ -138,6 +138,7 @@ class Serving:
                 limits=options.limits,
                 tls=tls,
                 proxies=options.proxies,
+                vitals=loop.vitals,
             )
             on_error.pop_all()
         self.listeners = listeners
@@ -145,8 +146,12 @@ class Serving:
 
     def be_guest(self, loop: LoopThread) -> None:
         """Answer the requests of another server: nothing is bound."""
-        self._router.health.draining = False
+        self._router.health.draining = self._router.health.failed = False
         self._loop = loop
+
+    def fail(self) -> None:
+        """Have the health check say that a thread has died; until the next start."""
+        self._router.health.failed = True
 
     def accept(self) -> None:
         """Start the threads."""

@@ -75,13 +75,18 @@ class Health:
 
     Attributes:
         draining: the app is stopping.
+        failed: one of its threads has died.
     """
 
     def __init__(self) -> None:
         self.draining = False
+        self.failed = False
 
     def answer(self) -> OwnAnswer:
         """Return 200 while the app serves."""
+        if self.failed:
+            body = error_body("a thread of the server has died", status_code_name(500))
+            return OwnAnswer(500, (_JSON, _FRESH), body)
         if self.draining:
             body = error_body(STOPPING.text, STOPPING.code)
             return OwnAnswer(STOPPING.status, (_JSON, _FRESH, *STOPPING.headers), body)

@@ -7,6 +7,7 @@ May import: ``errors`` and the sockets next door.
 * ``loop``: the private asyncio loop and its thread.
 * ``pump``: calls handed over to a thread of the host.
 * ``pool``: a bounded pool of workers; ``connection_threads``: one thread per connection, reused.
+* ``vitals``: what becomes known when one of them dies.
 * ``track``: which threads are ours, and what for.
 * ``affinity``: keeps a thread on chosen cores.
 * ``safelog``: logging that cannot end one of our threads.

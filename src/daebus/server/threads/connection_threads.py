@@ -12,6 +12,7 @@ from collections.abc import Callable
 from .affinity import keep_on
 from .pool import run_logged
 from .track import track
+from .vitals import Vitals
 
 __all__ = ["ConnectionThreads", "Opening"]
 
@@ -45,6 +46,7 @@ class ConnectionThreads:
         max_parked: most threads kept waiting; more end at once.
         stack_size: bytes of each thread's stack; None takes the system's default.
         affinity: CPU cores that the threads keep to; None for all.
+        vitals: watches over the threads.
     """
 
     def __init__(
@@ -54,7 +56,9 @@ class ConnectionThreads:
         *,
         stack_size: int | None = None,
         affinity: frozenset[int] | None = None,
+        vitals: Vitals | None = None,
     ) -> None:
+        self._vitals = vitals or Vitals()
         self._stack_size = stack_size
         self._affinity = affinity
         self._idle_timeout = idle_timeout
@@ -77,7 +81,9 @@ class ConnectionThreads:
             if seat is None:
                 # Counted before it starts, so that no stop misses it.
                 new = _Parked()
-                thread = threading.Thread(target=self._run, args=(new,), name=name, daemon=True)
+                thread = threading.Thread(
+                    target=self._vitals.guard, args=(self._run, new), name=name, daemon=True
+                )
                 self._all.add(track(thread, "ws"))
         if seat is not None:
             seat.job, seat.name = job, name

@@ -16,6 +16,7 @@ from ...errors import StateError
 from ...waits import until
 from .safelog import get_logger
 from .track import track
+from .vitals import Vitals
 
 __all__ = ["LoopThread"]
 
@@ -31,9 +32,16 @@ class LoopThread:
     """Runs coroutines on behalf of synchronous threads.
 
     A coroutine inherits the context variables of the thread that hands it over.
+
+    Args:
+        vitals: watches over the thread.
+
+    Attributes:
+        vitals: as given, for what shares its start of the app.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vitals: Vitals | None = None) -> None:
+        self.vitals = vitals or Vitals()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None  # guarded by: _lock
         self._thread: threading.Thread | None = None  # guarded by: _lock
@@ -76,7 +84,10 @@ class LoopThread:
                 # client that happens to need it first.
                 loop = contextvars.Context().run(asyncio.new_event_loop)
                 thread = threading.Thread(
-                    target=self._run, args=(loop,), name="daebus-loop", daemon=True
+                    target=self.vitals.guard,
+                    args=(self._run, loop),
+                    name="daebus-loop",
+                    daemon=True,
                 )
                 track(thread, "loop")
                 try:

@@ -26,6 +26,7 @@ from typing import Protocol
 from ..sockets.wakeup import Wakeup
 from .safelog import get_logger
 from .track import track
+from .vitals import Vitals
 
 __all__ = ["Minder", "Timer", "Watched"]
 
@@ -74,8 +75,10 @@ class Minder:
     Args:
         clock: seconds, as of ``time.monotonic``; a test passes one that it sets by hand,
             and calls ``run_due`` in place of ``start``.
+        vitals: watches over the thread.
 
     Attributes:
+        vitals: as given, for what shares its start of the app.
         clock: the same; who sets timers here measures by it too.
 
     Threads:
@@ -83,7 +86,10 @@ class Minder:
         never wait.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, vitals: Vitals | None = None
+    ) -> None:
+        self.vitals = vitals or Vitals()
         self.clock = clock
         self._lock = threading.Lock()
         self._inbox: deque[Watched] = deque()  # guarded by: _lock
@@ -95,7 +101,9 @@ class Minder:
         self._number = itertools.count()
         self._selector = selectors.DefaultSelector()
         self._wakeup = Wakeup(self._selector)
-        thread = threading.Thread(target=self._run, name="daebus-minder", daemon=True)
+        thread = threading.Thread(
+            target=self.vitals.guard, args=(self._run,), name="daebus-minder", daemon=True
+        )
         self._thread = track(thread, "minder")
 
     @property

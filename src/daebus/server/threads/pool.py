@@ -22,6 +22,7 @@ from typing import TypeVar
 from ...waits import until
 from .safelog import LogThrottle, get_logger
 from .track import track
+from .vitals import Vitals
 
 __all__ = ["WorkerPool", "join_all", "run_logged"]
 
@@ -62,9 +63,19 @@ class WorkerPool:
         size: most threads at once.
         backlog: most jobs that may wait; more are refused.
         max_aside: threads beyond ``size`` for jobs that step aside.
+        vitals: watches over the threads.
     """
 
-    def __init__(self, name: str, size: int, backlog: int, *, max_aside: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: int,
+        backlog: int,
+        *,
+        max_aside: int = 0,
+        vitals: Vitals | None = None,
+    ) -> None:
+        self._vitals = vitals or Vitals()
         self._max_aside = max_aside
         self._name = name
         self._size = size
@@ -152,7 +163,10 @@ class WorkerPool:
         if len(self._threads) - len(self._aside) >= self._size:
             return None
         thread = threading.Thread(
-            target=self._run, name=f"{self._name}-{next(self._number)}", daemon=True
+            target=self._vitals.guard,
+            args=(self._run,),
+            name=f"{self._name}-{next(self._number)}",
+            daemon=True,
         )
         track(thread, self._name.removeprefix("daebus-"))
         try:
@@ -164,6 +178,17 @@ class WorkerPool:
 
     def _run(self) -> None:
         me = threading.current_thread()
+        try:
+            self._work_until_stopped(me)
+        except BaseException:  # it dies; what it would have done is for another one
+            with self._lock:
+                self._threads.remove(me)
+                self._aside.discard(me)
+                if self._jobs:
+                    self._start_locked()
+            raise
+
+    def _work_until_stopped(self, me: threading.Thread) -> None:
         while True:
             with self._lock:
                 self._aside.discard(me)
@@ -171,10 +196,12 @@ class WorkerPool:
                     self._threads.remove(me)  # another one has its place
                     return
                 self._idle += 1
-                while not self._jobs and not self._stopping:
-                    self._work.wait()
-                    self._waking = False
-                self._idle -= 1
+                try:
+                    while not self._jobs and not self._stopping:
+                        self._work.wait()
+                        self._waking = False
+                finally:
+                    self._idle -= 1
                 if not self._jobs:
                     return
                 job = self._jobs.popleft()

@@ -1,0 +1,124 @@
+"""A thread of ours that dies is no secret, whichever it is."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from daebus import Daebus
+from tests.support.raw import Raw, server_of
+from tests.support.waiting import eventually
+
+
+class _Blow(BaseException):
+    """Nobody expects it."""
+
+
+def find(name: str) -> threading.Thread:
+    (found,) = (t for t in threading.enumerate() if t.name.startswith(name))
+    return found
+
+
+def strike(thread: threading.Thread) -> None:
+    """Have a thread end with its next bytecode, as nothing of ours should make it."""
+    assert thread.ident is not None
+    number = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(_Blow)
+    )
+    assert number == 1
+
+
+def poke_http(app: Daebus) -> None:
+    """Make the acceptor and a worker do something."""
+    try:
+        with Raw(app) as client:
+            client.ask("/")
+            client.sock.recv(100)
+    except OSError:
+        pass
+
+
+KINDS = ["accept", "minder", "loop", "http-", "ws-parked", "job-", "background-"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_death_is_known(
+    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    app = make_app()
+    app.route("/")(lambda req: "here")
+    app.socket("pool", run_in="pool")(lambda req: 1)
+
+    @app.socket("async")
+    async def handler(req: Any) -> int:
+        return 1
+
+    app.background("often", 0.01)(lambda: None)
+    app.start()
+    with app.test_client() as client:
+        assert client.request("pool") == 1
+        assert client.request("async") == 1
+    poke_http(app)
+    pool = server_of(app)._pool
+    assert eventually(lambda: pool._idle)
+    assert eventually(lambda: [t for t in threading.enumerate() if t.name == "daebus-ws-parked"])
+    assert app.running
+    waiting = threading.Thread(target=app.wait)
+    waiting.start()
+    thread = find(f"daebus-{kind}")
+    strike(thread)
+    assert app._components.context is not None
+    hub = app._components.context.hub
+    assert hub is not None
+    for _ in range(200):  # it notices when it runs next
+        if not thread.is_alive():
+            break
+        hub.runtime.minder.call_later(0, lambda: None)
+        if kind == "loop":
+            hub.runtime.loop.cancel_all()
+        hub.runtime.jobs.submit(lambda: None)
+        if kind in ("accept", "http-"):
+            poke_http(app)
+        elif kind == "ws-parked":
+            hub.start(lambda: None)
+        thread.join(0.05)
+    assert not thread.is_alive()
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert app._lifecycle.running is False
+    (record,) = [r for r in caplog.records if r.getMessage().endswith("died; stop the app")]
+    assert record.levelno == logging.ERROR
+    assert record.exc_info
+    assert record.getMessage().startswith("daebus-")
+    if kind != "accept":
+        with Raw(app) as raw:
+            assert raw.get("/_daebus/health").status == 500
+    app.stop(5)
+    app.start()
+    assert app.running
+    with Raw(app) as raw:
+        assert raw.get("/_daebus/health").status == 200
+
+
+def test_run_returns(make_app: Callable[..., Daebus]) -> None:
+    app = make_app()
+    thread = threading.Thread(target=app.run)
+    thread.start()
+    assert eventually(lambda: app.running)
+
+    def die() -> None:
+        raise SystemExit
+
+    assert app._components.context is not None
+    hub = app._components.context.hub
+    assert hub is not None
+    hub.runtime.minder.call_later(0, die)
+    thread.join(5)
+    assert not thread.is_alive()
+    assert app._lifecycle.running is False
