@@ -247,7 +247,7 @@ class Lifecycle:
         self._left = [thread.name for thread in self._engine.stop(deadline)]
         if self._left:
             logger.warning(
-                "%s stopped, but user code holds these threads: %s",
+                "%s stopped, and these threads have not ended in time: %s",
                 self.name,
                 ", ".join(self._left),
             )

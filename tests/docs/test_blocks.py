@@ -362,7 +362,7 @@ def drive_stuck(program: Program) -> None:
         program.wait_for(rf"^thread daebus-ws-{ident} \(daemon\):$")
         program.wait_for("in open_valve")
         program.process.send_signal(signal.SIGTERM)
-        held = f"stuck stopped, but user code holds these threads: daebus-ws-{ident}"
+        held = f"stuck stopped, and these threads have not ended in time: daebus-ws-{ident}"
         program.wait_for(f"^{held}$")
         assert program.finish() == 0
 

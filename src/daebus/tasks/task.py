@@ -185,7 +185,10 @@ class TaskRun:
             if inspect.iscoroutine(result):
                 self._loop.run(self._cancellable(result))
         except BaseException as exc:  # a SystemExit must not end the thread silently
-            cancelled = isinstance(exc, concurrent.futures.CancelledError | asyncio.CancelledError)
+            # Not ``isinstance``, which asks the exception for its class.
+            cancelled = issubclass(
+                type(exc), concurrent.futures.CancelledError | asyncio.CancelledError
+            )
             if not (cancelled and self._stop.is_set()):
                 task.errors += 1
                 logger.exception("%s failed", task)

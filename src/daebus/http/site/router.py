@@ -8,7 +8,6 @@ hooks.
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,7 +17,7 @@ from werkzeug.wrappers import Response
 
 from ...errors import DuplicateHandlerError, name_of
 from ...server.threads.loop import LoopThread
-from ...server.threads.safelog import get_logger
+from ...server.threads.safelog import format_exception, get_logger
 from ..protocol.cors import Cors
 from .files import StaticFolder
 from .hooks import Hooks
@@ -207,7 +206,13 @@ class Router:
         return None
 
     def _handle(self, exc: BaseException, request: Request, loop: LoopThread) -> Response:
-        """Return the answer for an exception."""
+        """Return the answer for an exception, whatever it is."""
+        try:
+            return self._answer_to(exc, request, loop)
+        except BaseException as failure:  # its own methods raise
+            return self._fail("the answer to an exception of", failure, request)
+
+    def _answer_to(self, exc: BaseException, request: Request, loop: LoopThread) -> Response:
         handler, expected = self.hooks.find(exc)
         if not expected:
             logger.error("the view of %s %r failed", request.method, request.path, exc_info=exc)
@@ -245,7 +250,7 @@ class Router:
         """Return what a client is told of an exception."""
         if not self.debug:
             return "the view failed"
-        return "".join(traceback.format_exception(exc)).rstrip()
+        return format_exception(exc)
 
     def _answer_preflight(self, cors: Cors, environ: dict[str, Any]) -> Response | None:
         """Answer a preflight; return None if this request is not one."""

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["WARNING_INTERVAL", "LogThrottle", "get_logger"]
+__all__ = ["WARNING_INTERVAL", "LogThrottle", "format_exception", "get_logger"]
 
 # Seconds between two warnings about the same trouble: a crowd must not flood the log.
 WARNING_INTERVAL = 10.0
@@ -27,6 +27,12 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log; what a handler raises is printed where logging prints such things."""
         kwargs.setdefault("stacklevel", 2)  # the caller's line, not this one
+        exc = kwargs.get("exc_info")
+        if exc is True:
+            exc = sys.exc_info()[1]
+        if exc and _format(exc) is None:  # logging would drop the line, or raise
+            kwargs["exc_info"] = None
+            msg = f"{msg}: {type(exc).__name__}, which cannot be formatted"
         try:
             super().log(level, msg, *args, **kwargs)
         except Exception:
@@ -35,6 +41,18 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
                     traceback.print_exc()
                 except OSError:  # nobody reads it
                     pass
+
+
+def _format(exc: BaseException) -> str | None:
+    try:
+        return "".join(traceback.format_exception(exc)).rstrip()
+    except Exception:  # its own methods raise
+        return None
+
+
+def format_exception(exc: BaseException) -> str:
+    """Return the traceback of an exception, whatever its own methods do."""
+    return _format(exc) or f"{type(exc).__name__}, which cannot be formatted"
 
 
 def get_logger(name: str) -> logging.LoggerAdapter[logging.Logger]:

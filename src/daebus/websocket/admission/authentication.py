@@ -16,7 +16,6 @@ import datetime
 import math
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from typing import Any
 from ...errors import Reject
 from ...server.handoff import STOPPING, Refusal, Upgrade
 from ...server.threads.loop import LoopThread
-from ...server.threads.safelog import get_logger
+from ...server.threads.safelog import format_exception, get_logger
 from ...waits import lock_timeout
 from ..settings import Check
 
@@ -138,11 +137,11 @@ class Authenticator:
         except Reject as exc:
             return Refusal(exc.status, exc.code, exc.text, exc.headers)
         except BaseException as exc:  # a SystemExit must not end the connection's thread
-            if self._stopped and isinstance(exc, concurrent.futures.CancelledError):
+            if self._stopped and issubclass(type(exc), concurrent.futures.CancelledError):
                 return STOPPING
             peer = upgrade.remote_address or "a Unix socket"
             logger.exception("authenticate failed for a client from %s", peer)
-            text = "".join(traceback.format_exception(exc)).rstrip()
+            text = format_exception(exc)
             return Refusal(
                 500,
                 "internal_server_error",

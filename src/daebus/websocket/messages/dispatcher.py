@@ -15,14 +15,13 @@ import asyncio
 import concurrent.futures
 import contextlib
 import difflib
-import traceback
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
 from ...depth import MAX_DEPTH
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
-from ...server.threads.safelog import get_logger
+from ...server.threads.safelog import format_exception, get_logger
 from ..clients.broadcast import reply
 from ..protocol import envelope
 from ..protocol.codec import TEXT
@@ -190,6 +189,15 @@ class Dispatcher:
         return True
 
     def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
+        """Answer a request whose handler raised, with one error, whatever it raised."""
+        try:
+            self._answer_failure(req, exc)
+        except BaseException:  # its own methods raise: not even its class can be asked for
+            activity, kind = req._activity, req.message_type
+            logger.exception("an exception of client %s cannot be read", activity.link.client_id)
+            self._refuse(activity, "handler_error", "the handler failed", kind, req.id)
+
+    def _answer_failure(self, req: WebSocketRequest, exc: BaseException) -> None:
         activity, kind = req._activity, req.message_type
         if isinstance(exc, _ASYNC_CANCELLED) and req._token is not None and req._token.is_set():
             exc = req._token.error()
@@ -209,7 +217,7 @@ class Dispatcher:
             more = {**self._ask(hook, req, exc), **more}
         text = "the handler failed"
         if self.debug:
-            text = "".join(traceback.format_exception(exc)).rstrip()
+            text = format_exception(exc)
         self._refuse(activity, "handler_error", text, kind, req.id, more)
 
     def _ask(
