@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.child import Child
+from tests.support.fixture_types import Connect
+from tests.support.peer import Peer
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -125,3 +128,50 @@ def test_an_app_that_was_not_started_survives_a_fork(child: Callable[..., Child]
         """)
     assert program.exit_code() == 0, program.stderr()
     assert program.line() == "0"
+
+
+FORKED = """
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
+    app.route("/")(lambda req: "here")
+    app.start()
+    tell_port()
+    sys.stdin.readline()
+    end, hold = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(hold)
+        os.close(1)
+        os.close(2)
+        os.read(end, 1)  # until the parent is gone or the test has closed it
+        threading.Event().wait(8)
+        os._exit(0)
+    print("forked", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_child_keeps_no_connection_open(child: Callable[..., Child], connect: Connect) -> None:
+    program = child(FORKED)
+    port = program.port()
+
+    def go_on() -> None:
+        assert program.process.stdin is not None
+        program.process.stdin.write("\n")
+        program.process.stdin.flush()
+
+    clients = [Peer.joined(connect(port)), Peer.joined(connect(port))]
+    idle = connect(port)
+    idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+    go_on()
+    assert program.line() == "forked"
+    began = time.monotonic()
+    clients[0].close()
+    assert time.monotonic() - began < 2
+    go_on()  # it is killed
+    assert clients[1].ended()  # no close frame: nobody is left to send one
+    assert idle.recv(1) == b""
+    assert time.monotonic() - began < 4

@@ -171,6 +171,9 @@ class Acceptor:
             self._clients.pop(client.fd, None)
             self._turned_away.discard(client)
             client.deadline = math.inf
+        # A process that was forked meanwhile may hold the socket too.
+        with contextlib.suppress(OSError):
+            client.sock.shutdown(socket.SHUT_WR)
         client.sock.close()
         if client.flush is not None:
             client.flush.close()

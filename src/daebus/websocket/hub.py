@@ -274,6 +274,12 @@ class Hub:
             link.shut(1001, "", "shutdown")
         self.runtime.pump.close()
 
+    def forget(self) -> None:
+        """Close a forked child's copies of the sockets, without a word on the wire."""
+        for link in list(self._alive):  # unguarded: no other thread exists in the child
+            link.writer.transport.abandon()
+        self.runtime.minder.abandon()
+
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the connection threads.
 

@@ -240,6 +240,10 @@ class TlsSocket:
             self._say_goodbye()
             self._sock.close()
 
+    def detach(self) -> int:
+        """Give up the descriptor, without a word to the peer, and return it."""
+        return self._sock.detach()
+
     # --- the engine -------------------------------------------------------------
 
     def _open(self, data: bytes) -> bytes:

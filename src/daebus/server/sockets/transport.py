@@ -12,6 +12,7 @@ Rules of this module:
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -56,6 +57,9 @@ class Stream(Protocol):
         """Like the method of a socket."""
 
     def close(self) -> None:
+        """Like the method of a socket."""
+
+    def detach(self) -> int:
         """Like the method of a socket."""
 
 
@@ -201,10 +205,23 @@ class Transport:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the descriptor; only the owner calls this. A second call does nothing."""
+        """Close the connection; only the owner calls this. A second call does nothing.
+
+        It is shut down first: another process, forked meanwhile, may hold the socket too,
+        and the client would not hear of the end before that one closes it.
+        """
         if not self._closed:
             self._closed = True
+            self.shutdown_write()
             self._sock.close()
+
+    def abandon(self) -> None:
+        """Close a forked child's copy of the descriptor; the connection goes on."""
+        if not self._closed:
+            self._closed = True
+            fd = self._sock.detach()
+            if fd >= 0:
+                os.close(fd)
 
     def _recv_when_readable(self, size: int) -> bytes:
         while True:

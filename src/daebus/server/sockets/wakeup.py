@@ -52,6 +52,11 @@ class Wakeup:
                 self._receiver.recv(64)
             self._pending = False
 
+    def abandon(self) -> None:
+        """Close a forked child's copies."""
+        self._lock = threading.Lock()  # the thread that held it does not exist in the child
+        self.close()
+
     def close(self) -> None:
         """Close both ends; the selector's owner calls this after its loop."""
         with self._lock:

@@ -123,6 +123,11 @@ class Minder:
         if self._thread.ident is None:  # never started, so no thread cleans up
             self._close()
 
+    def abandon(self) -> None:
+        """Close a forked child's copies; the parent's selector watches on."""
+        self._wakeup.abandon()
+        self._selector.close()
+
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         """Schedule a call on the minder's thread after that many seconds."""
         timer = Timer(callback)

@@ -70,7 +70,9 @@ class Context:
 
     def forget(self) -> None:
         """Drop the hub in a forked child: its threads do not exist here."""
-        self.hub = None
+        hub, self.hub = self.hub, None
+        if hub is not None:
+            hub.forget()
         self._forked = True
 
     def check_fork(self) -> None:
