@@ -88,6 +88,8 @@ class _Client(simple_websocket.Client):
                 self.sock.close()
             raise
         self.receive_bytes = size
+        if self.sock is not None:  # whatever socket.setdefaulttimeout says: it waits in a thread
+            self.sock.settimeout(None)
 
 
 class AppClient:

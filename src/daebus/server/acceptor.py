@@ -23,7 +23,7 @@ from .deadlines import Deadlines
 from .listeners import Listeners
 from .sockets.listener import Listener
 from .sockets.poller import make_poller
-from .sockets.transport import RECV_SIZE
+from .sockets.transport import NOSIGNAL, RECV_SIZE
 from .threads.safelog import get_logger
 from .threads.track import track
 from .threads.vitals import Vitals
@@ -352,12 +352,12 @@ class Acceptor:
         with contextlib.suppress(OSError):
             client.raw.recv(RECV_SIZE)  # unread input would turn the close into a reset
         with contextlib.suppress(OSError):
-            client.raw.send(self._intake.refused("too many connections"))
+            client.raw.send(self._intake.refused("too many connections"), NOSIGNAL)
         self.close(client)
 
     def _refuse(self, client: Conn, text: str) -> None:
         with contextlib.suppress(OSError):
-            client.sock.send(self._intake.refused(text))
+            client.sock.send(self._intake.refused(text), NOSIGNAL)
         self.linger(client)
 
     # --- deadlines --------------------------------------------------------------

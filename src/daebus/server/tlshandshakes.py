@@ -17,6 +17,7 @@ from collections.abc import Callable
 from .acceptor import Acceptor
 from .conn import Conn
 from .sockets.tlssocket import PlainTextError, TlsSocket
+from .sockets.transport import NOSIGNAL
 from .threads.pool import WorkerPool
 from .threads.safelog import get_logger
 from .threads.vitals import Vitals
@@ -78,7 +79,7 @@ class TlsHandshakes:
         """Have a thread continue a handshake; never wait for it."""
         if not self._pool.submit(functools.partial(self._step, client, deadline)):
             with contextlib.suppress(OSError):
-                client.raw.send(TLS_REFUSAL)
+                client.raw.send(TLS_REFUSAL, NOSIGNAL)
             client.sock = client.raw  # nothing more is sent through TLS
             self._acceptor.linger(client)
 
@@ -114,7 +115,7 @@ class TlsHandshakes:
         logger.debug("%s does not speak TLS", client.host)
         client.sock = client.raw
         try:
-            client.raw.send(self._plain())
+            client.raw.send(self._plain(), NOSIGNAL)
         except OSError:
             self._acceptor.close(client)
         else:

@@ -14,7 +14,7 @@ from ...server.acceptor import Acceptor
 from ...server.conn import Conn
 from ...server.handoff import Refusal
 from ...server.sockets.listener import Listener
-from ...server.sockets.transport import RECV_SIZE, SMALL_READ, wait_for
+from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, SMALL_READ, wait_for
 from ...server.threads.safelog import get_logger
 from ..protocol.errors import status_code_name
 from ..protocol.forwarded import Seen, TrustedProxies
@@ -179,7 +179,7 @@ class Exchange:
         """Answer with a refusal; the connection is not read any more."""
         logger.debug("refused a request from %s: %s", client.host, refusal.text)
         with contextlib.suppress(OSError):
-            client.sock.send(error_response(refusal))
+            client.sock.send(error_response(refusal), NOSIGNAL)
         self._acceptor.linger(client)
 
 
@@ -193,7 +193,7 @@ def _appetite(parser: Parser) -> int:
 def _say_continue(client: Conn) -> bool:
     """Ask for the body; return False if the connection is broken."""
     try:
-        return client.sock.send(_CONTINUE) == len(_CONTINUE)
+        return client.sock.send(_CONTINUE, NOSIGNAL) == len(_CONTINUE)
     except BlockingIOError:
         return True  # it sends the body after a while all the same
     except OSError:

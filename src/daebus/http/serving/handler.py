@@ -16,7 +16,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 
 from ...server.conn import Conn
 from ...server.handoff import Refusal
-from ...server.sockets.transport import wait_for
+from ...server.sockets.transport import NOSIGNAL, wait_for
 from ...server.threads.safelog import get_logger
 from ..protocol.parser import Request
 from .environ import add_forwarded, add_request
@@ -291,7 +291,7 @@ class RequestHandler(WSGIRequestHandler):
         """Write; leave what the client does not take of the final part to the acceptor."""
         self._sent = True
         try:
-            sent = self.connection.send(data)
+            sent = self.connection.send(data, NOSIGNAL)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as exc:
@@ -313,7 +313,7 @@ class RequestHandler(WSGIRequestHandler):
                 if not wait_for(self.connection.fileno(), timeout, write=True):
                     raise _ClientGone("the client does not read")
                 try:
-                    left = left[self.connection.send(left) :]
+                    left = left[self.connection.send(left, NOSIGNAL) :]
                 except BlockingIOError:  # it took ciphertext of what came before
                     continue
         except OSError as exc:

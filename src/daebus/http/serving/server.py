@@ -26,6 +26,7 @@ from ...server.acceptor import Acceptor
 from ...server.conn import Conn
 from ...server.handoff import OVERLOADED, STOPPING, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
+from ...server.sockets.transport import NOSIGNAL
 from ...server.threads.pool import WorkerPool, join_all
 from ...server.threads.safelog import get_logger
 from ...server.threads.vitals import Vitals
@@ -220,7 +221,7 @@ class HttpServer(BaseWSGIServer):
         keep = request.head.keep_alive and not last
         data = own_response(answer, request.head, keep=keep)
         try:
-            sent = client.sock.send(data)
+            sent = client.sock.send(data, NOSIGNAL)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import os
+import signal
 import time
 
 from werkzeug.wsgi import FileWrapper
 
 from ...server.conn import Conn
 from ...server.handoff import Refusal
-from ...server.sockets.transport import Stream
+from ...server.sockets.transport import NOSIGNAL, Stream
 from ..protocol.errors import error_body, status_line
 from ..protocol.heads import Head
 from ..protocol.limits import Limits
@@ -108,7 +109,7 @@ class BytesRest(Rest):
     def _write(self) -> int:
         if not self._data:
             return 0
-        sent = self._sock.send(self._data[:_PIECE])
+        sent = self._sock.send(self._data[:_PIECE], NOSIGNAL)
         self._data = self._data[sent:]
         return sent
 
@@ -123,7 +124,8 @@ class FileRest(Rest):
         self, client: Conn, limits: Limits, head: memoryview, body: FileBody, left: int
     ) -> None:
         super().__init__(client.sock, limits)
-        self._secure = client.secure
+        # sendfile cannot be told to spare a host that has SIGPIPE end it.
+        self._copies = client.secure or signal.getsignal(signal.SIGPIPE) == signal.SIG_DFL
         self._head = head
         self._body = body
         self._offset = body.file.tell()
@@ -131,16 +133,16 @@ class FileRest(Rest):
 
     def _write(self) -> int:
         if self._head:
-            sent = self._sock.send(self._head)
+            sent = self._sock.send(self._head, NOSIGNAL)
             self._head = self._head[sent:]
             return sent
         if not self._left:
             return 0
         size = min(self._left, _PIECE)
         fd = self._body.file.fileno()
-        if self._secure:
+        if self._copies:
             data = os.pread(fd, size, self._offset)
-            sent = self._sock.send(data) if data else 0
+            sent = self._sock.send(data, NOSIGNAL) if data else 0
         else:
             sent = os.sendfile(self._sock.fileno(), fd, self._offset, size)
         if not sent:

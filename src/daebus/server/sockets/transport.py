@@ -21,7 +21,7 @@ from typing import Protocol
 
 from ...waits import poll_timeout
 
-__all__ = ["DONTWAIT", "RECV_SIZE", "SMALL_READ", "Stream", "Transport", "wait_for"]
+__all__ = ["DONTWAIT", "NOSIGNAL", "RECV_SIZE", "SMALL_READ", "Stream", "Transport", "wait_for"]
 
 # One read: large enough that bulk data costs few calls, small enough that
 # thousands of blocked readers do not matter (CPython allocates it per call).
@@ -32,7 +32,10 @@ RECV_SIZE = 65536
 SMALL_READ = 16384
 
 # Windows has no such flag; there the socket is made non-blocking instead.
-DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+# Nor may a send to a client that has left end a host that has SIGPIPE do so, which is its
+# right: every send of ours says so.
+NOSIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0) | NOSIGNAL
 
 
 class Stream(Protocol):

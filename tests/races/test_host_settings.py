@@ -1,0 +1,68 @@
+"""What a host sets for its whole process does not matter to daebus."""
+
+from __future__ import annotations
+
+from tests.support.child import PREAMBLE, Child
+
+HOST = (
+    PREAMBLE
+    + """
+import signal, socket
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+socket.setdefaulttimeout(0.3)
+"""
+)
+
+
+def test_sigpipe_ends_nobody() -> None:
+    program = Child(
+        """
+        import pathlib, tempfile
+        folder = tempfile.mkdtemp()
+        pathlib.Path(folder, "large").write_bytes(bytes(8 << 20))
+        served = Daebus("served")
+        served.attach(DaebusHttp(port=0, static=folder))
+        served.attach(DaebusWebSocket())
+
+        @served.route("/stream")
+        def stream(req):
+            for _ in range(1000):
+                yield "x" * 10000
+
+        served.start()
+        for path in ("/large", "/stream", "/_daebus/health"):
+            for _ in range(5):
+                sock = socket.create_connection(("127.0.0.1", served.http.port))
+                sock.sendall(b"GET %b HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n" % path.encode())
+                sock.recv(100)
+                sock.close()
+        with served.test_client() as gone:
+            gone.websocket.sock.close()
+            for _ in range(200):
+                served.websocket.broadcast_to_all("x", "y" * 10000)
+        served.stop()
+        print("alive", flush=True)
+        """,
+        preamble=HOST,
+    )
+    try:
+        assert program.line() == "alive"
+        assert program.exit_code() == 0, program.stderr()
+    finally:
+        program.end()
+
+
+def test_a_default_timeout_ends_no_connection() -> None:
+    program = Child(
+        """
+        with app, app.test_client() as client:
+            threading.Event().wait(1)  # longer than the timeout
+            print(client.request("echo", "still here"), flush=True)
+        """,
+        preamble=HOST,
+    )
+    try:
+        assert program.line() == "still here"
+        assert program.exit_code() == 0, program.stderr()
+    finally:
+        program.end()
