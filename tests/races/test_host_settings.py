@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from daebus import Daebus
 from tests.support.child import PREAMBLE, Child
+from tests.support.waiting import eventually
 
 HOST = (
     PREAMBLE
@@ -66,3 +73,31 @@ def test_a_default_timeout_ends_no_connection() -> None:
         assert program.exit_code() == 0, program.stderr()
     finally:
         program.end()
+
+
+def test_nothing_of_a_client_is_there_for_the_next_but_thread_locals(
+    make_app: Callable[..., Daebus],
+) -> None:
+    app = make_app()
+    local, variable = threading.local(), contextvars.ContextVar("variable", default="")
+
+    @app.socket("take")
+    def take(req: Any) -> list[Any]:
+        found = [
+            threading.get_ident(),
+            getattr(local, "name", ""),
+            variable.get(),
+            req.session.get("name", ""),
+        ]
+        local.name = req.session["name"] = req.data
+        variable.set(req.data)
+        return found
+
+    app.start()
+    with app.test_client() as client:
+        thread = client.request("take", "ada")[0]
+        assert client.request("take", "ada") == [thread, "ada", "ada", "ada"]
+    assert eventually(lambda: [t for t in threading.enumerate() if t.name == "daebus-ws-parked"])
+    with app.test_client() as client:
+        # The thread is the same one, which is why the guide warns of thread-locals.
+        assert client.request("take", "bob") == [thread, "ada", "", ""]
