@@ -39,7 +39,7 @@ FLOORS = (
 )
 
 # Modules of the top that every room may import, and so lie below all of them.
-GROUND = ("arguments", "errors", "waits")
+GROUND = ("arguments", "depth", "errors", "origins", "waits")
 
 # Every ink has a contrast of 4.5 and more on every paper that it stands on; a test holds it.
 INK, SOFT, LINE = "#1b2330", "#46505f", "#8a94a3"

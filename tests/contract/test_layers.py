@@ -69,6 +69,7 @@ LAYERS = [
     "waits",
     "arguments",
     "depth",
+    "origins",
     "errors",
 ]
 

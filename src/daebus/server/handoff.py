@@ -55,6 +55,11 @@ class Upgrade:
                 return value
         return None
 
+    @property
+    def host(self) -> str | None:
+        """The host that the client asked for, perhaps with a port, as far as it is known."""
+        return self.forwarded_host or self.header("host")
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from ..arguments import fraction, positive, positive_or_none, seconds, seconds_or_none
 from ..depth import check_depth
+from ..origins import Origins
 from .api.access import Access
 from .api.calls import Calls
 from .api.clients import Clients
@@ -16,6 +17,7 @@ from .api.rooms import Rooms
 from .api.sending import Sending
 from .connection.limits import Limits
 from .connection.outbox import OnFull
+from .protocol.handshake import Pages
 from .settings import Settings
 
 __all__ = ["DaebusWebSocket"]
@@ -37,9 +39,11 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         port: None shares the port of the HTTP component; another number opens a
             second listener for WebSockets alone, 0 on a free port.
         path: the only path that takes JSON messages; None for any path.
-        origins: origins of pages that may connect, such as ``["https://example.com"]``;
-            ``"*"`` for all. None: only pages of this server. Programs, which send no
-            ``Origin``, always pass.
+        origins: pages of other places that may connect, such as ``["https://example.com"]``;
+            ``https://*.example.com`` is any subdomain, ``file://``, ``app://name`` and
+            ``null`` are pages without a server; ``"*"`` is every page. Pages of this server
+            itself may connect too, and so may programs, which send no ``Origin``.
+        own_origin: False lets in the pages in ``origins`` alone, and programs.
         max_clients: open connections at most; more are answered 503. Keep it below the
             limit of file descriptors: each client costs one.
         max_clients_per_ip: open connections of one address at most, of one /64 with IPv6;
@@ -101,6 +105,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         *,
         path: str | None = None,
         origins: Sequence[str] | Literal["*"] | None = None,
+        own_origin: bool = True,
         max_clients: int = 1000,
         max_clients_per_ip: int | None = None,
         max_rooms: int = 100,
@@ -170,7 +175,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             max_clients=positive("max_clients", max_clients),
             max_clients_per_ip=positive_or_none("max_clients_per_ip", max_clients_per_ip),
             max_rooms=positive("max_rooms", max_rooms),
-            origins=origins,
+            pages=Pages(Origins(origins or (), "origins"), own_origin),
             deflate=compression == "deflate",
             path=path,
             subprotocols=tuple(subprotocols),

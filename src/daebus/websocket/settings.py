@@ -8,6 +8,7 @@ from typing import Any
 
 from .connection.connection import Connection
 from .connection.limits import Limits
+from .protocol.handshake import Pages
 
 __all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "Settings"]
 
@@ -26,7 +27,7 @@ class Settings:
     max_clients: int
     max_clients_per_ip: int | None
     max_rooms: int
-    origins: Sequence[str] | None
+    pages: Pages
     deflate: bool
     path: str | None
     subprotocols: Sequence[str]

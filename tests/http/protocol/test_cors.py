@@ -40,7 +40,7 @@ def test_a_listed_origin_is_named_and_another_hears_nothing() -> None:
 
 
 def test_origins_are_compared_without_case() -> None:
-    cors = Cors({"allowed_origins": ["HTTPS://Page.Example"]})
+    cors = Cors({"allowed_origins": ["HTTPS://Page.Example:443/"]})
     assert ("Access-Control-Allow-Origin", PAGE) in cors.add([], PAGE)
 
 
@@ -103,9 +103,8 @@ def test_an_answer_with_a_policy_of_its_own_is_left_alone() -> None:
         ({"allowed_origins": PAGE}, rf"write allowed_origins=\['{PAGE}'\]"),
         ({"allowed_origins": 5}, r"write allowed_origins=\['https://example.com'\]"),
         ({"allowed_origins": None}, "must be a list of names, not None"),
-        ({"allowed_origins": [PAGE + "/"]}, "write it like 'https://example.com'"),
-        ({"allowed_origins": [PAGE + "/path"]}, "allowed_origins holds"),
-        ({"allowed_origins": ["page.example"]}, "allowed_origins holds 'page.example'"),
+        ({"allowed_origins": [PAGE + "/path"]}, f"has no path; write it like '{PAGE}'"),
+        ({"allowed_origins": ["page.example"]}, "write it like 'https://page.example'"),
         ({"allowed_origins": [b"x"]}, "allowed_origins holds b'x'"),
         ({"allowed_origins": ["https://*.example\r\n"]}, "allowed_origins holds"),
         ({"allowed_origins": "*", "allowed_methods": "GET"}, r"write allowed_methods=\['GET'\]"),
@@ -231,6 +230,19 @@ def test_a_preflight(client: Raw, path: str) -> None:
     answer = client.get(path, "Origin: https://evil.example", *asks, method="OPTIONS")
     assert (answer.status, answer.code) == (403, "origin_not_allowed")
     assert (allowed(answer), answer.header("vary")) == ({}, "Origin")
+
+
+def test_a_refused_page_is_logged_with_what_to_type(
+    client: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    asks = ("Origin: https://evil.example", "Access-Control-Request-Method: PUT")
+    assert client.get("/view", *asks, method="OPTIONS").status == 403
+    (record,) = caplog.records
+    assert (record.levelname, record.getMessage()) == (
+        "WARNING",
+        "refused a page from 'https://evil.example' at the host 'x'; if that page is yours, write "
+        "DaebusHttp(cors={'allowed_origins': ['https://evil.example']})",
+    )
 
 
 def test_options_that_are_no_preflight_reach_the_view(client: Raw) -> None:

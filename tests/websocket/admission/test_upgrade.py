@@ -220,8 +220,10 @@ def test_by_default_pages_of_this_host_and_programs_may_connect(
         (["https://one.example"], "https://two.example", 403),
         (["https://one.example"], "http://one.example", 403),
         (["https://one.example"], "https://one.example.two.example", 403),
-        (["https://one.example"], "http://127.0.0.1", 403),
-        ([], "http://127.0.0.1", 403),
+        (["https://*.example"], "https://one.example", 101),
+        (["https://one.example"], "http://elsewhere", 403),
+        (["https://one.example"], "http://127.0.0.1", 101),
+        ([], "http://127.0.0.1", 101),
     ],
 )
 def test_origins_opens_the_door_to_other_pages(
@@ -235,6 +237,25 @@ def test_origins_opens_the_door_to_other_pages(
     app.start()
     answer = Peer(connect(app.http.port)).ask(upgrade_request(headers={"Origin": origin}))
     assert answer.status == status
+
+
+def test_own_pages_can_be_kept_out(make_app: Callable[..., Daebus], connect: Connect) -> None:
+    app = make_app(origins=["https://one.example"], own_origin=False)
+    app.start()
+    for origin, status in (("http://127.0.0.1", 403), ("https://one.example", 101), (None, 101)):
+        answer = Peer(connect(app.http.port)).ask(upgrade_request(headers={"Origin": origin}))
+        assert answer.status == status
+
+
+def test_a_refused_page_is_logged_with_what_to_type(
+    app: Daebus, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    app.start()
+    ask(connect(app.http.port), upgrade_request(headers={"Origin": "https://one.example"}))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "refused a WebSocket of a page from 'https://one.example' to the host '127.0.0.1'; "
+        "if that page is yours, write DaebusWebSocket(origins=['https://one.example'])"
+    ]
 
 
 def test_a_plain_string_of_origins_is_refused_with_what_to_type() -> None:

@@ -7,12 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+from daebus.origins import Origins
 from daebus.server.handoff import Refusal, Upgrade
 from daebus.websocket.protocol.codec import TEXT, Codec
-from daebus.websocket.protocol.handshake import Accepted, negotiate, origin_allowed
+from daebus.websocket.protocol.handshake import Accepted, Pages, negotiate
 from tests.support.peer import KEY, accept_key
 
 HOST = "127.0.0.1:8080"
+OWN = Pages(Origins((), "origins"))
+
+
+def pages(origins: Sequence[str], *, own: bool = True) -> Pages:
+    return Pages(Origins(origins, "origins"), own)
 
 
 @pytest.fixture
@@ -62,21 +68,21 @@ class Asker:
         changes: Mapping[str, str | None] | None = None,
         *,
         more: Sequence[tuple[str, str]] = (),
-        origins: Sequence[str] | None = None,
+        origins: Sequence[str] = (),
         deflate: bool = False,
         subprotocols: Sequence[str] = (),
     ) -> Accepted:
         answer = negotiate(
             self.upgrade(changes, more=more),
-            origins=origins,
+            pages=pages(origins),
             deflate=deflate,
             subprotocols=subprotocols,
         )
         assert isinstance(answer, Accepted), answer
         return answer
 
-    def refused(self, upgrade: Upgrade, *, origins: Sequence[str] | None = None) -> Refusal:
-        answer = negotiate(upgrade, origins=origins, deflate=False)
+    def refused(self, upgrade: Upgrade) -> Refusal:
+        answer = negotiate(upgrade, pages=OWN, deflate=False)
         assert isinstance(answer, Refusal), answer
         return answer
 
@@ -215,7 +221,7 @@ def test_what_the_client_sent_does_not_come_back_raw(ask: Asker) -> None:
     ],
 )
 def test_the_same_origin_passes(origin: str | None, host: str | None) -> None:
-    assert origin_allowed(origin, host, None)
+    assert OWN.allow(origin, host)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +254,7 @@ def test_the_same_origin_passes(origin: str | None, host: str | None) -> None:
     ],
 )
 def test_other_origins_do_not(origin: str, host: str | None) -> None:
-    assert not origin_allowed(origin, host, None)
+    assert not OWN.allow(origin, host)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +266,7 @@ def test_other_origins_do_not(origin: str, host: str | None) -> None:
         ("https://a.example:444", ["https://a.example"], False),
         ("http://a.example", ["https://a.example"], False),
         ("https://a.example.b", ["https://a.example"], False),
-        ("http://127.0.0.1:8080", ["https://a.example"], False),  # its own is not implied
+        ("http://127.0.0.1:8080", ["https://a.example"], True),  # its own
         ("https://a.example", [], False),
         ("https://a.example", ["*"], True),
         ("null", ["*"], True),
@@ -270,14 +276,21 @@ def test_other_origins_do_not(origin: str, host: str | None) -> None:
     ],
 )
 def test_a_list_of_origins(origin: str | None, allowed: list[str], passes: bool) -> None:
-    assert origin_allowed(origin, HOST, allowed) is passes
+    assert pages(allowed).allow(origin, HOST) is passes
+
+
+def test_own_origin_can_be_kept_out() -> None:
+    others = pages(["https://a.example"], own=False)
+    assert not others.allow("http://127.0.0.1:8080", HOST)
+    assert others.allow("https://a.example", HOST)
+    assert others.allow(None, HOST)
 
 
 def test_refused_origin(ask: Asker) -> None:
     upgrade = ask.upgrade({"origin": "http://evil.example"})
     refusal = ask.refused(upgrade)
     assert (refusal.status, refusal.code) == (403, "origin_not_allowed")
-    assert isinstance(negotiate(upgrade, origins=["*"], deflate=False), Accepted)
+    assert isinstance(negotiate(upgrade, pages=pages(["*"]), deflate=False), Accepted)
 
 
 # --- subprotocols and compression ---------------------------------------------------
@@ -372,7 +385,7 @@ def test_compression_is_off_by_default(ask: Asker) -> None:
 @pytest.mark.parametrize("name", [DEFLATE, "sec-websocket-protocol"])
 def test_headers_that_cannot_be_parsed(ask: Asker, name: str, value: str) -> None:
     upgrade = ask.upgrade({name: value})
-    answer = negotiate(upgrade, origins=None, deflate=True, subprotocols=["a"])
+    answer = negotiate(upgrade, pages=OWN, deflate=True, subprotocols=["a"])
     assert isinstance(answer, Refusal)
     assert (answer.status, answer.code) == (400, "bad_handshake")
 

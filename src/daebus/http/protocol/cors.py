@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...origins import Origins
+
 __all__ = ["Cors"]
 
 Headers = list[tuple[str, str]]
@@ -22,7 +24,6 @@ HEADERS = ("Authorization", "Content-Type")
 # than two hours, and a change here should show sooner.
 MAX_AGE = 600
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+|null", re.IGNORECASE)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 _OPTIONS = (
@@ -40,10 +41,10 @@ class Cors:
 
     Args:
         options: ``allowed_origins``, which must be there: ``"*"`` or a list such as
-            ``["https://example.com"]``; ``allowed_methods`` and ``allowed_headers``:
-            ``"*"`` or a list; ``expose_headers``: a list; ``allow_credentials``: whether
-            pages may send cookies; ``max_age``: seconds for which a browser may keep the
-            answer to a preflight.
+            ``["https://example.com"]``, see ``Origins``; ``allowed_methods`` and
+            ``allowed_headers``: ``"*"`` or a list; ``expose_headers``: a list;
+            ``allow_credentials``: whether pages may send cookies; ``max_age``: seconds for
+            which a browser may keep the answer to a preflight.
 
     Raises:
         ValueError: an option is unknown or invalid; the message says what to type.
@@ -64,7 +65,8 @@ class Cors:
                 "cors must say which pages; write "
                 'cors={"allowed_origins": ["https://example.com"]} or "*"'
             )
-        origins = _names(options, "allowed_origins", (), _ORIGIN, "https://example.com")
+        named = _names(options, "allowed_origins", (), None, "https://example.com")
+        origins = Origins(named, "allowed_origins")
         methods = _names(options, "allowed_methods", METHODS, _TOKEN, "GET")
         headers = _names(options, "allowed_headers", HEADERS, _TOKEN, "Content-Type")
         exposed = _names(options, "expose_headers", (), _TOKEN, "X-Total")
@@ -74,7 +76,7 @@ class Cors:
         max_age = options.get("max_age", MAX_AGE)
         if isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0:
             raise ValueError(f"max_age must be a number of whole seconds, not {max_age!r}")
-        if credentials and "*" in origins:
+        if credentials and origins.any:
             raise ValueError(
                 "allow_credentials with allowed_origins '*' would let every site act in the "
                 'user\'s name; name the pages: allowed_origins=["https://example.com"]'
@@ -84,8 +86,7 @@ class Cors:
                 "with allow_credentials browsers take '*' in expose_headers for a name; "
                 'write the names: expose_headers=["X-Total"]'
             )
-        self._origins = frozenset(origin.lower() for origin in origins)
-        self._any_origin = "*" in origins
+        self._origins = origins
         self._methods = methods
         self._headers = headers
         self._exposed = exposed
@@ -94,7 +95,7 @@ class Cors:
 
     def is_allowed(self, origin: str) -> bool:
         """Return whether the page may read answers."""
-        return self._any_origin or origin.lower() in self._origins
+        return self._origins.allow(origin)
 
     def preflight(self, origin: str, method: str, headers: str | None) -> Headers | None:
         """Return the headers of the answer to a preflight.
@@ -137,7 +138,7 @@ class Cors:
         if "access-control-allow-origin" in names:
             return headers
         found = list(headers)
-        if not self._any_origin and not _varies(headers):
+        if not self._origins.any and not _varies(headers):
             found.append(("Vary", "Origin"))  # caches must not mix up the pages
         if origin is not None and self.is_allowed(origin):
             found += self._about(origin)
@@ -146,7 +147,7 @@ class Cors:
         return found
 
     def _about(self, origin: str) -> Headers:
-        found = [("Access-Control-Allow-Origin", "*" if self._any_origin else origin)]
+        found = [("Access-Control-Allow-Origin", "*" if self._origins.any else origin)]
         if self._credentials:
             found.append(("Access-Control-Allow-Credentials", "true"))
         return found
@@ -162,10 +163,17 @@ def _names(
     options: Mapping[str, Any],
     option: str,
     default: Sequence[str],
-    grammar: re.Pattern[str],
+    grammar: re.Pattern[str] | None,
     example: str,
 ) -> tuple[str, ...]:
     """Return an option that is a list of names, or ``"*"``.
+
+    Args:
+        options: all of them.
+        option: name of the one.
+        default: if it is not there.
+        grammar: of each name; None leaves them unchecked.
+        example: of a name.
 
     Raises:
         ValueError: it is anything else.
@@ -174,9 +182,14 @@ def _names(
     if value == "*":
         return ("*",)
     if isinstance(value, str | bytes) or not isinstance(value, Sequence | set | frozenset):
-        shown = [value] if isinstance(value, str) and grammar.fullmatch(value) else [example]
+        proper = isinstance(value, str) and (grammar is None or grammar.fullmatch(value))
+        shown = [value] if proper else [example]
         raise ValueError(f"{option} must be a list of names, not {value!r}; write {option}={shown}")
     for name in value:
-        if name != "*" and not (isinstance(name, str) and grammar.fullmatch(name)):
+        if (
+            grammar is not None
+            and name != "*"
+            and not (isinstance(name, str) and grammar.fullmatch(name))
+        ):
             raise ValueError(f"{option} holds {name!r}; write it like {example!r}")
     return tuple(value)

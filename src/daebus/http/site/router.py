@@ -261,6 +261,13 @@ class Router:
         names = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS")
         headers = cors.preflight(origin, method, names)
         if headers is None:
+            logger.warning(
+                "refused a page from %.200r at the host %.200r; if that page is yours, write "
+                "DaebusHttp(cors={'allowed_origins': [%.200r]})",
+                origin,
+                environ.get("HTTP_HOST"),
+                origin,
+            )
             response = json_error(403, "this origin is not allowed", "origin_not_allowed")
             response.headers["Vary"] = "Origin"
             return response

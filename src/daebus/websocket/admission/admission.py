@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from ...server.handoff import Refusal, Upgrade
 from ...server.threads.loop import LoopThread
+from ...server.threads.safelog import get_logger
 from ..clients.registry import Registry
-from ..protocol.handshake import Accepted, negotiate
+from ..protocol.handshake import WRONG_ORIGIN, Accepted, negotiate
 from ..settings import Settings
 from .authentication import Authenticator, Known
 from .per_address import PerAddressLimit
 
 __all__ = ["RETRY", "Admission", "Admitted"]
+
+logger = get_logger("daebus.websocket")
 
 RETRY = (("Retry-After", "5"),)
 
@@ -54,11 +57,13 @@ class Admission:
             return Refusal(404, "not_found", "there is no WebSocket at this path")
         accepted = negotiate(
             upgrade,
-            origins=settings.origins,
+            pages=settings.pages,
             deflate=settings.deflate,
             subprotocols=settings.subprotocols,
         )
         if isinstance(accepted, Refusal):
+            if accepted.code == WRONG_ORIGIN:
+                _tell_of_origin(upgrade)
             return accepted
         if not self._registry.reserve():
             return Refusal(503, "too_many_clients", "too many clients", RETRY)
@@ -90,3 +95,14 @@ class Admission:
     def _known_path(self, path: str) -> bool:
         settings = self._settings
         return settings.path is None or path == settings.path or path in settings.raw
+
+
+def _tell_of_origin(upgrade: Upgrade) -> None:
+    origin = upgrade.header("origin")
+    logger.warning(
+        "refused a WebSocket of a page from %.200r to the host %.200r; if that page is yours, "
+        "write DaebusWebSocket(origins=[%.200r])",
+        origin,
+        upgrade.host,
+        origin,
+    )

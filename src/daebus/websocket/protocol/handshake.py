@@ -1,14 +1,13 @@
 """The opening handshake of RFC 6455 section 4.2, as a function of values.
 
-The ``websockets`` package does the checks; the statuses of refusals and the comparison of
-origins are ours. No socket, no thread, no clock.
+The ``websockets`` package does the checks; the statuses of refusals, and whose pages may
+connect, are ours. No socket, no thread, no clock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidHeader
@@ -18,11 +17,12 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from ...origins import Origins, is_own_origin
 from ...server.handoff import Refusal, Upgrade
 
-__all__ = ["Accepted", "negotiate", "origin_allowed"]
+__all__ = ["WRONG_ORIGIN", "Accepted", "Pages", "negotiate"]
 
-_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+WRONG_ORIGIN = "origin_not_allowed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,38 +40,37 @@ class Accepted:
     subprotocol: str | None
 
 
-def origin_allowed(origin: str | None, host: str | None, allowed: Sequence[str] | None) -> bool:
-    """Tell whether a page of that origin may connect.
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """The pages that may connect.
 
     CORS does not bind WebSockets: without this check any page that a user opens could
     talk to the server in the user's name.
 
-    Args:
-        origin: value of the ``Origin`` header; None from programs, which pass.
-        host: the host that the client asked for, from ``Host`` or a trusted proxy's header.
-        allowed: origins such as ``https://example.com``; ``"*"`` allows all; None
-            allows the host's own only, whatever the scheme (a proxy may end TLS).
+    Attributes:
+        named: those of other places.
+        own: those of the host and port that they connect to as well.
     """
-    if origin is None:
-        return True
-    if allowed is not None:
-        return "*" in allowed or origin.lower() in {entry.lower().rstrip("/") for entry in allowed}
-    if host is None:
-        return False
-    try:
-        ours, theirs = urlsplit(f"//{host}"), urlsplit(origin)
-        default = _DEFAULT_PORTS.get(theirs.scheme)
-        if default is None or not theirs.hostname:
-            return False
-        return (ours.hostname, ours.port or default) == (theirs.hostname, theirs.port or default)
-    except ValueError:  # a port that is not a number
-        return False
+
+    named: Origins
+    own: bool = True
+
+    def allow(self, origin: str | None, host: str | None) -> bool:
+        """Tell whether a page may connect.
+
+        Args:
+            origin: value of the ``Origin`` header; None from programs, which pass.
+            host: the host that the client asked for, from ``Host`` or a trusted proxy's header.
+        """
+        return (
+            origin is None or self.named.allow(origin) or (self.own and is_own_origin(origin, host))
+        )
 
 
 def negotiate(
     upgrade: Upgrade,
     *,
-    origins: Sequence[str] | None,
+    pages: Pages,
     deflate: bool,
     subprotocols: Sequence[str] = (),
 ) -> Accepted | Refusal:
@@ -79,7 +78,7 @@ def negotiate(
 
     Args:
         upgrade: the request.
-        origins: see ``origin_allowed``.
+        pages: that may connect.
         deflate: offer permessage-deflate (RFC 7692).
         subprotocols: those supported, the preferred first.
 
@@ -109,11 +108,8 @@ def negotiate(
         return Refusal(
             400, "bad_handshake", f"this is not a WebSocket handshake: {_printable(exc)}"
         )
-    host = upgrade.forwarded_host or upgrade.header("host")
-    if not origin_allowed(upgrade.header("origin"), host, origins):
-        return Refusal(
-            403, "origin_not_allowed", "pages of this origin may not connect; see origins="
-        )
+    if not pages.allow(upgrade.header("origin"), upgrade.host):
+        return Refusal(403, WRONG_ORIGIN, "pages of this origin may not connect; see origins=")
     response = (
         "HTTP/1.1 101 Switching Protocols\r\n"
         "Upgrade: websocket\r\n"
