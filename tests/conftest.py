@@ -60,6 +60,14 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     assert eventually(lambda: not _descriptors() - before), "descriptors survived"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def machine() -> Iterator[None]:
+    """For the tests this machine is called ``x``, which heads of requests ask for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "x")
+        yield
+
+
 @pytest.fixture
 def make_app() -> Iterator[MakeApp]:
     """Make apps with both components on a free port; they are stopped when the test ends.

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from werkzeug.serving import make_server
+from werkzeug.test import create_environ, run_wsgi_app
 
 from daebus import AttachError, Daebus, DaebusHttp, Request, StateError
 from tests.support.fixture_types import Connect
@@ -386,6 +387,34 @@ def test_without_a_websocket_component_there_are_only_routes(connect: Connect) -
     with werkzeug(app) as port:
         assert get(port, "/hello") == (200, {"hello": "world"})
         assert refused(connect, port, upgrade_request()) == (501, "not_implemented")
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "peer", "status"),
+    [
+        ("/hello", "localhost:8000", "127.0.0.1", 200),
+        ("/hello", "evil.example", "127.0.0.1", 421),
+        ("/hello", "evil.example", "", 200),  # on a socket file
+        ("/x/../hello", "localhost", "127.0.0.1", 400),
+        ("/x/%2e%2e/hello", "localhost", "127.0.0.1", 400),
+        ("/x%2f..%2fhello", "localhost", "127.0.0.1", 400),
+    ],
+)
+def test_hosts_and_paths_are_judged_as_on_a_port_of_its_own(
+    target: str, host: str, peer: str, status: int
+) -> None:
+    app = Daebus("guest")
+    app.attach(DaebusHttp())
+    app.route("/hello")(lambda req: "hello")
+    environ = create_environ(target, headers={"Host": host})
+    environ["REMOTE_ADDR"] = peer
+    try:
+        assert run_wsgi_app(app.wsgi, environ)[1][:3] == str(status)
+        environ.update(HTTP_UPGRADE="websocket", REQUEST_METHOD="GET")
+        refused = {200: "501"}.get(status, str(status))
+        assert run_wsgi_app(app.wsgi, environ)[1][:3] == refused
+    finally:
+        app.stop()
 
 
 def test_first_requests_that_come_together_start_one_app(connect: Connect) -> None:

@@ -60,7 +60,9 @@ class Engine:
         if self._is_guest:
             http.be_guest(self.loop)
             started = None if websocket is None else websocket.start(self._minder, self.loop)
-            self._wsgi.begin(http.answer, started, self._minder)
+            self._wsgi.begin(
+                http.answer, http.options.entrance.judge_environ, started, self._minder
+            )
             return
         if websocket is None:
             http.start(self.loop, port=port)

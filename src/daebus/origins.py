@@ -15,7 +15,15 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
-__all__ = ["Hosts", "Origin", "Origins", "is_own_origin", "parse_origin", "split_host"]
+__all__ = [
+    "Hosts",
+    "Origin",
+    "Origins",
+    "is_address",
+    "is_own_origin",
+    "parse_origin",
+    "split_host",
+]
 
 # Bytes of a name in the DNS; a longer one is nobody's.
 MAX_NAME = 253

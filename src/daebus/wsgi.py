@@ -38,6 +38,7 @@ _EXIT_TIMEOUT = 5.0
 
 
 Answer = Callable[[dict[str, Any], Any], Iterable[bytes]]
+Judge = Callable[[dict[str, Any]], Refusal | None]
 
 
 class GuestApp(Protocol):
@@ -74,6 +75,7 @@ class WsgiAdapter:
     def __init__(self, app: GuestApp) -> None:
         self._app = app
         self._answer: Answer | None = None  # while the app runs, and after that
+        self._judge: Judge | None = None
         self._up = False
         self._at_exit = False
         self._hub: Doorkeeper | None = None
@@ -91,6 +93,10 @@ class WsgiAdapter:
                 return self._cannot(problem, start_response)
             if not self._app.start_as_guest():
                 return refuse(STOPPING, start_response)
+        assert self._judge is not None
+        refusal = self._judge(environ)
+        if refusal is not None:
+            return refuse(refusal, start_response)
         if wants_websocket(environ):
             return self._upgrade(environ, start_response)
         me = threading.get_ident()
@@ -153,15 +159,17 @@ class WsgiAdapter:
 
     # --- beginning and end ------------------------------------------------------
 
-    def begin(self, answer: Answer, hub: Doorkeeper | None, minder: Minder) -> None:
+    def begin(self, answer: Answer, judge: Judge, hub: Doorkeeper | None, minder: Minder) -> None:
         """Take requests from now on, until the process ends or the app is stopped.
 
         Args:
             answer: answers one request, see PEP 3333.
+            judge: says why a request may not come in, before anything else.
             hub: takes the WebSockets; None without a WebSocket component.
             minder: of the app.
         """
         self._answer = answer
+        self._judge = judge
         self._hub = hub
         with self._lock:
             self._stopping = False

@@ -22,7 +22,7 @@ from tests.support.fixture_types import MakeApp
 from tests.support.peer import Answer, Peer
 from tests.support.waiting import eventually
 
-REQUEST = b"GET /me HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST = b"GET /me HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture

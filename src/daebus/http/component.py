@@ -16,6 +16,7 @@ from .protocol.cors import Cors
 from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
 from .serving.certificates import choose_context
+from .serving.entrance import Entrance
 from .serving.serving import Serving, ServingOptions
 from .site.decorators import HttpDecorators
 from .site.router import Router
@@ -49,8 +50,14 @@ class DaebusHttp(HttpDecorators):
             ``["127.0.0.1", "10.0.0.0/8"]``; ``"unix"`` is whoever connects to a socket
             file. What they say of the client in ``X-Forwarded-For``, ``-Proto``,
             ``-Host`` and ``-Port``, or else in ``Forwarded``, counts.
+        allowed_hosts: names of this server, such as ``["meter.example.com"]``, beside the
+            usual ones: addresses, ``localhost`` and its subdomains, the machine's name, with
+            ``.local`` too, and names in ``host``. ``".example.com"`` is any subdomain,
+            ``"*"`` every name. A request for another host is answered 421, since the page it
+            comes from only pretends to be yours (DNS rebinding). From a trusted proxy the
+            forwarded host counts; on a socket file all hosts pass, unless you give a list.
         static: folder whose files are served where no route matches; symbolic links in it
-            are followed.
+            are followed. What has a dot before its name is not shown, ``.well-known`` apart.
         cors: which pages of other sites may read answers, as a dict of
             ``allowed_origins`` (needed), ``allowed_methods``, ``allowed_headers``,
             ``expose_headers``, ``allow_credentials`` and ``max_age``.
@@ -100,6 +107,7 @@ class DaebusHttp(HttpDecorators):
         fd: int | Literal["systemd"] | None = None,
         reuse_port: bool = False,
         trusted_proxies: Sequence[str] = (),
+        allowed_hosts: Sequence[str] | Literal["*"] | None = None,
         static: str | Path | None = None,
         cors: Mapping[str, Any] | None = None,
         health: str | None = "/_daebus/health",
@@ -141,22 +149,24 @@ class DaebusHttp(HttpDecorators):
         if health is not None and not health.startswith("/"):
             raise ValueError(f"health must start with a slash; write health={'/' + health!r}")
         trusted = TrustedProxies(trusted_proxies)
+        addresses = Addresses(
+            host,
+            port,
+            unix=unix,
+            unix_mode=unix_mode,
+            socks=sock,
+            fd=fd,
+            reuse_port=reuse_port,
+        )
         options = ServingOptions(
-            Addresses(
-                host,
-                port,
-                unix=unix,
-                unix_mode=unix_mode,
-                socks=sock,
-                fd=fd,
-                reuse_port=reuse_port,
-            ),
+            addresses,
             workers=positive("workers", workers),
             backlog=positive("backlog", backlog),
             max_connections=positive_or_none("max_connections", max_connections),
             limits=limits,
             tls=(certfile, keyfile, ssl_context),
             proxies=trusted if trusted_proxies else None,
+            entrance=Entrance(allowed_hosts, addresses.hosts),
         )
         choose_context(*options.tls)  # errors are raised here rather than by the start
         router = Router(

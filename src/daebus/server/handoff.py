@@ -32,7 +32,8 @@ class Upgrade:
         port: local port number, 0 on a Unix socket.
         request: makes the request that the user's code sees, when it is needed.
         secure: the client speaks TLS (``wss``), to us or to a trusted proxy.
-        forwarded_host: what a trusted proxy reports in place of the ``Host`` header.
+        asked_host: what counts in place of the ``Host`` header: a trusted proxy's word, or an
+            absolute target's.
     """
 
     sock: Stream
@@ -46,7 +47,7 @@ class Upgrade:
     port: int
     request: Callable[[], Any]
     secure: bool = False
-    forwarded_host: str | None = None
+    asked_host: str | None = None
 
     def header(self, name: str) -> str | None:
         """Return the first header of that (lower case) name, or None."""
@@ -58,7 +59,7 @@ class Upgrade:
     @property
     def host(self) -> str | None:
         """The host that the client asked for, perhaps with a port, as far as it is known."""
-        return self.forwarded_host or self.header("host")
+        return self.asked_host or self.header("host")
 
 
 @dataclass(frozen=True, slots=True)

@@ -265,7 +265,7 @@ SAYS = (f"X-Forwarded-For: {CLIENT}", "X-Forwarded-Proto: https", "X-Forwarded-H
 
 
 def test_a_view_sees_the_client(serve: Serve, raw: OpenRaw) -> None:
-    app = serve(trusted_proxies=["127.0.0.0/8"])
+    app = serve(trusted_proxies=["127.0.0.0/8"], allowed_hosts=["example.com"])
     answers(app)
     app.start()
     connection = raw(app)
@@ -349,7 +349,7 @@ def test_the_origin_is_compared_with_the_host_that_the_proxy_names(
     origin: str,
     enters: bool,
 ) -> None:
-    app = make_app(http={"trusted_proxies": trusted})
+    app = make_app(http={"trusted_proxies": trusted, "allowed_hosts": ["example.com"]})
     app.start()
     result = upgrade(
         app, connect, Origin=origin, X_Forwarded_Host="example.com", X_Forwarded_Proto="https"

@@ -279,7 +279,7 @@ server.run()
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Daebus]:
-    app = make()
+    app = make(allowed_hosts="*")
 
     @app.route("/", methods=["GET", "POST"])
     def view(req: Request) -> Any:

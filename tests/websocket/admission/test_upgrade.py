@@ -197,8 +197,13 @@ def test_only_get_upgrades(app: Daebus, connect: Connect, method: str) -> None:
     ],
 )
 def test_by_default_pages_of_this_host_and_programs_may_connect(
-    app: Daebus, connect: Connect, origin: str | None, host: str, status: int
+    make_app: MakeApp,
+    connect: Connect,
+    origin: str | None,
+    host: str,
+    status: int,
 ) -> None:
+    app = make_app(http={"allowed_hosts": ["app.example"]})
     app.start()
     answer = Peer(connect(app.http.port)).ask(
         upgrade_request(headers={"Origin": origin, "Host": host})
@@ -239,7 +244,7 @@ def test_origins_opens_the_door_to_other_pages(
     assert answer.status == status
 
 
-def test_own_pages_can_be_kept_out(make_app: Callable[..., Daebus], connect: Connect) -> None:
+def test_own_pages_can_be_kept_out(make_app: MakeApp, connect: Connect) -> None:
     app = make_app(origins=["https://one.example"], own_origin=False)
     app.start()
     for origin, status in (("http://127.0.0.1", 403), ("https://one.example", 101), (None, 101)):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 
 from .limits import Limits
+from .paths import fault_in_path
 
 __all__ = [
     "BadRequest",
@@ -62,6 +63,7 @@ class Head:
         headers: names in lower case, in order.
         length: bytes of the body; None if it is chunked.
         authority: of an absolute-form target, which outranks the ``Host`` header; else None.
+        host: that the client asks for: the authority, or the ``Host`` header, or empty.
         keep_alive: the client wants to go on (RFC 9112 section 9.3).
         upgrade: the client asks for a WebSocket.
         expects: the client waits for ``100 Continue`` before it sends the body.
@@ -73,6 +75,7 @@ class Head:
     headers: list[tuple[str, str]]
     length: int | None
     authority: str | None
+    host: str
     keep_alive: bool
     upgrade: bool
     expects: bool
@@ -129,6 +132,7 @@ def parse_head(block: bytes, limits: Limits) -> Head:
         headers,
         _body_length(known, minor),
         authority,
+        known.get("host", [""])[0] if authority is None else authority,
         "close" not in wishes and (minor == "1" or "keep-alive" in wishes),
         minor == "1" and "websocket" in _tokens(known.get("upgrade", ())),
         minor == "1" and _expects(known.get("expect", ())),
@@ -151,12 +155,16 @@ def _check_target(method: str, target: str) -> str | None:
         raise BadRequest(501, "this server is not a proxy")
     if not method.isupper():  # they are case-sensitive, but Werkzeug takes get for GET
         raise BadRequest(501, "methods are written in upper case")
-    if target[0] == "/" or (target == "*" and method == "OPTIONS"):
-        return None
-    absolute = _ABSOLUTE.match(target)
-    if absolute is None or not is_host(absolute[1]):
-        raise BadRequest(400, "the request target must be a path or an absolute URL")
-    return absolute[1]
+    path, authority = target.partition("?")[0], None
+    if target[0] != "/" and (target != "*" or method != "OPTIONS"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None or not is_host(absolute[1]):
+            raise BadRequest(400, "the request target must be a path or an absolute URL")
+        path, authority = path[absolute.end(1) :], absolute[1]
+    fault = fault_in_path(path)
+    if fault is not None:
+        raise BadRequest(400, fault)
+    return authority
 
 
 def _check_host(values: list[str] | tuple[()], minor: str) -> None:

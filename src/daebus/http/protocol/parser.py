@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
+from .forwarded import Seen
 from .heads import BadRequest, Head, find_broken, parse_head, parse_trailers
 from .limits import Limits
 
@@ -50,11 +51,13 @@ class Request:
         head: checked.
         body: at its beginning; the one who takes the request closes it.
         size: bytes of the body.
+        seen: what a trusted proxy says of its client; None without one. Set by the reader.
     """
 
     head: Head
     body: IO[bytes]
     size: int
+    seen: Seen | None = None
 
 
 class Parser:
@@ -107,6 +110,11 @@ class Parser:
         if self._head is not None:
             return BODY
         return HEAD if self._buffer else IDLE
+
+    @property
+    def head(self) -> Head | None:
+        """The head of the request whose body is still coming."""
+        return self._head
 
     @property
     def in_plain_body(self) -> bool:

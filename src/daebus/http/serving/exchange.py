@@ -17,10 +17,11 @@ from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, SMALL_READ, wait_for
 from ...server.threads.safelog import get_logger
 from ..protocol.errors import status_code_name
-from ..protocol.forwarded import Seen, TrustedProxies
+from ..protocol.forwarded import TrustedProxies
 from ..protocol.heads import BadRequest, Head
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Parser, Request
+from .entrance import Entrance
 from .environ import common_environ, split_target
 from .keepalive import KeepAlive
 from .writes import error_response
@@ -51,6 +52,7 @@ class Exchange:
         secure: clients speak TLS.
         proxies: whose headers are believed; None to believe no one's.
         wants_body: tells by method and path whether a body can be read by anybody.
+        entrance: judges requests by the host that they ask for.
 
     Attributes:
         limits: as given.
@@ -70,12 +72,14 @@ class Exchange:
         secure: bool,
         proxies: TrustedProxies | None,
         wants_body: Callable[[str, str], bool],
+        entrance: Entrance,
     ) -> None:
         self.limits = limits
         self.draining = False
         self._acceptor = acceptor
         self._proxies = proxies
         self._wants_body = wants_body
+        self._entrance = entrance
         self._only_upgrades = frozenset(only_upgrades)
         self._date: tuple[int, str] = (0, "")
         scheme = "https" if secure else "http"
@@ -102,12 +106,6 @@ class Exchange:
             environ["REMOTE_PORT"] = str(client.address[1])
         return environ
 
-    def seen(self, client: Conn, head: Head) -> Seen | None:
-        """Return the client behind a trusted proxy; None if there is no such proxy."""
-        if self._proxies is None:
-            return None
-        return self._proxies.look(client.host, head.headers, head.authority)
-
     def only_upgrades(self, client: Conn) -> bool:
         """Return whether the client came to a port for WebSockets alone."""
         return client.listener in self._only_upgrades
@@ -129,11 +127,19 @@ class Exchange:
             parser.close()  # not kept while the refusal is read
             self.refuse(client, Refusal(exc.status, status_code_name(exc.status), exc.text))
             return None
+        head = parser.head if request is None else request.head
+        if head is not None and not kept.judged:
+            refusal = self._judge(client, kept, head)
+            if refusal is not None:
+                if request is not None:
+                    request.body.close()
+                self.refuse(client, refusal)
+                return None
         if request is not None:
             return self._found(kept, request)
         large = parser.large
-        if large is not None and not kept.judged:
-            kept.judged = True
+        if large is not None and not kept.weighed:
+            kept.weighed = True
             if not self._wants_body(large.method, unquote(split_target(large)[0])):
                 # It is answered by those who answer such a request in any case, at once.
                 parser.close()
@@ -151,8 +157,18 @@ class Exchange:
     def _found(self, kept: KeepAlive, request: Request) -> Request:
         kept.phase = ""
         kept.served = True
-        kept.judged = False
+        request.seen, kept.seen = kept.seen, None
+        kept.judged = kept.weighed = False
         return request
+
+    def _judge(self, client: Conn, kept: KeepAlive, head: Head) -> Refusal | None:
+        """Look at a head, once: who sent it, and may it come in?"""
+        kept.judged = True
+        seen, peer = None, client.host
+        if self._proxies is not None:
+            seen = kept.seen = self._proxies.look(peer, head.headers, head.authority)
+        host = head.host if seen is None or seen.host is None else seen.host
+        return self._entrance.judge(host, peer)
 
     def read_next(self, client: Conn, *, wait: bool) -> Request | None:
         """Return the next request after an answer, as ``read`` does.

@@ -82,6 +82,7 @@ class RequestHandler(WSGIRequestHandler):
         self.head = request.head
         self.body = request.body
         self.size = request.size
+        self.seen = request.seen
         self.rest: Rest | None = None
         self.keep = False
         self._status: str | None = None
@@ -145,9 +146,8 @@ class RequestHandler(WSGIRequestHandler):
         """Build the WSGI environment (PEP 3333)."""
         environ = self._exchange.environ_of(self.client)
         add_request(environ, self.head, self.body, self.size)
-        seen = self._exchange.seen(self.client, self.head)
-        if seen is not None:
-            add_forwarded(environ, seen)
+        if self.seen is not None:
+            add_forwarded(environ, self.seen)
         return environ
 
     def _start_response(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from ..protocol.forwarded import Seen
 from ..protocol.limits import Limits
 from ..protocol.parser import BODY, HEAD, IDLE, Parser
 
@@ -19,18 +20,22 @@ class KeepAlive:
         parser: cuts what comes into requests.
         phase: what the server waits for; empty while it does not wait.
         since: when that phase began.
-        judged: it was found out whether anybody wants the body that comes.
+        weighed: it was found out whether anybody wants the body that comes.
         served: it has sent a whole request already.
+        judged: the head of the request that is coming was looked at.
+        seen: what a trusted proxy says of the client of that request.
     """
 
-    __slots__ = ("judged", "parser", "phase", "served", "since")
+    __slots__ = ("judged", "parser", "phase", "seen", "served", "since", "weighed")
 
     def __init__(self, limits: Limits, open_file: Callable[[], IO[bytes]]) -> None:
         self.parser = Parser(limits, open_file)
-        self.judged = False
+        self.weighed = False
         self.phase = HEAD
         self.since = time.monotonic()
         self.served = False
+        self.judged = False
+        self.seen: Seen | None = None
 
     def deadline(self, limits: Limits) -> float:
         """Return the moment until which the server waits for the client."""

@@ -36,6 +36,7 @@ from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
 from ..site.own import OwnAnswer
 from ..site.router import Router
+from .entrance import Entrance
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
@@ -82,6 +83,7 @@ class HttpServer(BaseWSGIServer):
         tls: for TLS on all listeners; None without TLS.
         proxies: whose headers are believed; None to believe no one's.
         vitals: watches over the threads.
+        entrance: judges requests by the host that they ask for.
     """
 
     multithread = True
@@ -102,6 +104,7 @@ class HttpServer(BaseWSGIServer):
         tls: ssl.SSLContext | None,
         proxies: TrustedProxies | None,
         vitals: Vitals,
+        entrance: Entrance,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -134,6 +137,7 @@ class HttpServer(BaseWSGIServer):
             secure=tls is not None,
             proxies=proxies,
             wants_body=router.wants_body,
+            entrance=entrance,
         )
         self._spool.has_room = self._acceptor.has_room
         self._handshakes = None
@@ -266,8 +270,7 @@ class HttpServer(BaseWSGIServer):
         assert self._upgrades is not None
         exchange = self._exchange
         try:
-            seen = exchange.seen(client, request.head)
-            upgrade = note_upgrade(client, request, seen, exchange.environ_of)
+            upgrade = note_upgrade(client, request, exchange.environ_of)
             self._acceptor.release(client)
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):

@@ -20,6 +20,7 @@ from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..site.router import Router
 from .certificates import choose_context
+from .entrance import Entrance
 from .server import HttpServer
 
 if sys.platform != "win32":
@@ -47,6 +48,7 @@ class ServingOptions:
         limits: of one connection.
         tls: certificate file, key file and context, as ``choose_context`` takes them.
         proxies: whose headers are believed; None to believe no one's.
+        entrance: judges requests by the host that they ask for.
     """
 
     addresses: Addresses
@@ -56,6 +58,7 @@ class ServingOptions:
     limits: Limits
     tls: tuple[str | Path | None, str | Path | None, ssl.SSLContext | None]
     proxies: TrustedProxies | None
+    entrance: Entrance
 
 
 class Serving:
@@ -139,6 +142,7 @@ class Serving:
                 tls=tls,
                 proxies=options.proxies,
                 vitals=loop.vitals,
+                entrance=options.entrance,
             )
             on_error.pop_all()
         self.listeners = listeners

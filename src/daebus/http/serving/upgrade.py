@@ -34,7 +34,6 @@ class UpgradeRequest(Request):
 def note_upgrade(
     client: Conn,
     request: RawRequest,
-    seen: Seen | None,
     environ_of: Callable[[Conn], dict[str, Any]],
 ) -> Upgrade:
     """Describe what the client asks for, and take the bytes that came after its request.
@@ -42,11 +41,10 @@ def note_upgrade(
     Args:
         client: owned by the caller.
         request: its body is closed.
-        seen: what a trusted proxy says of the client; None without one.
         environ_of: makes the WSGI environment of a client, without a request.
     """
-    head, said = request.head, seen
-    seen = seen or Seen(client.host)
+    head, said = request.head, request.seen
+    seen = said or Seen(client.host)
     request.body.close()
 
     def make() -> UpgradeRequest:
@@ -68,5 +66,5 @@ def note_upgrade(
         port=client.listener.port,
         request=make,
         secure=client.secure if seen.scheme is None else seen.scheme == "https",
-        forwarded_host=seen.host,
+        asked_host=seen.host or head.authority,
     )

@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from werkzeug.exceptions import RequestedRangeNotSatisfiable
+from werkzeug.exceptions import NotFound, RequestedRangeNotSatisfiable
 from werkzeug.utils import send_from_directory
 from werkzeug.wrappers import Response
 
 __all__ = ["StaticFolder"]
+
+# A name with a dot before it, or a file by a second path, with which a guard would not reckon.
+# What is in ``.well-known`` is meant to be public (RFC 8615).
+_HIDDEN = re.compile(r"//|/\.(?!(?<=^/\.)well-known/)")
 
 _LAST_BYTES = re.compile(r"bytes=-0*[1-9][0-9]*", re.IGNORECASE)
 _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})", re.IGNORECASE)
@@ -20,7 +24,8 @@ class StaticFolder:
     """Files that are served where no route matches.
 
     Args:
-        folder: paths cannot lead out of it; symbolic links in it are followed.
+        folder: paths cannot lead out of it; symbolic links in it are followed, and files and
+            folders whose names begin with a dot are not served, ``.well-known`` apart.
     """
 
     def __init__(self, folder: str) -> None:
@@ -30,15 +35,17 @@ class StaticFolder:
         """Return a file, a part of it, or 304 if it has not changed.
 
         Args:
-            path: of the request, decoded; with a slash at its end it is the folder's
-                ``index.html``.
+            path: of the request, decoded, with a slash before it; with one at its end it is the
+                folder's ``index.html``.
             environ: of a GET or HEAD.
 
         Raises:
             werkzeug.exceptions.NotFound: there is no such file here.
             werkzeug.exceptions.RequestedRangeNotSatisfiable: the file is shorter.
         """
-        path = path.lstrip("/")
+        if not path.startswith("/") or _HIDDEN.search(path):
+            raise NotFound
+        path = path[1:]
         if not path or path.endswith("/"):
             path += "index.html"
         wanted = environ.get("HTTP_RANGE")

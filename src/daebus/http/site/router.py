@@ -177,7 +177,7 @@ class Router:
             )
         except NotFound:
             if self._static is not None and request.method in ("GET", "HEAD"):
-                return self._static.find(request.path, request.environ)
+                return self._static.find(path, request.environ)
             raise
         result = self._views[endpoint](request, **arguments)
         if inspect.isawaitable(result):
