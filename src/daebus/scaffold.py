@@ -137,7 +137,9 @@ class Scaffold(ABC):
 
     # --- HTTP -------------------------------------------------------------------
 
-    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
+    def route(
+        self, path: str, methods: Iterable[str] = ("GET",), *, cross_site: bool = False
+    ) -> Callable[[View], View]:
         """Decorate the view of a path; see ``DaebusHttp.route``.
 
         Raises:
@@ -145,7 +147,9 @@ class Scaffold(ABC):
             DuplicateHandlerError: the path has a view for that method already.
         """
         full, all_methods = self._path_of(path), tuple(methods)
-        return self._decorator("http", lambda parts: parts.http.route(full, all_methods))
+        return self._decorator(
+            "http", lambda parts: parts.http.route(full, all_methods, cross_site=cross_site)
+        )
 
     def before_request(self, hook: View) -> View:
         """Decorate a hook that runs before each request; see ``DaebusHttp.before_request``."""

@@ -61,6 +61,10 @@ class DaebusHttp(HttpDecorators):
         cors: which pages of other sites may read answers, as a dict of
             ``allowed_origins`` (needed), ``allowed_methods``, ``allowed_headers``,
             ``expose_headers``, ``allow_credentials`` and ``max_age``.
+        cross_site_requests: ``"refuse"`` answers 403 to methods other than GET, HEAD and
+            OPTIONS that a page of another site sends, by a form say, also below mounted apps;
+            views with ``cross_site=True`` take them, and pages that ``cors`` names may send
+            them, with cookies if it says so. ``"allow"`` lets all pages. Programs always may.
         health: path that answers 200 while the app serves and 503 while it stops; None
             for none.
         workers: requests that are handled at once, a thread each, started when needed.
@@ -110,6 +114,7 @@ class DaebusHttp(HttpDecorators):
         allowed_hosts: Sequence[str] | Literal["*"] | None = None,
         static: str | Path | None = None,
         cors: Mapping[str, Any] | None = None,
+        cross_site_requests: Literal["refuse", "allow"] = "refuse",
         health: str | None = "/_daebus/health",
         workers: int = 8,
         backlog: int = 64,
@@ -148,6 +153,10 @@ class DaebusHttp(HttpDecorators):
             raise ValueError(f"static must be a folder, and there is none at {str(static)!r}")
         if health is not None and not health.startswith("/"):
             raise ValueError(f"health must start with a slash; write health={'/' + health!r}")
+        if cross_site_requests not in ("refuse", "allow"):
+            raise ValueError(
+                f"cross_site_requests is 'refuse' or 'allow', not {cross_site_requests!r}"
+            )
         trusted = TrustedProxies(trusted_proxies)
         addresses = Addresses(
             host,
@@ -176,6 +185,7 @@ class DaebusHttp(HttpDecorators):
             max_spool=positive("max_spool", max_spool),
             cors=None if cors is None else Cors(cors),
             health=health,
+            cross_site=cross_site_requests == "allow",
         )
         super().__init__(router)
         self._serving = Serving(router, options)

@@ -93,6 +93,11 @@ class Cors:
         self._credentials = credentials
         self._max_age = max_age
 
+    @property
+    def allows_cookies(self) -> bool:
+        """True if pages may send cookies."""
+        return self._credentials
+
     def is_allowed(self, origin: str) -> bool:
         """Return whether the page may read answers."""
         return self._origins.allow(origin)

@@ -22,7 +22,9 @@ class HttpDecorators:
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    def route(self, path: str, methods: Iterable[str] = ("GET",)) -> Callable[[View], View]:
+    def route(
+        self, path: str, methods: Iterable[str] = ("GET",), *, cross_site: bool = False
+    ) -> Callable[[View], View]:
         """Decorate a view; the same as ``app.route``.
 
         The view gets the ``Request`` and the parts of the path that Werkzeug's routing
@@ -30,13 +32,19 @@ class HttpDecorators:
         or list (sent as JSON), str (HTML), bytes, a generator, ``(body, status)``,
         ``(body, status, headers)`` or a Werkzeug ``Response``.
 
+        Args:
+            path: such as ``"/items/<int:id>"``.
+            methods: that it answers; HEAD goes with GET.
+            cross_site: pages of other sites may send methods other than GET, HEAD and
+                OPTIONS, such as forms, in the user's name; otherwise they get 403.
+
         Raises:
             DuplicateHandlerError: the path has a view for that method already.
             ValueError: the path does not start with a slash.
         """
 
         def register(view: View) -> View:
-            self._router.add(path, view, methods)
+            self._router.add(path, view, methods, cross_site=cross_site)
             return view
 
         return register
@@ -93,7 +101,8 @@ class HttpDecorators:
         """Give all requests below a prefix to another WSGI app.
 
         It goes before routes and files; of several prefixes the longest wins. The app sees
-        the prefix in ``SCRIPT_NAME`` and the rest in ``PATH_INFO`` (PEP 3333).
+        the prefix in ``SCRIPT_NAME`` and the rest in ``PATH_INFO`` (PEP 3333). What pages of
+        other sites would change is refused before the app sees it.
 
         Args:
             prefix: such as ``"/old"``, for ``/old`` and ``/old/...``.

@@ -1,8 +1,8 @@
 """The WSGI app: it finds the view that answers a request, with Werkzeug's routing.
 
-A request passes in this order: paths of our own; a preflight; ``before_request`` hooks; a
-mounted app, or the view or file; the error handler of what was raised; ``after_request``
-hooks.
+A request passes in this order: paths of our own; a preflight; whether a page of another site
+has sent it; ``before_request`` hooks; a mounted app, or the view or file; the error handler of
+what was raised; ``after_request`` hooks.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ...errors import DuplicateHandlerError, name_of
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
 from ..protocol.cors import Cors
+from ..protocol.crosssite import is_cross_site
 from .files import StaticFolder
 from .hooks import Hooks
 from .mounts import Mount, Mounts
@@ -45,6 +46,7 @@ class Router:
         max_spool: bytes of all bodies and uploads on the disk.
         cors: which pages of other sites may read answers; None for none.
         health: path of the health check; None for none.
+        cross_site: pages of other sites may change something.
 
     Attributes:
         debug: the answers to errors hold the traceback.
@@ -64,6 +66,7 @@ class Router:
         max_spool: int,
         cors: Cors | None = None,
         health: str | None = None,
+        cross_site: bool = False,
     ) -> None:
         self.debug = False
         self.own = OwnPaths()
@@ -78,12 +81,21 @@ class Router:
         self._json = JsonReader(max_depth)
         self._cors = cors
         self._map = Map()
+        self._cross_site = cross_site
+        self._open: frozenset[str] = frozenset()  # views for pages of other sites
         self._views: dict[str, Callable[..., Any]] = {}
         self._taken: dict[tuple[str, str], str] = {}
         self._adapters: dict[tuple[str, str], MapAdapter] = {}  # entries are only added
 
-    def add(self, path: str, view: Callable[..., Any], methods: Iterable[str]) -> None:
-        """Register a view.
+    def add(
+        self,
+        path: str,
+        view: Callable[..., Any],
+        methods: Iterable[str],
+        *,
+        cross_site: bool = False,
+    ) -> None:
+        """Register a view; with ``cross_site`` pages of other sites may change something by it.
 
         Raises:
             DuplicateHandlerError: a method of that path has a view already.
@@ -107,6 +119,8 @@ class Router:
         for name in names:
             self._taken[path, name] = name_of(view)
         self._views[endpoint] = view
+        if cross_site:
+            self._open |= {endpoint}
         self._map.add(Rule(path, endpoint=endpoint, methods=names))
 
     def wants_body(self, method: str, path: str) -> bool:
@@ -145,6 +159,12 @@ class Router:
         request.max_content_length = self._max_body
         request.json_module = self._json  # type: ignore[assignment]  # it has ``loads`` too
         spool_to(request, self.spool)
+        if (
+            not self._cross_site
+            and is_cross_site(environ, self._cors)
+            and not self._is_open(request)
+        ):
+            return _refuse_cross_site(environ)(environ, start_response)
         hooks, mounts = self.hooks, self.mounts
         response: Response | None = None
         mount: Mount | None = None
@@ -167,14 +187,23 @@ class Router:
         close_uploads_with(response, request)
         return response(environ, start_response)
 
-    def _respond(self, request: Request, loop: LoopThread) -> Response:
-        path = request.environ["PATH_INFO"]
-        if not path.isascii():
-            path = path.encode("latin-1").decode(errors="replace")
+    def _is_open(self, request: Request) -> bool:
+        """Return whether the view of a request is meant for pages of other sites too."""
+        if not self._open or self.mounts.find(request.environ["PATH_INFO"]) is not None:
+            return False
         try:
-            endpoint, arguments = self._adapter(request.environ).match(
-                path, request.method, query_args=request.environ.get("QUERY_STRING")
-            )
+            return self._match(request, _decoded_path(request))[0] in self._open
+        except HTTPException:
+            return False
+
+    def _match(self, request: Request, path: str) -> tuple[str, Any]:
+        query = request.environ.get("QUERY_STRING")
+        return self._adapter(request.environ).match(path, request.method, query_args=query)
+
+    def _respond(self, request: Request, loop: LoopThread) -> Response:
+        path = _decoded_path(request)
+        try:
+            endpoint, arguments = self._match(request, path)
         except NotFound:
             if self._static is not None and request.method in ("GET", "HEAD"):
                 return self._static.find(path, request.environ)
@@ -272,6 +301,22 @@ class Router:
             response.headers["Vary"] = "Origin"
             return response
         return Response(status=204, headers=headers)
+
+
+def _decoded_path(request: Request) -> str:
+    path: str = request.environ["PATH_INFO"]
+    return path if path.isascii() else path.encode("latin-1").decode(errors="replace")
+
+
+def _refuse_cross_site(environ: dict[str, Any]) -> Response:
+    logger.warning(
+        "refused a %s of a page from %.200r at the host %.200r; if that page is yours, name it in "
+        "DaebusHttp(cors=...), or write @app.route(..., cross_site=True) for pages of all sites",
+        environ["REQUEST_METHOD"],
+        environ.get("HTTP_ORIGIN"),
+        environ.get("HTTP_HOST"),
+    )
+    return json_error(403, "a page of another site must not do this", "cross_site_request")
 
 
 def _with_cors(cors: Cors, environ: dict[str, Any], start_response: Any) -> Any:
