@@ -2,7 +2,6 @@
 
 const element = (id) => document.getElementById(id);
 let socket = null;
-let token = null; // only when the box at the login is ticked; else the cookie does it
 let tries = 0;
 let ends = 0; // when the session does, by this page's clock
 let answered = () => {}; // what to do with the answer to the last message
@@ -26,7 +25,6 @@ element("login").addEventListener("submit", async (event) => {
   });
   element("password").value = "";
   if (!ok) return showNote("bad", data.error);
-  token = element("by-token").checked ? data.token : null;
   showNote("", "");
   connect();
 });
@@ -34,21 +32,13 @@ element("login").addEventListener("submit", async (event) => {
 element("renew").addEventListener("click", async () => {
   const [ok, data] = await post("/renew");
   if (!ok) return showNote("bad", data.error);
-  if (token !== null) token = data.token;
-  // The cookie is new already; the connection that is open learns of it by this message.
-  send("renew", { token: data.token }, ({ seconds }) => {
-    ends = Date.now() + seconds * 1000;
-    showNote("good", "renewed");
-  });
+  showTime(data.seconds); // the open connections of all tabs are told by the server
+  showNote("good", "renewed");
 });
 
-element("logout").addEventListener("click", async () => {
-  await post("/logout");
-  token = null;
-  socket.onclose = null;
-  socket.close(1000, "logged out");
-  showLogin("logged out");
-});
+// The server closes the connections of the session, in every tab: see onclose.
+element("logout").addEventListener("click", () => post("/logout"));
+element("everywhere").addEventListener("click", () => post("/logout", { everywhere: true }));
 
 function showLogin(text) {
   showConnection("waiting", "not connected");
@@ -62,7 +52,7 @@ function showLogin(text) {
 async function begin() {
   try {
     const answer = await (await fetch("/session")).json();
-    if (answer.user === null && token === null) showLogin("");
+    if (answer.user === null) showLogin("");
     else connect();
   } catch {
     retry();
@@ -73,26 +63,21 @@ async function begin() {
 
 function connect() {
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const protocols = token === null ? ["daebus"] : ["daebus", `token.${token}`];
-  socket = new WebSocket(`${scheme}://${location.host}/`, protocols);
+  socket = new WebSocket(`${scheme}://${location.host}/`);
   socket.onmessage = (event) => {
     const { type, data } = JSON.parse(event.data);
     if (type in handlers) handlers[type](data);
   };
   socket.onclose = ({ code }) => {
-    if (code === 4401) {
-      token = null;
-      showLogin("your session has expired");
-    } else {
-      retry();
-    }
+    if (code === 4401) showLogin("your session has expired");
+    else if (code === 4001) showLogin("logged out");
+    else retry();
   };
 }
 
 function retry() {
   const seconds = Math.min(10, 0.5 * 2 ** tries++) * (0.75 + Math.random() / 2);
   showConnection("lost", "no connection, trying again");
-  if (tries > 3) token = null; // perhaps it is the token that is refused
   setTimeout(begin, seconds * 1000);
 }
 
@@ -104,15 +89,18 @@ function send(type, data, then = () => {}) {
 // ---- messages ---------------------------------------------------------------------------
 
 const handlers = {
-  welcome({ name, role, seconds }) {
+  welcome({ user, seconds }) {
     tries = 0;
-    ends = Date.now() + seconds * 1000;
+    showTime(seconds);
     const bold = document.createElement("b");
-    bold.textContent = name;
-    element("who").replaceChildren(bold, `, ${role}, by ${token === null ? "cookie" : "token"}`);
+    bold.textContent = user.name;
+    element("who").replaceChildren(bold, `, ${user.role}`);
     element("login").hidden = true;
     element("inside").hidden = false;
     showConnection("open", "live");
+  },
+  session({ seconds }) {
+    showTime(seconds);
   },
   valve({ open, by }) {
     element("valve").dataset.open = open;
@@ -140,12 +128,16 @@ for (const id of ["open", "close"]) {
 function showConnection(state, text) {
   element("connection").dataset.state = state;
   element("connection").textContent = text;
-  for (const id of ["open", "close", "renew", "logout"]) element(id).disabled = state !== "open";
+  for (const id of ["open", "close", "renew", "logout", "everywhere"]) element(id).disabled = state !== "open";
 }
 
 function showNote(kind, text) {
   element("note").dataset.kind = kind;
   element("note").textContent = text;
+}
+
+function showTime(seconds) {
+  ends = Date.now() + seconds * 1000;
 }
 
 setInterval(() => {

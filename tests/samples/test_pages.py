@@ -184,13 +184,12 @@ class TestAuth:
         """Log in as somebody, in a browser profile of its own."""
         contexts: list[Any] = []
 
-        def open_one(sample: Any, name: str, password: str, *, by_token: bool = False) -> Any:
+        def open_one(sample: Any, name: str, password: str) -> Any:
             contexts.append(browser.new_context())
             page = contexts[-1].new_page()
             page.goto(sample.url)
             page.fill("#name", name)
             page.fill("#password", password)
-            page.set_checked("#by-token", by_token)
             page.click("#enter")
             return page
 
@@ -202,10 +201,10 @@ class TestAuth:
         self, run_sample: Run, open_login: Callable[..., Any]
     ) -> None:
         sample = run_sample("auth")
-        ada = open_login(sample, "ada", "lovelace", by_token=True)
+        ada = open_login(sample, "ada", "lovelace")
         charles = open_login(sample, "charles", "babbage")
-        wait_for_text(ada, "#who", "ada, operator, by token")
-        wait_for_text(charles, "#who", "charles, viewer, by cookie")
+        wait_for_text(ada, "#who", "ada, operator")
+        wait_for_text(charles, "#who", "charles, viewer")
         ada.click("#open")
         wait_for_text(charles, "#valve", "open by ada")
         charles.click("#close")
@@ -228,7 +227,7 @@ class TestAuth:
     def test_session_is_renewed_and_expires(
         self, run_sample: Run, open_login: Callable[..., Any]
     ) -> None:
-        page = open_login(run_sample("auth", SESSION_SECONDS="2"), "ada", "lovelace", by_token=True)
+        page = open_login(run_sample("auth", SESSION_SECONDS="3"), "ada", "lovelace")
         wait_for_text(page, "#connection", "live")
         before = page.evaluate("ends")
         page.click("#renew")

@@ -27,11 +27,15 @@ def fetch(url: str) -> tuple[str, str]:
         return answer.headers.get_content_type(), answer.read().decode()
 
 
-def post(url: str, data: Any = None, cookie: str = "") -> tuple[int, Any, str]:
+def post(
+    url: str, data: Any = None, cookie: str = "", header: tuple[str, str] | None = None
+) -> tuple[int, Any, str]:
     """Return status, JSON, and the cookie that is set, as ``name=value``."""
     request = urllib.request.Request(url, json.dumps(data).encode(), method="POST")
     request.add_header("Content-Type", "application/json")
     request.add_header("Cookie", cookie)
+    if header is not None:
+        request.add_header(*header)
     try:
         answer = urllib.request.urlopen(request, timeout=20)
     except urllib.error.HTTPError as error:
@@ -336,13 +340,13 @@ class TestAuth:
     ) -> None:
         sample = run_sample("auth")
         data, cookie = login(sample)
+        assert data["user"] == {"name": "ada", "role": "operator"}
+        assert cookie.partition("=")[2] not in json.dumps(data)  # it is the browser's alone
         for stolen in ("", "session=x.y", cookie[:-1] + ("0" if cookie[-1] != "0" else "1")):
             assert knock(sample, stolen) == 401
-        ways = ({"cookie": cookie}, {"subprotocols": ["daebus", f"token.{data['token']}"]})
-        for way in ways:
-            welcome = open_client(sample, **way).receive("welcome")
-            assert (welcome["name"], welcome["role"]) == ("ada", "operator")
-            assert 0 < welcome["seconds"] <= 60
+        welcome = open_client(sample, cookie=cookie).receive("welcome")
+        assert welcome["user"] == data["user"]
+        assert 0 < welcome["seconds"] <= 60
 
     @pytest.mark.parametrize(
         "data",
@@ -378,23 +382,103 @@ class TestAuth:
     def test_session_ends_unless_it_is_renewed(
         self, run_sample: Run, open_client: OpenClient
     ) -> None:
-        sample = run_sample("auth", SESSION_SECONDS="2")
-        (data, cookie), (other, _) = login(sample), login(sample, "charles", "babbage")
-        idle, renewed = (open_client(sample, cookie=cookie) for _ in range(2))
-        renewed.send("renew", {"token": other["token"]})
-        assert renewed.receive("error")["code"] == "bad_token"
-        status, fresh, _ = post(sample.url + "renew", cookie=cookie)
-        assert (status, fresh["name"]) == (200, "ada")
-        assert fresh["expires_at"] > data["expires_at"]
-        renewed.send("renew", {"token": fresh["token"]})
-        assert 1 < renewed.receive("response")["seconds"] <= 2
+        sample = run_sample("auth", SESSION_SECONDS="3")
+        (_, cookie), (_, other) = login(sample), login(sample, "charles", "babbage")
+        renewed, idle = open_client(sample, cookie=cookie), open_client(sample, cookie=other)
+        renewed.receive("welcome")
+        status, data, fresh = post(sample.url + "renew", cookie=cookie)
+        assert (status, data["user"]["name"]) == (200, "ada")
+        assert 2 < renewed.receive("session")["seconds"] <= 3
+        # The token that was renewed is worth nothing any more, the new one is.
+        assert (knock(sample, cookie), fresh != cookie) == (401, True)
+        assert post(sample.url + "renew", cookie=cookie)[1]["code"] == "expired"
+        assert knock(sample, fresh) == 101
         assert idle.closing_code() == 4401
         assert renewed.closing_code() == 4401
-        assert post(sample.url + "renew", cookie=cookie)[:2] == (
-            401,
-            {"error": "the session has expired", "code": "expired"},
-        )
+        assert knock(sample, fresh) == 401
+
+    def test_logout_ends_the_session_everywhere_at_once(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("auth")
+        (_, cookie), (_, other) = login(sample), login(sample)
+        tabs = [open_client(sample, cookie=cookie) for _ in range(2)]
+        elsewhere = open_client(sample, cookie=other)
+        for tab in (*tabs, elsewhere):
+            tab.receive("welcome")
+        assert post(sample.url + "logout", cookie=cookie)[:2] == (200, {"user": None})
+        assert [tab.closing_code() for tab in tabs] == [4001, 4001]
         assert knock(sample, cookie) == 401
+        assert post(sample.url + "renew", cookie=cookie)[0] == 401
+        elsewhere.send("move", {"open": True})
+        assert elsewhere.receive("response") == {"open": True}
+
+    def test_logout_on_all_devices(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("auth")
+        cookies = [login(sample)[1], login(sample)[1], login(sample, "charles", "babbage")[1]]
+        clients = [open_client(sample, cookie=cookie) for cookie in cookies]
+        for client in clients:
+            client.receive("welcome")
+        assert post(sample.url + "logout", {"everywhere": True}, cookies[0])[0] == 200
+        assert [client.closing_code() for client in clients[:2]] == [4001, 4001]
+        assert [knock(sample, cookie) for cookie in cookies] == [401, 401, 101]
+
+    def test_login_rotates_and_ends_what_was_before(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("auth")
+        _, cookie = login(sample)
+        client = open_client(sample, cookie=cookie)
+        client.receive("welcome")
+        data = {"name": "charles", "password": "babbage"}
+        status, _, fresh = post(sample.url + "login", data, cookie)
+        assert (status, fresh != cookie) == (200, True)
+        assert client.closing_code() == 4001
+        assert (knock(sample, cookie), knock(sample, fresh)) == (401, 101)
+
+    def test_guesses_are_counted(self, run_sample: Run) -> None:
+        sample = run_sample("auth")
+        wrong = {"name": "ada", "password": "guess"}
+        answers = [post(sample.url + "login", wrong)[:2] for _ in range(11)]
+        assert [answer[0] for answer in answers] == [401] * 10 + [429]
+        assert answers[-1][1]["code"] == "too_many_logins"
+        right = {"name": "ada", "password": "lovelace"}
+        assert post(sample.url + "login", right)[0] == 429
+
+    def test_right_logins_are_no_guesses(self, run_sample: Run) -> None:
+        sample = run_sample("auth")
+        for _ in range(12):
+            login(sample)
+
+    @pytest.mark.parametrize("path", ["login", "renew", "logout"])
+    def test_pages_of_other_sites_do_nothing(self, run_sample: Run, path: str) -> None:
+        sample = run_sample("auth")
+        _, cookie = login(sample)
+        for header in (("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")):
+            data = {"name": "charles", "password": "babbage"}
+            status, answer, _ = post(sample.url + path, data, cookie, header)
+            assert (status, answer["code"]) == (403, "cross_site_request")
+        assert knock(sample, cookie) == 101
+
+    def test_login_takes_json_alone(self, run_sample: Run) -> None:
+        data = {"name": "ada", "password": "lovelace"}
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            status, _, cookie = post(
+                run_sample("auth").url + "login", data, "", ("Content-Type", kind)
+            )
+            assert (status, cookie) == (415, "")
+
+    def test_cookie_and_answers_are_hardened(self, run_sample: Run) -> None:
+        request = urllib.request.Request(
+            run_sample("auth").url + "login",
+            b'{"name": "ada", "password": "lovelace"}',
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            parts = {part.strip() for part in answer.headers["Set-Cookie"].split(";")}
+            assert {"HttpOnly", "Path=/", "SameSite=Strict"} <= parts
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
 
     def test_bad_number_of_seconds_is_explained(self, run_sample: Run) -> None:
         code, output = run_sample("auth", listening=False, SESSION_SECONDS="soon").finish()
