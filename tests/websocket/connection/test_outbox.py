@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -259,6 +260,31 @@ def test_a_control_frame_that_was_begun_is_not_replaced() -> None:
     assert drain(outbox) == b"ng1pong3"
 
 
+def admit_seconds(waiting: int, on_full: OnFull, *, droppable: bool) -> float:
+    """Return the least time in which 200 messages meet that many that wait."""
+    outbox = Outbox(1 << 30, waiting)
+    outbox.push(b"begun", 1)
+    outbox.push_control(b"pong", 10)
+    for number in range(waiting):
+        skippable = droppable and number % 2 == 0
+        outbox.admit(b"%06d" % number, on_full, droppable=skippable, key=None)
+    best = 60.0
+    for _ in range(10):
+        began = time.process_time()
+        for _ in range(200):
+            outbox.admit(b"newest", on_full, droppable=False, key=None)
+        best = min(best, time.process_time() - began)
+    return best
+
+
+@pytest.mark.parametrize("droppable", [False, True])
+@pytest.mark.parametrize("on_full", ["disconnect", "drop_oldest", "drop_newest", "block"])
+def test_a_message_costs_the_same_however_many_wait(on_full: OnFull, droppable: bool) -> None:
+    few = admit_seconds(50, on_full, droppable=droppable)
+    many = admit_seconds(5000, on_full, droppable=droppable)
+    assert many < 10 * few
+
+
 # --- the model ----------------------------------------------------------------------
 
 
@@ -448,6 +474,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def what_was_dropped_is_gone(self) -> None:
         assert len(self.outbox._entries) <= 2 * (MAX_MESSAGES + 4) + 9
         assert len(self.outbox._keyed) <= len(self.model)
+        assert len(self.outbox._droppable) <= 2 * (MAX_MESSAGES + 4) + 9
 
     def teardown(self) -> None:
         waiting = b"".join(entry.frame[entry.written :] for entry in self.model)

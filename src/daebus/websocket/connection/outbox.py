@@ -2,6 +2,9 @@
 
 Bounded in bytes and in messages. A frame that was begun is always finished: only
 whole frames are ever dropped or replaced.
+
+A message costs the same however many wait, since a broadcast meets every slow client:
+what may be dropped is found at the front of a queue, never by looking through it.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ OnFull = Literal["disconnect", "drop_oldest", "drop_newest", "block"]
 
 
 class _Entry:
-    """A queued frame; ``frame`` is empty once dropped or replaced."""
+    """A queued frame; ``frame`` is empty once dropped or written."""
 
     __slots__ = ("droppable", "frame", "key", "opcode")
 
@@ -52,6 +55,7 @@ class Outbox:
     __slots__ = (
         "_controls",
         "_count",
+        "_droppable",
         "_entries",
         "_keyed",
         "_max_bytes",
@@ -66,6 +70,8 @@ class Outbox:
         self._max_bytes = max_bytes
         self._max_messages = max_messages
         self._entries: deque[_Entry] = deque()
+        # In the same order; the first one waits, those behind it may have been dropped.
+        self._droppable: deque[_Entry] = deque()
         self._keyed: dict[str, _Entry] = {}
         self._controls: dict[int, _Entry] = {}
         self._offset = 0  # how much of the first entry is written
@@ -143,7 +149,11 @@ class Outbox:
             self._offset = offset
         elif len(self._entries) > 2 * self._count + 8:  # mostly dropped ones
             self._entries = deque(queued for queued in self._entries if queued.frame)
+            self._droppable = deque(queued for queued in self._droppable if queued.frame)
         self._entries.append(entry)
+        if droppable:
+            self._first_droppable()  # lets go of those that have left
+            self._droppable.append(entry)
         self._count += 1
         self.size += len(frame) - offset
         if key is not None and not offset:
@@ -175,15 +185,14 @@ class Outbox:
             How many frames were dropped; that may not have made enough room.
         """
         dropped = 0
-        for entry in self._entries:
-            if self.has_room(size):
+        passed: list[_Entry] = []  # the one that was begun, and one of each control frame
+        while not self.has_room(size):
+            entry = self._first_droppable() if droppable_only else self._take_oldest(passed)
+            if entry is None:
                 break
-            if not entry.frame or entry.opcode or self._begun(entry):
-                continue
-            if droppable_only and not entry.droppable:
-                continue
             self._remove(entry)
             dropped += 1
+        self._entries.extendleft(reversed(passed))
         self.dropped += dropped
         return dropped
 
@@ -251,9 +260,32 @@ class Outbox:
             if entry.frame:
                 self._count -= 1
                 self._unlist(entry)
+                entry.frame = b""
 
     def _begun(self, entry: _Entry) -> bool:
         return bool(self._offset) and entry is self._entries[0]
+
+    def _first_droppable(self) -> _Entry | None:
+        """Return the oldest droppable entry that may still be dropped."""
+        waiting = self._droppable
+        while waiting and (not waiting[0].frame or self._begun(waiting[0])):
+            waiting.popleft()
+        return waiting[0] if waiting else None
+
+    def _take_oldest(self, passed: list[_Entry]) -> _Entry | None:
+        """Take the oldest entry that may be dropped out of the queue.
+
+        Args:
+            passed: gets those before it that must stay, to be put back.
+        """
+        while self._entries:
+            entry = self._entries.popleft()
+            if not entry.frame:  # dropped
+                continue
+            if not (entry.opcode or (self._offset and not passed)):
+                return entry
+            passed.append(entry)
+        return None
 
     def _remove(self, entry: _Entry) -> None:
         self.size -= len(entry.frame)
