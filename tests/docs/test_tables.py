@@ -14,6 +14,7 @@ from websockets.frames import CloseCode
 from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol import errors as wire
 from daebus.http.site import request
+from daebus.websocket.connection import control_rate
 from daebus.websocket.connection import reader as reading
 from daebus.websocket.messages import pending
 from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, table
@@ -35,6 +36,8 @@ FIXED = {
     "messages read ahead": reading.MAX_READ_AHEAD,
     "the same, for a call": reading.MAX_WAITING,
     "calls to one client": pending.MAX_CALLS,
+    "control frames a second": control_rate.CONTROL_RATE,
+    "control frames at once": control_rate.CONTROL_BURST,
 }
 
 

@@ -28,7 +28,7 @@ class Request:
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_nobody_asks_on_a_connection_that_is_over(when: str) -> None:
     lock = threading.Lock()
-    pending = Pending(lock, "ada", over=when == "before")
+    pending = Pending(lock, "ada", lambda: None, over=when == "before")
     if when == "meanwhile":
         with lock:
             pending.end_locked()
@@ -40,7 +40,7 @@ def test_nobody_asks_on_a_connection_that_is_over(when: str) -> None:
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_request_that_is_first_asked_about_after_the_end_is_gone_at_once(when: str) -> None:
     lock = threading.Lock()
-    pending = Pending(lock, "ada", over=when == "before")
+    pending = Pending(lock, "ada", lambda: None, over=when == "before")
     if when == "meanwhile":
         with lock:
             pending.end_locked()
@@ -68,7 +68,7 @@ def ask(link: Link, pending: Pending) -> PendingCall:
 def test_an_answer_in_the_last_moment_wins(flavour: str) -> None:
     link = make_link("ada")
     assert link.begin(b"101", b"")
-    call = ask(link, LateAnswer(link.writer.lock, "ada", over=False))
+    call = ask(link, LateAnswer(link.writer.lock, "ada", lambda: None, over=False))
     wait: Any = call.result(0.001) if flavour == "sync" else asyncio.run(call.result_async(0.001))
     assert wait == "late"
     link.end()
@@ -78,7 +78,7 @@ def test_an_answer_in_the_last_moment_wins(flavour: str) -> None:
 def test_a_call_that_is_not_answered_is_forgotten(flavour: str) -> None:
     link = make_link("ada")
     assert link.begin(b"101", b"")
-    pending = Pending(link.writer.lock, "ada", over=False)
+    pending = Pending(link.writer.lock, "ada", lambda: None, over=False)
     call = ask(link, pending)
     waits = pending.waiting
     assert waits
@@ -94,7 +94,7 @@ def test_a_question_that_a_full_outbox_drops_fails_at_once_and_is_forgotten() ->
     link = make_link("ada", transport, limits)
     assert link.begin(b"101", b"")
     transport.room = 0
-    pending = Pending(link.writer.lock, "ada", over=False)
+    pending = Pending(link.writer.lock, "ada", lambda: None, over=False)
     waits = ask(link, pending)  # in the outbox
     with pytest.raises(CallTimeout, match="does not read"):
         ask(link, pending)

@@ -16,8 +16,8 @@ class DisconnectInfo:
             it did not read; ``server``: the app closed it; ``protocol``: it broke the rules;
             ``expired``: its identity expired; ``idle``: ``idle_timeout`` passed;
             ``lifetime``: ``max_lifetime`` passed; ``rate_limited``: it sent too many
-            messages; ``message_timeout``: it did not finish one; ``shutdown``: the app
-            stopped; ``lost``: it vanished.
+            messages, pings or cancels; ``message_timeout``: it did not finish one;
+            ``shutdown``: the app stopped; ``lost``: it vanished.
         code: close code, 1006 if none was exchanged.
         seconds: how long it was connected.
         messages_in, messages_out, bytes_in, bytes_out, dropped: counts.

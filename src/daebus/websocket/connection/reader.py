@@ -8,6 +8,8 @@ Rules of this module:
 2. Messages are handed out in the order of arrival; a close frame is acted on after the
    messages before it, unless a handler is running.
 3. The reader uses the writer, never the reverse.
+4. What is done in one go under the lock, and on the minder's thread, is bounded, whatever
+   the client has sent: senders wait for the lock, and other clients for the minder.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ...server.sockets.transport import RECV_SIZE
-from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong
+from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
+from .control_rate import ControlRate
 from .states import OPEN
 from .writer import Writer
 
@@ -33,6 +36,13 @@ _THEIRS = ("client", "lost")
 
 # The same while a call waits for its answer, which may come behind many messages.
 MAX_WAITING = 1000
+
+# Events that are sorted without letting go of the lock: less than a millisecond of work.
+EVENTS_AT_ONCE = 256
+
+# Bytes that the minder reads of one client before it turns to the next: frames without
+# data, the worst that they may hold, take it some milliseconds.
+READ_AHEAD_SIZE = 16384
 
 
 def _size(message: str | bytes) -> int:
@@ -79,7 +89,9 @@ class Reader:
 
     __slots__ = (
         "_codec",
+        "_control_rate",
         "_lock",
+        "_ping",
         "_recv",
         "_watch",
         "_writer",
@@ -107,6 +119,8 @@ class Reader:
         self.bytes_in = 0
         self.turn = 0
         self.last_in = self.last_message = time.monotonic()
+        self._control_rate = ControlRate(self.last_in)  # guarded by: _lock
+        self._ping: bytes | None = None  # guarded by: _lock; of the newest one
         self.reading = True  # the owner reads, and has the codec; stored last, see _take
         self.lent = False  # guarded by: _lock
         self.ahead = 0  # guarded by: _lock
@@ -165,6 +179,11 @@ class Reader:
             # One store, after everything else: so the codec is handed over without a lock.
             self.reading = False
             return True
+        done = 0
+        while len(events) - done > EVENTS_AT_ONCE:
+            with self._lock:
+                self._sort_locked(events[done : done + EVENTS_AT_ONCE])
+            done += EVENTS_AT_ONCE
         with self._lock:
             self.reading = False
             if not data:
@@ -172,7 +191,8 @@ class Reader:
                 if not self._writer.ended:
                     self._writer.lose_locked()
                 return False
-            self._sort_locked(events)
+            self._sort_locked(events[done:])
+            self._answer_ping_locked()
         return True
 
     def drain(self, deadline: float) -> None:
@@ -279,6 +299,29 @@ class Reader:
             self._watch.rouse()
         return more
 
+    def charge(self) -> None:
+        """Charge a message that nobody waited for; for the owner. See ``charge_locked``."""
+        with self._lock:
+            self.charge_locked()
+
+    def charge_locked(self, count: int = 1) -> None:
+        """Charge what a client may not send without end, and cut one that does.
+
+        Pings, pongs and cancels, and answers that nobody waits for: they are no messages
+        for which there are rates, and cost us work all the same.
+        """
+        assert self._lock.locked()
+        writer = self._writer
+        if writer.ended or self._control_rate.take(count, time.monotonic()):
+            return
+        text = "too many control frames"
+        # As after a broken rule: nothing is parsed any more, for what comes is more of it.
+        self.final = Closed(1008, text, close_frame(1008, text), failed=True)
+        writer.ended = True
+        if writer.state == OPEN:
+            writer.close_locked("rate_limited", 1008, text, self.final.answer)
+        writer.runtime.minder.call_later(writer.limits.slow_close_timeout, writer.abort)
+
     # --- the minder's side ------------------------------------------------------
 
     @property
@@ -337,7 +380,8 @@ class Reader:
         if not self.lent or self._writer.ended:
             return
         try:
-            data = self._writer.transport.try_recv(max(1, min(RECV_SIZE, self._room_locked())))
+            size = max(1, min(READ_AHEAD_SIZE, self._room_locked()))
+            data = self._writer.transport.try_recv(size)
         except OSError:
             data = b""
         if data is None:
@@ -348,16 +392,17 @@ class Reader:
         self.last_in = time.monotonic()
         self.bytes_in += len(data)
         self.ahead += self._sort_locked(self._codec.feed(data, self.ahead))
+        self._answer_ping_locked()
         if self.final is not None:
             self._finish_locked(self.final)
 
     def _sort_locked(self, events: list[Event]) -> int:
-        """Put messages into the inbox, answer pings, note pongs and the end.
+        """Put messages into the inbox, note pings, pongs and the end.
 
         Returns:
             The size of the messages put into the inbox.
         """
-        interceptor, size = self.interceptor, 0
+        interceptor, size, controls = self.interceptor, 0, 0
         for event in events:
             if isinstance(event, str | bytes):
                 self.last_message = self.last_in
@@ -371,13 +416,24 @@ class Reader:
                 self.inbox.append(event)
                 size += _size(event)
             elif isinstance(event, Ping):
-                self._writer.control_locked(PONG, event.data)
+                controls += 1
+                self._ping = event.data
             elif isinstance(event, Pong):
+                controls += 1
                 if self.on_pong is not None:
                     self.on_pong(event.data)
             elif isinstance(event, Closed):
                 self.final = event
+        if controls:
+            self.charge_locked(controls)
         return size
+
+    def _answer_ping_locked(self) -> None:
+        """Answer the newest ping of a read: the others need none (RFC 6455 section 5.5.3)."""
+        assert self._lock.locked()
+        ping, self._ping = self._ping, None
+        if ping is not None:
+            self._writer.control_locked(PONG, ping)
 
     def _finish_locked(self, final: Closed) -> None:
         """Act on the codec's last event: the peer closed, or broke the rules."""

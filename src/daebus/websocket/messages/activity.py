@@ -99,13 +99,15 @@ class Activity:
         with self.writer.lock:
             if self._pending is None:
                 over = self.writer.state > OPEN
+                link, reader = self.link, self.link.reader
                 self._pending = Pending(
                     self.writer.lock,
-                    self.link.client_id,
+                    link.client_id,
+                    reader.charge_locked,
                     over=over,
-                    max_depth=self.link.limits.max_depth,
+                    max_depth=link.limits.max_depth,
                 )
-                self.link.reader.interceptor = self._pending
+                reader.interceptor = self._pending
             return self._pending
 
     def take_pending(self, kind: str, payload: dict[str, Any]) -> bool:

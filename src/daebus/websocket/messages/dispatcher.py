@@ -266,6 +266,7 @@ class Dispatcher:
     def _bad_id(self, activity: Activity, kind: str) -> None:
         if kind in KINDS:
             logger.debug("dropped a %r of client %s: bad id", kind, activity.link.client_id)
+            activity.link.reader.charge()
             return
         text = f'"id" must be a string or a number, of at most {envelope.MAX_ID} characters'
         self._refuse(activity, "bad_id", text, kind)
@@ -282,6 +283,7 @@ class Dispatcher:
         if not activity.take_pending(kind, payload):
             # Late or unknown. Not answered with an error, which could start a loop of errors.
             logger.debug("dropped a %r of client %s: nobody waits", kind, activity.link.client_id)
+            activity.link.reader.charge()
         return None
 
     def _unknown(self, kind: str) -> str:

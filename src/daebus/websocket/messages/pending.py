@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol
 from weakref import ref
@@ -58,6 +59,7 @@ class Pending:
     Args:
         lock: of the connection.
         client_id: for exceptions.
+        charge: called for each cancel, with the lock held.
         over: the connection is no longer open.
         max_depth: levels of a message.
     """
@@ -66,12 +68,14 @@ class Pending:
         self,
         lock: threading.Lock,
         client_id: str,
+        charge: Callable[[], None],
         *,
         over: bool,
         max_depth: int = MAX_DEPTH,
     ) -> None:
         self._lock = lock
         self._client_id = client_id
+        self._charge = charge
         self._max_depth = max_depth
         self._over = over  # guarded by: _lock
         self._mark = secrets.token_hex(8)  # in the id of every call
@@ -159,7 +163,10 @@ class Pending:
                 token.stop_locked("cancelled")
             # A request that has ended may have left a thread that holds its token. But the
             # cancel may be for a later request with the same id, so it keeps its turn too.
-            return not all(token.ended for token in found)
+            if all(token.ended for token in found):
+                return False
+            self._charge()
+            return True
         future = self._calls.pop(ident, None) if isinstance(ident, str) else None
         if future is None:
             return False
