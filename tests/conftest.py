@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
+from daebus.server.threads.safelog import forget_repeats
 from tests.support.child import Child
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.waiting import eventually, stable_id
@@ -66,6 +67,13 @@ def machine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "gethostname", lambda: "x")
         yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> Iterator[None]:
+    """What one test has had logged does not make a repeat of what the next one logs."""
+    yield
+    forget_repeats()
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import os
 import weakref
 from typing import Protocol
 
+from .server.threads.safelog import forget_repeats
+
 __all__ = ["Forkable", "forget", "remember"]
 
 
@@ -30,6 +32,7 @@ def forget(app: Forkable) -> None:
 
 
 def _in_child() -> None:
+    forget_repeats()  # whose lock a thread of the parent may hold
     for app in list(_running):
         app.after_fork()
     _running.clear()

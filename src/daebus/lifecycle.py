@@ -26,6 +26,7 @@ from .errors import AttachError, ForkedError, StateError
 from .http.component import serving_of
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
+from .server.threads.safelog import flush_repeats
 from .server.threads.track import is_own, track
 from .signals import SIGNAL_POLL
 from .waits import lock_timeout, until
@@ -245,6 +246,7 @@ class Lifecycle:
         if self._notify:
             self._notifier.stopping()
         self._left = [thread.name for thread in self._engine.stop(deadline)]
+        flush_repeats()
         if self._left:
             logger.warning(
                 "%s stopped, and these threads have not ended in time: %s",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
-import logging
 import signal
 import threading
 import weakref
@@ -23,12 +22,13 @@ from typing import Any, Protocol
 from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
 from .server.handoff import STOPPING, Refusal, Upgrade
 from .server.threads.minder import Minder
+from .server.threads.safelog import get_logger
 from .server.threads.track import lent
 from .waits import until
 
 __all__ = ["Doorkeeper", "GuestApp", "WsgiAdapter"]
 
-logger = logging.getLogger("daebus")
+logger = get_logger("daebus")
 
 # Seconds between two checks whether gunicorn wants its worker to end.
 _WORKER_POLL = 0.25

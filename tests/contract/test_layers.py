@@ -65,6 +65,7 @@ LAYERS = [
     "server.threads",
     "server.sockets",
     "server.threads.safelog",
+    "server.threads.repeats",
     "server",
     "waits",
     "arguments",

@@ -191,7 +191,7 @@ class TaskRun:
             )
             if not (cancelled and self._stop.is_set()):
                 task.errors += 1
-                logger.exception("%s failed", task)
+                logger.exception("%s failed", task, kind=str(task))
             return False
         finally:
             task.began = None

@@ -120,7 +120,10 @@ class Runner:
             raw(activity.connection)
         except BaseException:
             logger.exception(
-                "raw handler for %r failed for client %s", link.peer.path, link.client_id
+                "raw handler for %r failed for client %s",
+                link.peer.path,
+                link.client_id,
+                kind=link.peer.path,
             )
             link.shut(1011, "", "server")
 
@@ -166,4 +169,4 @@ def call_hooks(
             if hasattr(result, "__await__"):
                 loop.run(result)
         except BaseException:  # one broken hook must not keep the others from running
-            logger.exception("%s hook failed for client %s", name, client_id)
+            logger.exception("%s hook failed for client %s", name, client_id, kind=name)

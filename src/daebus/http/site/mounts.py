@@ -50,7 +50,7 @@ class Mount:
 
             # An app that had written already makes this raise what it raised.
             result = json_error(500, "the app failed")(environ, start)
-            logger.exception("the app at %s failed on %r", self.prefix, path)
+            logger.exception("the app at %s failed on %r", self.prefix, path, kind=self.prefix)
             return result
 
 

@@ -272,7 +272,7 @@ class Router:
         return response
 
     def _fail(self, who: str, exc: BaseException, request: Request) -> Response:
-        logger.error("%s %s %r failed", who, request.method, request.path, exc_info=exc)
+        logger.error("%s %s %r failed", who, request.method, request.path, exc_info=exc, kind=who)
         return json_error(500, self._describe(exc))
 
     def _describe(self, exc: BaseException) -> str:

@@ -10,5 +10,5 @@ May import: ``errors`` and the sockets next door.
 * ``vitals``: what becomes known when one of them dies.
 * ``track``: which threads are ours, and what for.
 * ``affinity``: keeps a thread on chosen cores.
-* ``safelog``: logging that cannot end one of our threads.
+* ``safelog``: logging that cannot end one of our threads; ``repeats``: what it writes once.
 """

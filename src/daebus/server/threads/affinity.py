@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
+
+from .safelog import get_logger
 
 __all__ = ["keep_on"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 
 def keep_on(cpus: frozenset[int]) -> None:

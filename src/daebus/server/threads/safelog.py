@@ -1,4 +1,4 @@
-"""Logging that does not end the thread that logs, nor flood the log.
+"""Logging that does not end the thread that logs, nor fill a disk.
 
 Handlers belong to the host and may raise: out of descriptors, even those of the standard
 library do when they open their file late or again. A log line is not worth a server that
@@ -15,17 +15,43 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["WARNING_INTERVAL", "LogThrottle", "format_exception", "get_logger"]
+from .repeats import Count, Repeats, place_of
+
+__all__ = [
+    "WARNING_INTERVAL",
+    "LogThrottle",
+    "flush_repeats",
+    "forget_repeats",
+    "format_exception",
+    "get_logger",
+]
 
 # Seconds between two warnings about the same trouble: a crowd must not flood the log.
 WARNING_INTERVAL = 10.0
 
 
-class _Adapter(logging.LoggerAdapter[logging.Logger]):
-    """A logger that never raises."""
+# Characters of a record's text that are kept for the line with the count of its repeats.
+_MAX_TEXT = 200
 
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log; what a handler raises is printed where logging prints such things."""
+_repeats = Repeats()
+
+
+class _Adapter(logging.LoggerAdapter[logging.Logger]):
+    """A logger that never raises, and counts the repeats of warnings and errors."""
+
+    def log(
+        self, level: int, msg: object, *args: object, kind: object = None, **kwargs: Any
+    ) -> None:
+        """Log; what a handler raises is printed where logging prints such things.
+
+        Args:
+            level: of the record; below a warning it is written always.
+            msg: the same for all records of a kind.
+            args: for the message.
+            kind: tells records apart whose message and place are the same; made of plain
+                strings and numbers, as few as a program has and no client can add to.
+            kwargs: as ever.
+        """
         kwargs.setdefault("stacklevel", 2)  # the caller's line, not this one
         exc = kwargs.get("exc_info")
         if exc is True:
@@ -34,13 +60,78 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
             kwargs["exc_info"] = None
             msg = f"{msg}: {type(exc).__name__}, which cannot be formatted"
         try:
+            if level > logging.DEBUG:
+                _write(_repeats.take_due())
+                if level >= logging.WARNING and self.isEnabledFor(level):
+                    problem = _problem(kwargs.get("exc_info"))
+                    key = (self.logger.name, level, str(msg), kind, problem)
+                    first, forgotten = _repeats.meet(key, self.logger.name, level)
+                    if first is None:
+                        return
+                    first.text = _text(msg, args)
+                    _write(forgotten)
             super().log(level, msg, *args, **kwargs)
         except Exception:
-            if logging.raiseExceptions and sys.stderr is not None:
-                try:
-                    traceback.print_exc()
-                except OSError:  # nobody reads it
-                    pass
+            _complain()
+
+
+def flush_repeats() -> None:
+    """Write the counts that are not written yet, and begin anew; an app that stops does."""
+    try:
+        _write(_repeats.take_all())
+    except Exception:
+        _complain()
+
+
+def forget_repeats() -> None:
+    """Begin anew without a word, in a forked child: the counts are the parent's."""
+    global _repeats
+    _repeats = Repeats()
+
+
+def _problem(exc_info: Any) -> tuple[object, ...]:
+    """Return what the type and the place of an exception are, in plain values."""
+    if isinstance(exc_info, tuple):
+        exc = exc_info[1]
+    elif isinstance(exc_info, BaseException):
+        exc = exc_info
+    else:
+        exc = sys.exc_info()[1] if exc_info else None
+    if exc is None:
+        return ()
+    found = type(exc)
+    try:
+        name = (str(found.__module__), str(found.__qualname__))
+    except Exception:  # a metaclass of the user's
+        name = ("", "")
+    return (*name, place_of(exc))
+
+
+def _complain() -> None:
+    """Print what a handler of the host raised, where logging prints such things."""
+    if logging.raiseExceptions and sys.stderr is not None:
+        try:
+            traceback.print_exc()
+        except Exception:  # nobody reads it, or it cannot be formatted
+            pass
+
+
+def _text(msg: object, args: tuple[object, ...]) -> str:
+    try:
+        return (str(msg) % args if args else str(msg))[:_MAX_TEXT]
+    except Exception:  # it is the user's object that cannot be formatted
+        return str(msg)[:_MAX_TEXT]
+
+
+def _write(counts: list[Count]) -> None:
+    for count in counts:
+        logging.getLogger(count.logger).log(
+            count.level,
+            "%d more like this within %.0f s: %s",
+            count.number,
+            max(1.0, count.last - count.since),
+            count.text,
+        )
 
 
 def _format(exc: BaseException) -> str | None:

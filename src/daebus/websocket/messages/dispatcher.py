@@ -211,6 +211,7 @@ class Dispatcher:
             kind[: envelope.MAX_ECHO],
             activity.link.client_id,
             exc_info=exc,
+            kind=self._label(kind),
         )
         more: dict[str, Any] = {}
         for hook in tuple(self.on_error):
