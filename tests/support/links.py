@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from daebus.server.sockets.transport import Transport
+from daebus.server.threads.fairpool import FairPool
 from daebus.server.threads.loop import LoopThread
 from daebus.server.threads.minder import Minder, Timer
-from daebus.server.threads.pool import WorkerPool
 from daebus.server.threads.pump import Pump
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.connection.link import Link, Peer
@@ -123,7 +123,7 @@ class FakeWatch:
 def make_runtime(minder: FakeMinder | None = None) -> Runtime:
     """Make a runtime none of whose threads is started."""
     fake = cast(Minder, minder or FakeMinder())
-    return Runtime(fake, LoopThread(), WorkerPool("daebus-job", 1, 1), Pump(1.0))
+    return Runtime(fake, LoopThread(), FairPool("daebus-job", 1, 1), Pump(1.0))
 
 
 def make_codec(limits: Limits) -> Codec:

@@ -89,7 +89,8 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
 
         background_workers: threads for handlers with ``run_in="pool"``.
         background_queue: how many such messages may wait for a thread; more are answered
-            with an error of code ``busy``.
+            with an error of code ``busy``. One client has at most twice as many waiting as
+            places are free, so a single one fills two thirds.
         main_timeout: seconds within which ``app.pump()`` must start a handler with
             ``run_in="main"``; else the message is answered with ``busy``. Long enough for a
             host that redraws a window or asks a device, and short enough that a user still

@@ -15,6 +15,7 @@ from typing import Any
 from ..server.handoff import STOPPING, Refusal, Upgrade
 from ..server.sockets.transport import Transport
 from ..server.threads.connection_threads import ConnectionThreads
+from ..server.threads.fairpool import FairPool
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from ..server.threads.pool import WorkerPool, join_all
@@ -67,7 +68,7 @@ class Hub:
     def __init__(
         self, settings: Settings, dispatcher: Dispatcher, minder: Minder, loop: LoopThread
     ) -> None:
-        jobs = WorkerPool(
+        jobs = FairPool(
             "daebus-job",
             settings.background_workers,
             settings.background_queue,
@@ -219,6 +220,7 @@ class Hub:
 
     def _left(self, link: Link) -> None:
         """Remove a connection from the registry; it may be called several times, by any thread."""
+        self.runtime.jobs.forget(link)  # again at the end, for jobs that came late
         if self.registry.remove(link):
             self._admission.left(link.peer.remote_address)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..server.threads.fairpool import FairPool
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
-from ..server.threads.pool import WorkerPool
 from ..server.threads.pump import Pump
 
 __all__ = ["Runtime"]
@@ -25,5 +25,5 @@ class Runtime:
 
     minder: Minder
     loop: LoopThread
-    jobs: WorkerPool
+    jobs: FairPool
     pump: Pump

@@ -134,3 +134,31 @@ def test_a_job_that_raises_anything_does_not_end_its_thread(jobs: Jobs) -> None:
 def test_the_pool_has_at_least_one_of_each(make_app: MakeApp, option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} must be greater than 0"):
         make_app(**{option: 0})
+
+
+def test_eighty_jobs_of_one_client_make_no_other_busy(make_app: MakeApp) -> None:
+    jobs = Jobs(make_app())
+    with jobs.app.test_client() as hog, jobs.app.test_client() as other:
+        for number in range(80):
+            ask(hog, "job", number, number)
+        assert hog.receive()["data"]["code"] == "busy"
+        ask(other, "job", "mine", 1)
+        assert eventually(lambda: len(jobs.threads) == 7)  # two threads were kept for others
+        jobs.go.set()
+        assert other.receive() == {"type": "response", "data": "mine", "id": 1}
+
+
+def test_jobs_that_have_not_begun_leave_with_their_client(jobs: Jobs) -> None:
+    with jobs.app.test_client() as stays:
+        with jobs.app.test_client() as leaves:
+            for number in range(4):
+                ask(leaves, "job", number, number)
+            for _ in range(2):
+                assert jobs.begun.acquire(timeout=5)
+        assert eventually(lambda: len(jobs.app.websocket.get_clients()) == 1)
+        for number in range(2):
+            ask(stays, "job", number, number)
+        assert stays.request("echo", "not busy") == "not busy"
+        jobs.go.set()
+        assert {stays.receive()["data"] for _ in range(2)} == {"0", "1"}
+    assert len(jobs.threads) == 4

@@ -6,7 +6,8 @@ May import: ``errors`` and the sockets next door.
   handlers. Owns its selector and its timers.
 * ``loop``: the private asyncio loop and its thread.
 * ``pump``: calls handed over to a thread of the host.
-* ``pool``: a bounded pool of workers; ``connection_threads``: one thread per connection, reused.
+* ``pool``: a bounded pool of workers; ``fairpool``: one that clients share by turns.
+* ``connection_threads``: one thread per connection, reused.
 * ``vitals``: what becomes known when one of them dies.
 * ``track``: which threads are ours, and what for.
 * ``affinity``: keeps a thread on chosen cores.

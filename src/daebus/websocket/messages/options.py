@@ -156,7 +156,8 @@ def _in_pool(handler: Handler, run: Run) -> Handler:
     @functools.wraps(handler)
     def submit(req: WebSocketRequest) -> Any:
         req._begin()  # now, in the order of the messages: the next one may be its cancel
-        if not req._activity.runtime.jobs.submit(lambda: run(req, begin)):
+        activity = req._activity
+        if not activity.runtime.jobs.submit(activity.link, lambda: run(req, begin)):
             raise ClientError("too many jobs are waiting; try again later", "busy")
         return ANSWERED_LATER
 
