@@ -25,6 +25,7 @@ from .websocket.api.decorators import (
 )
 from .websocket.api.rooms import JoinHook
 from .websocket.messages.options import Allow, RunIn
+from .websocket.messages.ratelimit import Per
 
 __all__ = ["Scaffold"]
 
@@ -64,6 +65,7 @@ class Scaffold(ABC):
         run_in: RunIn = "connection",
         allow: Allow | None = None,
         rate: str | None = None,
+        per: Per = "client",
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type, sync or async.
 
@@ -77,7 +79,7 @@ class Scaffold(ABC):
         return self._decorator(
             "websocket",
             lambda parts: parts.websocket.socket(
-                kind, timeout=timeout, run_in=run_in, allow=allow, rate=rate
+                kind, timeout=timeout, run_in=run_in, allow=allow, rate=rate, per=per
             ),
         )
 

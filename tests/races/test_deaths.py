@@ -82,7 +82,7 @@ def test_a_death_is_known(
         hub.runtime.minder.call_later(0, lambda: None)
         if kind == "loop":
             hub.runtime.loop.cancel_all()
-        hub.runtime.jobs.submit(lambda: None)
+        hub.runtime.jobs.submit(object(), lambda: None)
         if kind in ("accept", "http-"):
             poke_http(app)
         elif kind == "ws-parked":

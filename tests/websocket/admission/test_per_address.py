@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from daebus import DaebusWebSocket
-from daebus.websocket.admission.per_address import PerAddressLimit, network_of
+from daebus.websocket.admission.per_address import PerAddressLimit
+from daebus.websocket.connection.networks import network_of
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.inside import addresses_of
 from tests.support.peer import Peer, upgrade_request

@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from daebus.server.sockets.transport import Transport
+from daebus.server.threads.fairpool import FairPool
 from daebus.server.threads.loop import LoopThread
-from daebus.server.threads.pool import WorkerPool
 from daebus.server.threads.pump import Pump
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.connection.link import Link, Peer
@@ -27,7 +27,7 @@ class Case:
         self.minder = minder
         self.transport = FakeTransport()
         given = Limits(ping_interval=None, **limits)
-        runtime = Runtime(minder, LoopThread(), WorkerPool("daebus-job", 1, 1), Pump(1.0))
+        runtime = Runtime(minder, LoopThread(), FairPool("daebus-job", 1, 1), Pump(1.0))
         self.link = Link(
             cast(Transport, self.transport),
             make_codec(given),

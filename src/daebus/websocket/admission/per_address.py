@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 
-__all__ = ["PerAddressLimit", "network_of"]
+from ..connection.networks import network_of
 
-# The owner of one IPv6 address has at least a network of this size (RFC 6177).
-_IPV6_PREFIX = 64
-
-
-def network_of(address: str) -> str:
-    """Return the network under which an address is counted.
-
-    Returns:
-        An IPv4 address itself, the /64 of an IPv6 one, any other text unchanged; empty for
-        an empty address, as on a Unix socket.
-    """
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((int(found), _IPV6_PREFIX), strict=False))
+__all__ = ["PerAddressLimit"]
 
 
 class PerAddressLimit:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from ...errors import DuplicateHandlerError, name_of
 from ..admission.authentication import expiry
-from ..messages.ratelimit import Rate
+from ..messages.ratelimit import Per, Rate, check_per
+from ..messages.shared_rate import shared
 from .context import Section
 
 __all__ = ["Access", "Authenticate"]
@@ -88,7 +89,9 @@ class Access(Section):
         link = self._context.link(client_id)
         return link is not None and link.renew(identity, expires)
 
-    def enable_rate_limiting(self, max_messages: int = 60, window_seconds: float = 60) -> None:
+    def enable_rate_limiting(
+        self, max_messages: int = 60, window_seconds: float = 60, *, per: Per = "client"
+    ) -> None:
         """Limit how many messages each client may send, of all types together.
 
         A client may send ``max_messages`` at once, and gets them back evenly within
@@ -100,6 +103,8 @@ class Access(Section):
         Args:
             max_messages: at least 1.
             window_seconds: greater than 0.
+            per: ``"user"`` or ``"address"`` counts those of several connections together, as
+                with ``DaebusWebSocket.socket``.
 
         Raises:
             ValueError: an argument is out of range.
@@ -111,7 +116,8 @@ class Access(Section):
             raise ValueError(f"max_messages must be at least 1, not {max_messages!r}")
         if not 0 < window_seconds < math.inf:
             raise ValueError(f"window_seconds must be greater than 0, not {window_seconds!r}")
-        self._context.dispatcher.rate = Rate(max_messages, window_seconds)
+        check_per(per)
+        self._context.dispatcher.rate = shared(Rate(max_messages, window_seconds, per))
 
     def disable_rate_limiting(self) -> None:
         """Lift the limit of all messages; rates of single message types stay."""

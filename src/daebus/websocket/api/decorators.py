@@ -10,8 +10,9 @@ from ...errors import DuplicateHandlerError
 from ..connection.connection import Connection
 from ..messages.handlers import Middleware
 from ..messages.options import Allow, RunIn
-from ..messages.ratelimit import parse_rate
+from ..messages.ratelimit import Per, parse_rate
 from ..messages.request import WebSocketRequest
+from ..messages.shared_rate import AnyRate, shared
 from ..messages.signature import hook_call
 from .context import Section
 
@@ -38,6 +39,7 @@ class Decorators(Section):
         run_in: RunIn = "connection",
         allow: Allow | None = None,
         rate: str | None = None,
+        per: Per = "client",
     ) -> Callable[[SocketHandler], SocketHandler]:
         """Decorate the handler of a message type; the same as ``app.socket``.
 
@@ -63,14 +65,25 @@ class Decorators(Section):
             rate: how often each client may send this type: ``"10/s"``, ``"100/m"`` (a
                 minute) or ``"5/h"``, and as many at once after a pause. Beyond that the
                 client is told ``rate_limited``, and in how many seconds to try again.
+            per: whose messages ``rate`` counts together. ``"client"``: those of one
+                connection. ``"user"``: those of all connections with the name that
+                ``identify`` gave, or without one with the same identity, if that is a string
+                or a number, or else of the same address. ``"address"``: those of all
+                connections from an address, of IPv6 from a /64. With the last two, a client
+                that reconnects does not start afresh.
 
         Raises:
-            ValueError: ``run_in`` is not one of the three, or ``rate`` is not of the form
-                "10/s".
+            ValueError: ``run_in`` or ``per`` is not one of its three, ``rate`` is not of the
+                form "10/s", or there is a ``per`` without it.
             TypeError: the handler takes other arguments or is async with
                 ``run_in="main"``; ``allow`` cannot be called; or ``rate`` is not a string.
             DuplicateHandlerError: the type has a handler already.
         """
+        parsed: AnyRate | None = None
+        if rate is not None:
+            parsed = shared(parse_rate(rate, per))
+        elif per != "client":
+            raise ValueError(f"per={per!r} is for a rate; write rate='10/s', per={per!r}")
 
         def register(handler: SocketHandler) -> SocketHandler:
             self._context.dispatcher.table.add(
@@ -79,7 +92,7 @@ class Decorators(Section):
                 timeout=seconds_or_none("timeout", timeout),
                 run_in=run_in,
                 allow=allow,
-                rate=None if rate is None else parse_rate(rate),
+                rate=parsed,
             )
             return handler
 

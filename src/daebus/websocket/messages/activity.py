@@ -14,7 +14,8 @@ from ..protocol.envelope import MAX_ECHO
 from ..stats import Stats, Times
 from .cancellation import cancel_task
 from .pending import Pending
-from .ratelimit import Rate, RateLimiter
+from .ratelimit import RateLimiter
+from .shared_rate import AnyRate, SharedRate, owner_of
 
 __all__ = ["Activity", "Handled", "current"]
 
@@ -120,12 +121,12 @@ class Activity:
         with self.writer.lock:
             return self._pending is not None and self._pending.has_work_locked()
 
-    def charge(self, key: Rate | None, rate: Rate) -> float:
+    def charge(self, rate: AnyRate, *, overall: bool = False) -> float:
         """Count a message against a rate; close the connection after too many strikes.
 
         Args:
-            key: the rate itself for one type's rate; None for the rate of all messages.
-            rate: how many messages may come.
+            rate: how many messages may come, of one type or of all together.
+            overall: it is the latter.
 
         Returns:
             0 if the message may pass, else the seconds that the client should wait.
@@ -133,8 +134,16 @@ class Activity:
         now = time.monotonic()
         if self._limiter is None:
             self._limiter = RateLimiter(self.link.limits.max_strikes, now)
-        wait = self._limiter.wait(key, rate, now)
-        if self._limiter.beyond:
+        limiter = self._limiter
+        if isinstance(rate, SharedRate):
+            owner = owner_of(self.link, rate.rate.per)
+            if owner is None:
+                wait = limiter.wait(None if overall else rate.rate, rate.rate, now)
+            else:
+                wait = limiter.judge(rate.take(owner, now), now)
+        else:
+            wait = limiter.wait(None if overall else rate, rate, now)
+        if limiter.beyond:
             self.writer.shut(1008, "too many messages", "rate_limited")
         return wait
 

@@ -30,9 +30,9 @@ from .activity import Activity, current
 from .handlers import ANY, BINARY, HandlerTable
 from .options import Handler
 from .pending import KINDS
-from .ratelimit import Rate
 from .request import WebSocketRequest, asked
 from .results import ANSWERED_LATER, PLAIN, resolve
+from .shared_rate import AnyRate
 
 __all__ = ["Dispatcher"]
 
@@ -57,7 +57,7 @@ class Dispatcher:
     Attributes:
         table: the handlers.
         on_error: hooks for what handlers raise.
-        rate: the limit of each client's messages of all types together, or None.
+        rate: the limit of messages of all types together, or None.
         max_depth: levels of arrays and objects in a message.
 
     Threads:
@@ -68,7 +68,7 @@ class Dispatcher:
         self.table = HandlerTable(self.run)
         self.debug = debug
         self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
-        self.rate: Rate | None = None
+        self.rate: AnyRate | None = None
         self.max_depth = MAX_DEPTH
 
     def handle(self, activity: Activity, message: str | bytes) -> None:
@@ -170,9 +170,9 @@ class Dispatcher:
         """Return the type to count a message as; the types that ``"*"`` takes count as one."""
         return kind if kind in self.table.by_type or kind == BINARY else ANY
 
-    def _over(self, activity: Activity, message: str | bytes, rate: Rate) -> bool:
+    def _over(self, activity: Activity, message: str | bytes, rate: AnyRate) -> bool:
         """Refuse a message beyond the rate of all messages; return True if it was."""
-        wait = activity.charge(None, rate)
+        wait = activity.charge(rate, overall=True)
         if not wait:
             return False
         kind = ident = None

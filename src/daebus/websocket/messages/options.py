@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 from ...errors import ClientError, name_of
 from ..protocol.envelope import MAX_ECHO
-from .ratelimit import Rate
 from .request import WebSocketRequest
 from .results import ANSWERED_LATER, resolve
+from .shared_rate import AnyRate
 from .signature import is_async
 
 __all__ = ["Allow", "Handler", "Run", "RunIn", "bytes_as_message", "compile_handler"]
@@ -33,7 +33,7 @@ def compile_handler(
     timeout: float | None = None,
     run_in: RunIn = "connection",
     allow: Allow | None = None,
-    rate: Rate | None = None,
+    rate: AnyRate | None = None,
 ) -> Handler:
     """Return a handler with its options, as one callable.
 
@@ -174,11 +174,11 @@ def _if_allowed(handler: Handler, allow: Allow) -> Handler:
     return guarded
 
 
-def _at_rate(handler: Handler, rate: Rate) -> Handler:
+def _at_rate(handler: Handler, rate: AnyRate) -> Handler:
     @functools.wraps(handler)
     def metered(req: WebSocketRequest) -> Any:
         # Not keyed by the message's type: with "*" a client could invent any number of them.
-        wait = req._activity.charge(rate, rate)
+        wait = req._activity.charge(rate)
         if wait:
             text = f"too many {_short(req)!r} messages"
             raise ClientError(text, "rate_limited", {"retry_after": wait})
