@@ -30,6 +30,8 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
 
 LISTENERS = 20  # ordinary WebSockets that get the broadcasts
+_ROOMY = 64 << 20  # bytes of an outbox that is full of messages
+
 WARMUP = 0.3  # seconds of an attack before anything is measured
 
 Figures = dict[str, float]
@@ -92,6 +94,33 @@ def unfinished(port: int, ready: Callable[[], None]) -> None:
     threading.Event().wait()
 
 
+def pings(port: int, ready: Callable[[], None]) -> None:
+    """Ten clients flood pings, and come again when they are cut."""
+    _flood([joined(port) for _ in range(10)], wire.frame(b"", wire.PING) * 1000, ready, port)
+
+
+def pongs(port: int, ready: Callable[[], None]) -> None:
+    """Ten clients flood pongs, and come again when they are cut."""
+    _flood([joined(port) for _ in range(10)], wire.frame(b"", wire.PONG) * 1000, ready, port)
+
+
+def cancels(port: int, ready: Callable[[], None]) -> None:
+    """Ten clients flood cancels that nobody waits for, and come again when they are cut."""
+    cancel = wire.frame(b'{"type":"cancel","id":1}')
+    _flood([joined(port) for _ in range(10)], cancel * 1000, ready, port)
+
+
+def not_reading(port: int, ready: Callable[[], None]) -> None:
+    """100 clients do not read what they asked for, until a thousand messages wait for each."""
+    large = wire.frame(b'{"type":"echo","data":"%b"}' % (b"a" * 900_000))
+    small = wire.frame(b'{"type":"echo","data":1}')
+    clients = [joined(port) for _ in range(100)]
+    for client in clients:
+        client.sendall(large * 8 + small * 1100)
+    ready()
+    threading.Event().wait()
+
+
 ATTACKS = {
     "nothing": Attack(nothing),
     "inflate": Attack(inflate, websocket={"compression": "deflate"}, most={"rss_mib": 300}),
@@ -101,6 +130,19 @@ ATTACKS = {
         most={"rss_mib": 150},
     ),
     "unfinished": Attack(unfinished, most={"rss_mib": 70}),
+    "pings": Attack(pings, most={"broadcast_ms": 100}),
+    "pongs": Attack(pongs, most={"broadcast_ms": 100}),
+    "cancels": Attack(cancels, most={"broadcast_ms": 100}),
+    "slow_drop_oldest": Attack(
+        not_reading,
+        websocket={"on_full": "drop_oldest", "max_outbox": _ROOMY},
+        most={"broadcast_ms": 20},
+    ),
+    "slow_drop_newest": Attack(
+        not_reading,
+        websocket={"on_full": "drop_newest", "max_outbox": _ROOMY},
+        most={"broadcast_ms": 20},
+    ),
 }
 
 
@@ -141,8 +183,20 @@ def fragment(opcode: int, payload: bytes) -> bytes:
     return bytes(frame)
 
 
-def _flood(clients: list[socket.socket], burst: bytes, ready: Callable[[], None]) -> None:
-    """Send the same over and over, as fast as each connection takes it."""
+def _flood(
+    clients: list[socket.socket],
+    burst: bytes,
+    ready: Callable[[], None],
+    again: int | None = None,
+) -> None:
+    """Send the same over and over, as fast as each connection takes it.
+
+    Args:
+        clients: the connections.
+        burst: what each sends.
+        ready: called before the first one does.
+        again: the port to which one that was cut connects again; None leaves it.
+    """
     left = {client: memoryview(b"") for client in clients}
     for client in clients:
         client.setblocking(False)
@@ -158,6 +212,11 @@ def _flood(clients: list[socket.socket], burst: bytes, ready: Callable[[], None]
                 continue
             except OSError:  # it was cut
                 del left[client]
+                client.close()
+                if again is not None:
+                    client = joined(again)
+                    client.setblocking(False)
+                    left[client] = memoryview(b"")
         if idle:
             time.sleep(0.005)
     threading.Event().wait()
