@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from . import signals
+from .arguments import checked
 from .blueprint import Blueprint, take_steps
 from .components import Components, Needs
 from .errors import DuplicateHandlerError
@@ -35,8 +36,12 @@ class Daebus(Scaffold):
     Args:
         name: the app's name in logs.
         debug: send exception texts and tracebacks to clients; never in production.
+
+    Raises:
+        TypeError: an argument is of another type; the message names it.
     """
 
+    @checked
     def __init__(self, name: str, *, debug: bool = False) -> None:
         self.name = name
         self.debug = debug

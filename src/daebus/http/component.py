@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..arguments import positive, positive_or_none, seconds
+from ..arguments import checked, positive, positive_or_none, seconds
 from ..depth import check_depth
 from ..server.sockets.addresses import Addresses
 from .protocol.cors import Cors
@@ -98,8 +98,10 @@ class DaebusHttp(HttpDecorators):
 
     Raises:
         ValueError: an argument is invalid; the message names it and the value.
+        TypeError: an argument is of another type; the message names it.
     """
 
+    @checked
     def __init__(
         self,
         port: int | None = None,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
-from ..arguments import fraction, positive, positive_or_none, seconds, seconds_or_none
+from ..arguments import checked, fraction, positive, positive_or_none, seconds, seconds_or_none
 from ..depth import check_depth
 from ..origins import Origins
 from .api.access import Access
@@ -24,12 +25,20 @@ __all__ = ["DaebusWebSocket"]
 
 _DEFAULTS = Limits()
 
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+
 # Bytes of stack for what we do on it. Measured on CPython 3.11 (x86-64 Linux) with servers in
 # processes of their own, the size halved between one that ended with a segmentation fault and
 # one that did not: 224 KiB for messages and replies of 1,000 levels, lists, dicts and
 # dataclasses, a logged traceback of 900 calls, and the recursion limit raised. Two thirds more,
 # for other versions and for what handlers do.
 MIN_STACK = 384 << 10
+# More is not to be had many times over: a slip of the unit, for which every client would be
+# refused.
+MAX_STACK = 1 << 30
+
+# Linux can be built for 8,192 at most.
+MAX_CORE = 8191
 
 
 class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
@@ -98,8 +107,10 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
 
     Raises:
         ValueError: an argument is out of range or of the wrong form; the text names it.
+        TypeError: an argument is of another type; the message names it.
     """
 
+    @checked
     def __init__(
         self,
         port: int | None = None,
@@ -144,12 +155,24 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
                 f"stack_size must be at least {MIN_STACK} bytes, for deep messages and for "
                 f"tracebacks, not {stack_size!r}; write stack_size={MIN_STACK}, or None"
             )
+        if stack_size is not None and stack_size > MAX_STACK:
+            raise ValueError(f"stack_size must be at most {MAX_STACK} bytes, not {stack_size!r}")
         if affinity is not None and not affinity:
             raise ValueError("affinity is empty; write affinity={0}, or None for all cores")
+        if affinity is not None and not all(0 <= core <= MAX_CORE for core in affinity):
+            raise ValueError(
+                f"affinity must name cores from 0 to {MAX_CORE}, not {affinity!r:.200}"
+            )
         if isinstance(origins, str):
             if origins != "*":
                 raise ValueError(f"origins must be '*' or a list; write origins=[{origins!r}]")
             origins = [origins]
+        for protocol in subprotocols:
+            if not _TOKEN.fullmatch(protocol):
+                raise ValueError(
+                    f"subprotocols must be names such as 'chat.v2', without spaces, not "
+                    f"{protocol!r}"
+                )
         if path is not None and not path.startswith("/"):
             raise ValueError(f"path {path!r} has no leading slash; write path={'/' + path!r}")
         limits = Limits(

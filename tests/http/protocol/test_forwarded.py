@@ -204,11 +204,11 @@ def test_forwarded_counts_where_there_is_no_x_forwarded_for() -> None:
         (["localhost"], "not 'localhost'"),
         (["*"], r"not '\*'"),
         (["10.0.0.1/8"], "has host bits set"),
-        ([None], "not None"),
+        ([None], r"not \[None\]"),
     ],
 )
 def test_proxies_that_are_none(entries: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises((TypeError, ValueError), match=text):
         DaebusHttp(trusted_proxies=entries)
 
 

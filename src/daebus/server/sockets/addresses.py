@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,8 @@ class Addresses:
         reuse_port: bool,
     ) -> None:
         self.hosts = (hosts,) if isinstance(hosts, str) else tuple(hosts)
-        self._socks = (socks,) if isinstance(socks, socket.socket) else tuple(socks)
+        # What is neither a socket nor several of them is refused below, by name.
+        self._socks = tuple(socks) if isinstance(socks, Iterable) else (socks,)
         self._unix = None if unix is None else os.fspath(unix)
         self._unix_mode = unix_mode
         self._fd = fd
@@ -70,6 +71,13 @@ class Addresses:
                 f"host must be an address or a list of them, not {self.hosts!r}; write "
                 f"host='0.0.0.0' for all of IPv4"
             )
+        for host in self.hosts:
+            try:
+                host.encode("idna")  # as every look-up does
+            except UnicodeError as exc:
+                raise ValueError(
+                    f"host must be a name or an address, not {host!r}: {exc}"
+                ) from None
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ValueError(f"port must be between 0 and 65535, not {self.port!r}")
         if self._unix is not None and (not self._unix or AF_UNIX is None):
@@ -85,7 +93,7 @@ class Addresses:
             if not isinstance(sock, socket.socket):
                 raise TypeError(f"sock must be a socket or a list of them, not {sock!r}")
         fd: Any = self._fd
-        if not (fd is None or fd == "systemd" or (isinstance(fd, int) and fd >= 0)):
+        if not (fd is None or fd == "systemd" or (isinstance(fd, int) and 0 <= fd < 1 << 31)):
             raise ValueError(f"fd must be the number of a socket or 'systemd', not {fd!r}")
         if self._reuse_port and not hasattr(socket, "SO_REUSEPORT"):
             raise ValueError("this system cannot share a port; leave reuse_port out")
