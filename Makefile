@@ -33,7 +33,7 @@ test-one: $(VENV)/dev.stamp  ## run one test, a file or a folder: T=tests/test_l
 	@test -n "$(T)" || { echo "say which: make test-one T=tests/FILE.py::test_name"; exit 2; }
 	$(PY) -m pytest -q -m "" $(T)
 
-test-slow: $(VENV)/dev.stamp  ## run the slow tests: Autobahn, soak, benchmark smoke
+test-slow: $(VENV)/dev.stamp  ## run the slow tests: Autobahn, soak, fuzzing, benchmark smoke
 	$(PY) -m pytest -q -m slow
 
 coverage: $(VENV)/dev.stamp  ## run the quick tests and list the lines and branches they miss
