@@ -14,6 +14,7 @@ import inspect
 import json
 import logging
 import math
+import os
 import re
 import socket
 import ssl
@@ -45,7 +46,7 @@ Values = st.SearchStrategy[Any]
 EXAMPLES = 25
 
 # Seconds until a client gives up waiting for an answer or the end of its connection.
-WAIT = 15.0
+WAIT = 8.0
 
 STOP = 5.0
 
@@ -213,7 +214,9 @@ def dial(app: Daebus, port: int) -> socket.socket:
     sock = socket.socket(socket.AF_INET if port else socket.AF_UNIX)
     sock.settimeout(WAIT)
     try:
-        sock.connect(("127.0.0.1", port) if port else app.http.addresses[0].removeprefix("unix:"))
+        # Relative, as it was given: a path must not have much more than a hundred bytes.
+        file = os.path.relpath(app.http.addresses[0].removeprefix("unix:"))
+        sock.connect(("127.0.0.1", port) if port else file)
         if app.http.secure:
             return client_context().wrap_socket(sock, server_hostname="127.0.0.1")
         return sock
@@ -287,13 +290,16 @@ class Complaints(logging.Handler):
 
 @contextlib.contextmanager
 def complaints() -> Iterator[list[str]]:
-    """Collect the errors that daebus logs."""
+    """Collect the errors that daebus logs, and what ends its threads."""
     handler = Complaints()
     logger = logging.getLogger("daebus")
     logger.addHandler(handler)
+    before = threading.excepthook
+    threading.excepthook = lambda args: handler.lines.append(f"{args.thread}: {args.exc_value!r}")
     try:
         yield handler.lines
     finally:
+        threading.excepthook = before
         logger.removeHandler(handler)
 
 
@@ -343,6 +349,8 @@ def check(component: type, given: dict[str, Any]) -> None:
             return
         try:
             serves(app, given, strict=leave_room(component, given))
+        except (AssertionError, OSError) as exc:
+            raise AssertionError("\n".join([repr(exc), *lines])) from exc
         finally:
             before = time.monotonic()
             app.stop(timeout=STOP)
@@ -353,10 +361,15 @@ def check(component: type, given: dict[str, Any]) -> None:
 
 
 def serves(app: Daebus, given: dict[str, Any], *, strict: bool) -> None:
-    """Ask for a page and for two echoes."""
+    """Ask for a page and for two echoes, beside connections that wait, alone and together."""
     path = given["path"] if strict and given.get("path") else "/"
-    page = gone(functools.partial(get, app))
-    answers = [gone(functools.partial(echo, app, path, kind)) for kind in ("echo", "pool")]
+    with dial(app, app.http.port) as kept:
+        with contextlib.suppress(OSError):
+            kept.sendall(b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            kept.recv(65536)
+        page = gone(functools.partial(get, app))
+        with dial(app, app.http.port):
+            answers = [gone(functools.partial(echo, app, path, kind)) for kind in ("echo", "pool")]
     assert app.running
     if strict:
         assert isinstance(page, str), page
