@@ -169,10 +169,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             origins = [origins]
         for protocol in subprotocols:
             if not _TOKEN.fullmatch(protocol):
-                raise ValueError(
-                    f"subprotocols must be names such as 'chat.v2', without spaces, not "
-                    f"{protocol!r}"
-                )
+                raise ValueError(f"subprotocols must be names such as 'chat.v2', not {protocol!r}")
         if path is not None and not path.startswith("/"):
             raise ValueError(f"path {path!r} has no leading slash; write path={'/' + path!r}")
         limits = Limits(
