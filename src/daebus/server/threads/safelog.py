@@ -58,7 +58,7 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
             exc = sys.exc_info()[1]
         if exc and _format(exc) is None:  # logging would drop the line, or raise
             kwargs["exc_info"] = None
-            msg = f"{msg}: {type(exc).__name__}, which cannot be formatted"
+            msg = f"{msg}: {_type_name(exc)}, which cannot be formatted"
         try:
             if level > logging.DEBUG:
                 _write(_repeats.take_due())
@@ -107,6 +107,13 @@ def _problem(exc_info: Any) -> tuple[object, ...]:
     return (*name, place_of(exc))
 
 
+def _type_name(exc: object) -> str:
+    try:
+        return type(exc).__name__
+    except Exception:  # a metaclass of the user's
+        return "an exception"
+
+
 def _complain() -> None:
     """Print what a handler of the host raised, where logging prints such things."""
     if logging.raiseExceptions and sys.stderr is not None:
@@ -143,7 +150,7 @@ def _format(exc: BaseException) -> str | None:
 
 def format_exception(exc: BaseException) -> str:
     """Return the traceback of an exception, whatever its own methods do."""
-    return _format(exc) or f"{type(exc).__name__}, which cannot be formatted"
+    return _format(exc) or f"{_type_name(exc)}, which cannot be formatted"
 
 
 def get_logger(name: str) -> logging.LoggerAdapter[logging.Logger]:
