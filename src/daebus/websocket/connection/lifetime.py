@@ -82,7 +82,9 @@ class Lifetime:
             # Clients that came together, as after a restart, must not come back together.
             share = 1 - limits.lifetime_jitter * random.random()
             self._old = connection.opened_at + limits.max_lifetime * share
-        self._timer = minder.call_later(self._rest(minder.clock(), self._expires), self._look)
+        with self._lock:  # the minder may look before its timer is noted
+            rest = self._rest(minder.clock(), self._expires)
+            self._timer = minder.call_later(rest, self._look)
 
     def renew(self, identity: Any, expires: float | None) -> bool:
         """Replace the identity; return False if the connection has just been ended."""
