@@ -159,7 +159,18 @@ def test_one_read_ahead_takes_what_there_is_room_for() -> None:
     both.read_ahead(frame(TEXT, "x" * 300))
     both.read_ahead(frame(TEXT, "x" * 300)[:200])
     both.read_ahead(b"")
-    assert sizes == [1000, 700, 500]
+    assert sizes == [1014, 714, 514]
+
+
+def test_one_of_the_largest_size_is_read_ahead_to_its_end() -> None:
+    both = Both(Limits(max_message_size=1000))
+    whole = frame(TEXT, "x" * 1000)
+    both.reader.lend(both.reader.turn)
+    for byte in whole:
+        assert both.wants_more()
+        both.read_ahead(bytes((byte,)))
+    assert len(both.reader.inbox) == 1
+    assert not both.wants_more()
 
 
 def test_what_came_with_the_message_that_is_handled_counts_too() -> None:

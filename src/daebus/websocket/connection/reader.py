@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ...server.sockets.transport import RECV_SIZE
-from ..protocol.codec import PONG, Closed, Codec, Event, Ping, Pong, close_frame
+from ..protocol.codec import MAX_HEADER, PONG, Closed, Codec, Event, Ping, Pong, close_frame
 from .control_rate import ControlRate
 from .states import OPEN
 from .writer import Writer
@@ -364,7 +364,8 @@ class Reader:
     def wants_more_locked(self) -> bool:
         """Tell whether the minder should read: it was allowed to, and there is room."""
         assert self._lock.locked()
-        if not self.lent or self._writer.ended or self._codec.paused or self._room_locked() <= 0:
+        full = self.ahead >= self._writer.limits.max_message_size or self._room_locked() <= 0
+        if full or not self.lent or self._writer.ended or self._codec.paused:
             return False
         waiting = self.interceptor is not None and self.interceptor.waiting
         return len(self.inbox) < (MAX_WAITING if waiting else MAX_READ_AHEAD)
@@ -372,7 +373,9 @@ class Reader:
     def _room_locked(self) -> int:
         """Return how many bytes may still be read ahead."""
         assert self._lock.locked()
-        return self._writer.limits.max_message_size - self.ahead - self._codec.held
+        # One message of the largest size can be completed: an answer may be awaited.
+        most = self._writer.limits.max_message_size + MAX_HEADER
+        return most - self.ahead - self._codec.held
 
     def read_for_owner_locked(self) -> None:
         """Read the bytes that are there, unless the owner has come back."""

@@ -39,6 +39,9 @@ __all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame"]
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
+# Bytes of the longest header of a frame.
+MAX_HEADER = 14
+
 # Bytes that one byte of a compressed frame may become, at most; zlib's own figure is 1,032.
 MAX_RATIO = 1040
 
