@@ -164,7 +164,7 @@ def test_a_child_keeps_no_connection_open(child: Callable[..., Child], connect: 
 
     clients = [Peer.joined(connect(port)), Peer.joined(connect(port))]
     idle = connect(port)
-    idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    idle.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert idle.recv(4096).startswith(b"HTTP/1.1 200")
     go_on()
     assert program.line() == "forked"

@@ -88,7 +88,6 @@ def test_others_do_not(entry: str, origin: str) -> None:
         ("wss://example.com", "the origin is the page's; write it like 'https://example.com'"),
         ("app://name/index.html", "write it like 'app://name'"),
         ("", "write it like 'https://example.com'"),
-        (5, "write it like 'https://example.com'"),
     ],
 )
 def test_what_is_no_origin_is_refused_with_what_to_type(entry: object, advice: str) -> None:
@@ -100,6 +99,13 @@ def test_what_is_no_origin_is_refused_with_what_to_type(entry: object, advice: s
             make()
         assert advice in str(caught.value)
         assert repr(entry) in str(caught.value)
+
+
+def test_what_is_no_text_is_no_origin() -> None:
+    with pytest.raises(TypeError, match=r"origins must be a list, each a string .* not \[5\]"):
+        DaebusWebSocket(origins=[5])  # type: ignore[list-item]  # that is the mistake
+    with pytest.raises(ValueError, match="origins holds 5"):
+        DaebusHttp(cors={"allowed_origins": [5]})
 
 
 def test_both_sides_read_origins_alike() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from daebus import Daebus, SlowHandlerInfo, WebSocketRequest
 from daebus.server.threads.loop import LoopThread
+from daebus.server.threads.safelog import forget_repeats
 from daebus.websocket.clients.registry import Registry
 from daebus.websocket.watchdog import TICK, Watchdog
 from tests.support.clock import ManualMinder
@@ -375,6 +376,7 @@ def test_a_hook_that_hangs_does_not_hang_the_watch(make_app: MakeApp, connect: C
         peer.say("slow")
         assert calls.get(timeout=5)
         other = Peer.joined(connect(app.http.port))
+        forget_repeats()  # or its report would be counted with the first one's
         other.say("slow")
         other.send(PING, b"there?")
         assert other.frame() == (PONG, b"there?")
