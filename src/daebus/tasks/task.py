@@ -148,7 +148,11 @@ class TaskRun:
     def _alone(self) -> bool:
         """Wait for the threads of earlier starts; return False if the stop comes first."""
         if any(thread.is_alive() for thread in self._previous):
-            logger.warning("%s waits for its last call, before the stop, to end", self._task)
+            logger.warning(
+                "%s waits for its last call, before the stop, to end",
+                self._task,
+                kind=str(self._task),
+            )
         for thread in self._previous:
             while thread.is_alive() and not self._stop.is_set():
                 thread.join(PREDECESSOR_POLL)

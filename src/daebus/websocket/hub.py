@@ -254,7 +254,7 @@ class Hub:
             "any" if link is None else link.client_id,
             info.seconds,
             info.stack,
-            kind=info.stack.rpartition("  File ")[2].partition("\n")[0],  # where it is
+            kind=info.stack[-2000:],  # where it is; the innermost frame is often one of Python's
         )
         client_id = "" if link is None else link.client_id
         self._call("on_slow_handler", self._settings.on_slow_handler, client_id, info)
