@@ -129,12 +129,15 @@ def test_notices_that_find_no_room_are_counted(
             while app.websocket.broadcast_to_all(KILOBYTES_16):
                 pass
 
-    for _ in range(2):
-        cut_one()
-        assert begun.acquire(timeout=5)
-    assert app.websocket.stats()["lost_notices"] == 0
-    with ThreadPoolExecutor(1) as pool:
+    try:
         for _ in range(2):
-            pool.submit(cut_one).result(10)
-    assert app.websocket.stats()["lost_notices"] >= 1
-    release.set()
+            cut_one()
+            assert begun.acquire(timeout=5)
+        assert app.websocket.stats()["lost_notices"] == 0
+        with ThreadPoolExecutor(1) as pool:
+            for _ in range(2):
+                pool.submit(cut_one).result(10)
+        # The minder hands notices over, and may not have come to it.
+        assert eventually(lambda: app.websocket.stats()["lost_notices"] >= 1)
+    finally:
+        release.set()
