@@ -18,6 +18,11 @@ LARGE = 64 << 20
 PARALLEL = 8
 
 
+# Ten pings that come together, each of which these two want answered. RFC 6455 section 5.5.3
+# allows what we do: the newest alone is answered, so that a flood costs one pong a read.
+PINGS = {"2.10", "2.11"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_every_autobahn_case_passes(make_app: MakeApp, tmp_path: Path) -> None:
@@ -50,7 +55,7 @@ def test_every_autobahn_case_passes(make_app: MakeApp, tmp_path: Path) -> None:
     failed = {
         case: (result["behavior"], result["behaviorClose"])
         for case, result in cases.items()
-        if result["behavior"] not in ("OK", "NON-STRICT", "INFORMATIONAL")
+        if (result["behavior"] not in ("OK", "NON-STRICT", "INFORMATIONAL") and case not in PINGS)
         or result["behaviorClose"] not in ("OK", "INFORMATIONAL")
     }
     assert failed == {}, ran.stderr
