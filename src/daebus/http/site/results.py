@@ -41,7 +41,7 @@ class _Body:
         self._response = response
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._response.response)  # type: ignore[arg-type]
+        return iter(self._response.response)  # type: ignore[arg-type]  # Werkzeug's has str too
 
     def close(self) -> None:
         """Close the response."""
