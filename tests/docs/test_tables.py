@@ -21,7 +21,7 @@ from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, ta
 
 README = ROOT / "README.rst"
 API = ROOT / "docs" / "api.rst"
-GUIDE = ROOT / "docs" / "guide.rst"
+LOAD = ROOT / "docs" / "guide" / "load.rst"
 DESIGN = ROOT / "docs" / "design.rst"
 DEBUGGING = ROOT / "docs" / "debugging.rst"
 SECURITY = ROOT / "SECURITY.rst"
@@ -146,12 +146,12 @@ def value(text: str) -> float:
 def test_threads() -> None:
     text = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
     real = set(re.findall(r"\"(daebus-[a-z]+(?:-parked)?)", text)) - {"daebus-stop"}
-    documented = [re.sub(r"-[A-Z]+$", "", name) for name in column("Threads", GUIDE)]
+    documented = [re.sub(r"-[A-Z]+$", "", name) for name in column("Threads", LOAD)]
     same(documented, real)
 
 
 def test_the_guide_counts_threads_as_the_design_does() -> None:
-    guide, design = ({row[0]: row[1] for row in table(path, "Threads")} for path in (GUIDE, DESIGN))
+    guide, design = ({row[0]: row[1] for row in table(path, "Threads")} for path in (LOAD, DESIGN))
     del design["daebus-stop"], design["another server's"]
     assert {name: normal(count) for name, count in guide.items()} == {
         name: normal(count) for name, count in design.items()
@@ -247,7 +247,7 @@ def test_loggers_and_levels_are_documented() -> None:
 
 def test_a_stop_that_does_not_end_names_threads_that_exist() -> None:
     names = column("A stop that does not end", DEBUGGING)
-    assert set(names) <= set(column("Threads", GUIDE))
+    assert set(names) <= set(column("Threads", LOAD))
 
 
 def test_locks_are_in_the_design() -> None:

@@ -11,7 +11,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").glob("*.rst")])
+DOCUMENTS = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst")])
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class Sending(Section):
         """Send to the client whose message is being handled.
 
         Args:
-            data: what JSON can carry; see the guide for dataclasses and the like.
+            data: what JSON can carry, dataclasses and dates among others; docs/guide/messages.rst
+                lists them.
             message_type: the ``"type"`` of the message. A ``response`` carries the id of
                 the message that is being handled, if that has one.
             droppable: drop the message rather than wait or cut the client, if it is slow.
