@@ -19,7 +19,7 @@ from daebus.websocket.connection import reader as reading
 from daebus.websocket.messages import pending, shared_rate
 from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, table
 
-README = ROOT / "README.rst"
+PROTOCOL = ROOT / "docs" / "protocol.rst"
 API = ROOT / "docs" / "api.rst"
 LOAD = ROOT / "docs" / "guide" / "load.rst"
 DESIGN = ROOT / "docs" / "design.rst"
@@ -74,7 +74,7 @@ def calls(*paths: str) -> Iterator[Call]:
                     yield Call(module, node)
 
 
-def column(title: str, path: Path = README) -> list[str]:
+def column(title: str, path: Path = PROTOCOL) -> list[str]:
     return [row[0] for row in table(path, title)]
 
 
@@ -123,11 +123,11 @@ def test_statuses_and_codes_of_http() -> None:
                 (str(n), codes[0] if codes else wire.status_code_name(n)) for n in statuses
             )
     assert len(answers) > 10
-    same([(row[0], row[1]) for row in table(API, "HTTP answers")], answers)
+    same([(row[0], row[1]) for row in table(PROTOCOL, "HTTP answers")], answers)
 
 
 def test_limits() -> None:
-    documented = {row[0]: value(row[1]) for row in table(README, "Limits")}
+    documented = {row[0]: value(row[1]) for row in table(PROTOCOL, "Limits")}
     real: dict[str, float] = dict(FIXED)
     for component in (DaebusWebSocket, DaebusHttp):
         for name, parameter in inspect.signature(component).parameters.items():
