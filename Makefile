@@ -9,7 +9,7 @@ BENCH ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run-sample test test-one test-slow coverage lint types format pictures bench clean
+.PHONY: help run-sample test test-one test-slow coverage lint types format docs pictures bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ $(VENV)/run.stamp: setup.cfg setup.py
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test,browser,lint]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/run.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, longjob or auth, PORT=8080
@@ -53,6 +57,10 @@ types: $(VENV)/dev.stamp  ## mypy --strict alone
 format: $(VENV)/dev.stamp  ## let ruff format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+docs: $(VENV)/docs.stamp  ## build the site in build/docs; a warning is an error
+	$(PY) -m sphinx -W --keep-going --nitpicky --quiet docs build/docs
+	@echo "open build/docs/index.html"
 
 pictures:  ## draw docs/house.svg and docs/threads.svg again
 	$(PYTHON) docs/draw_house.py

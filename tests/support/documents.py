@@ -11,7 +11,10 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst")])
+SITE = {ROOT / "docs" / "index.rst", *(ROOT / "docs" / "project").glob("*.rst")}
+"""Pages of the site that hold nothing of their own: lists of pages, and files from above."""
+
+DOCUMENTS = sorted({*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst")} - SITE)
 
 
 @dataclass(frozen=True)
