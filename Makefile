@@ -9,7 +9,7 @@ BENCH ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run-sample test test-one test-slow coverage lint types format docs pictures bench clean
+.PHONY: help run-sample test test-one test-slow coverage lint types format docs pictures screenshots bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ docs: $(VENV)/docs.stamp  ## build the site in build/docs; a warning is an error
 
 pictures:  ## draw docs/house.svg and docs/threads.svg again
 	$(PYTHON) docs/draw_house.py
+
+screenshots: $(VENV)/dev.stamp  ## take docs/pictures again, of the samples in a browser
+	DAEBUS_SCREENSHOTS=1 $(PY) -m pytest -q -m slow tests/samples/test_pictures.py
 
 $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)

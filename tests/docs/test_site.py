@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.documents import DOCUMENTS, ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 SIZES = {"desktop": (1300, 900), "phone": (390, 800)}
 
 
@@ -37,7 +37,7 @@ def build(source: Path, folder: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
 
