@@ -225,6 +225,28 @@ def exercise_forms(port: int) -> None:
         assert json.loads(answer.read()) == {"saved": "a.png", "size": 5}
 
 
+def exercise_methods(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    app: Daebus = names["boiler"].app
+    with app.test_client() as client:
+        assert client.receive("target")["data"] == 60
+        assert client.request("set", 70) == 70
+        assert json.loads(fetch(app.http.port, "/target")[2]) == {"target": 70}
+
+
+def exercise_prometheus(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    app: Daebus = names["app"]
+    with app.test_client():
+        status, kind, text = fetch(app.http.port, "/metrics")
+        assert (status, kind) == (200, "text/plain")
+        assert "\ndaebus_connections 1\n" in text
+        assert all(re.fullmatch(r"# TYPE \w+ \w+|\w+(\{.*\})? \d+", li) for li in text.splitlines())
+
+
+def exercise_kiosk(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    with names["app"].test_client() as client:
+        assert client.receive("version")["data"] == names["VERSION"]
+
+
 def exercise_work(app: Daebus, work: Callable[[], None]) -> None:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -283,4 +305,7 @@ EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
     "running.rst": exercise_running,
     "safety.rst": exercise_safety,
     "load.rst": exercise_load,
+    "methods.rst": exercise_methods,
+    "prometheus.rst": exercise_prometheus,
+    "kiosk.rst": exercise_kiosk,
 }

@@ -14,6 +14,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -35,8 +36,8 @@ from tests.support.manager import Manager
 
 EVERY_BLOCK = [block for path in DOCUMENTS for block in blocks(path)]
 BLOCKS = [block for block in EVERY_BLOCK if not block.others]
-FILES = {block.name: block for block in BLOCKS if block.language == "python" and block.name}
-PROGRAMS = [name for name in FILES if not name.startswith("test_")]
+FILES = {block.name: block.text for block in BLOCKS if block.name}
+PROGRAMS = [name for name in FILES if name.endswith(".py") and not name.startswith("test_")]
 TESTS = [name for name in FILES if name.startswith("test_")]
 
 # Runs a program and has daebus say on standard error which port it took.
@@ -73,7 +74,7 @@ class Program:
     def port(self) -> int:
         """Wait until the program listens."""
         if not self._port:
-            self._port = int(self.wait_for(r"listens on 127\.0\.0\.1:(\d+)")[1])
+            self._port = int(self.wait_for(r"listens on (?:127\.0\.0\.1|0\.0\.0\.0):(\d+)")[1])
         return self._port
 
     def wait_for(self, pattern: str) -> re.Match[str]:
@@ -127,8 +128,9 @@ def receive(client: simple_websocket.Client) -> Any:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with all files of the documents, saved as their readers would."""
-    for name, block in FILES.items():
-        (tmp_path / name).write_text(block.text)
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 
@@ -356,8 +358,49 @@ def drive_traced(program: Program) -> None:
         assert program.end(signal.SIGTERM) == 0
 
 
+def drive_page(program: Program) -> None:
+    assert fetch(program.port, "/questions.js")[0] == 200
+    with program.client() as client:
+        client.send(json.dumps({"type": "count", "data": 2, "id": 1}))
+        while (message := receive(client))["type"] != "response":
+            assert message["type"] in ("progress", "time")
+        assert message == {"type": "response", "data": "counted to 2", "id": 1}
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1001
+
+
+def drive_board(program: Program) -> None:
+    assert fetch(program.port, "/jobs/backup")[0] == 405
+    with program.client() as client:
+        body = b'{"exit": 0}'
+        request = urllib.request.Request(f"http://127.0.0.1:{program.port}/jobs/backup", body)
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            urllib.request.urlopen(request, timeout=20)
+        refused.value.close()
+        head = (
+            "POST /jobs/backup HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(20)
+            sock.connect(str(program.folder / "board.sock"))
+            sock.sendall(head.encode() + body)
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert receive(client) == {"type": "job", "data": {"job": "backup", "exit": 0}}
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1001
+
+
+def drive_contained(program: Program) -> None:
+    assert fetch(program.port, "/_daebus/health")[0] == 200
+    assert program.end(signal.SIGTERM) == 0
+
+
 DRIVERS: dict[str, Callable[[Program], None]] = {
     "asked.py": drive_asked,
+    "page.py": drive_page,
+    "board.py": drive_board,
+    "contained.py": drive_contained,
     "stuck.py": drive_stuck,
     "traced.py": drive_traced,
     "desk.py": drive_desk,
@@ -396,7 +439,7 @@ def test_test_file_passes(folder: Path, name: str) -> None:
         timeout=50,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    count = FILES[name].text.count("def test_")
+    count = FILES[name].count("def test_")
     assert f"{count} passed" in done.stdout
 
 
@@ -473,7 +516,13 @@ def test_blocks_for_other_libraries_compile(block: Block) -> None:
 
 
 def test_languages_are_those_with_a_test() -> None:
-    assert {block.language for block in BLOCKS} <= {"python", "json", "javascript", "console"}
+    assert {block.language for block in BLOCKS} <= {
+        "python",
+        "json",
+        "javascript",
+        "html",
+        "console",
+    }
 
 
 def of(language: str) -> list[Block]:
@@ -534,7 +583,7 @@ def named(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_javascript_runs(launch: Callable[[str], Program], browser: Any) -> None:
-    (block,) = of("javascript")
+    (block,) = [block for block in of("javascript") if not block.name]
     program = launch("hello.py")
     page = browser.new_page()
     try:
@@ -542,5 +591,26 @@ def test_javascript_runs(launch: Callable[[str], Program], browser: Any) -> None
         with page.expect_console_message(lambda message: message.type == "log") as logged:
             page.evaluate(f"() => {{ {block.text} }}")
         assert logged.value.text == "response hello Ada"
+    finally:
+        page.close()
+
+
+def test_page_works_in_a_browser(launch: Callable[[str], Program], browser: Any) -> None:
+    program = launch("page.py")
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{program.port}/")
+        page.locator("#state", has_text="connected").wait_for()
+        page.locator("#count").click()
+        page.locator("#answer", has_text="counted to 5").wait_for()
+        page.locator("#time", has_text=":").wait_for()
+        failed = "() => ask('nothing', 1).catch(error => error.message)"
+        assert page.evaluate(failed) == "unknown message type 'nothing'"
+        taken_back = (
+            "() => { const a = ask('count', 500); a.cancel(); return a.catch(e => e.message); }"
+        )
+        assert "cancel" in page.evaluate(taken_back)
+        assert program.end(signal.SIGTERM) == 0
+        page.locator("#state", has_text="not connected (100").wait_for()
     finally:
         page.close()
