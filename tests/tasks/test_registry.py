@@ -159,7 +159,7 @@ def test_stop_names_what_would_not_end_and_the_next_start_waits_for_it(
         assert sorted(app.stop(0.3)) == ["daebus-background-stuck", "daebus-thread-stuck"]
     stuck.clear()
     app.start()
-    warning = "background 'stuck' waits for its last call, before the stop, to end"
+    warning = "background 'stuck' is not called again yet: its call from before the stop still runs"
     assert eventually(lambda: warning in caplog.messages)
     assert not stuck.wait(0.05)  # fifty intervals
     release.set()

@@ -149,7 +149,7 @@ class TaskRun:
         """Wait for the threads of earlier starts; return False if the stop comes first."""
         if any(thread.is_alive() for thread in self._previous):
             logger.warning(
-                "%s waits for its last call, before the stop, to end",
+                "%s is not called again yet: its call from before the stop still runs",
                 self._task,
                 kind=str(self._task),
             )

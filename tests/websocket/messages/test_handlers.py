@@ -216,7 +216,9 @@ def test_an_async_middleware_needs_async_handlers(app: Daebus) -> None:
     async def middleware(req: WebSocketRequest, next: Next) -> Any:
         return await next(req)
 
-    with pytest.raises(TypeError, match=r"middleware is async and would run .*lambda.*block it"):
+    with pytest.raises(
+        TypeError, match=r"middleware is async and .*lambda.* is not, so .*block the loop"
+    ):
         app.websocket.middleware(middleware)
     with app.test_client() as client:
         assert client.request("echo", 1) == 1  # nothing has changed

@@ -283,7 +283,9 @@ class Dispatcher:
             return handler
         if not activity.take_pending(kind, payload):
             # Late or unknown. Not answered with an error, which could start a loop of errors.
-            logger.debug("dropped a %r of client %s: nobody waits", kind, activity.link.client_id)
+            logger.debug(
+                "dropped a %r of client %s: nobody waits for it", kind, activity.link.client_id
+            )
             activity.link.reader.charge()
         return None
 

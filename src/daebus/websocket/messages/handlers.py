@@ -133,9 +133,9 @@ class HandlerTable:
         for middleware in reversed(tuple(chain)):
             if is_async(middleware) and not is_async(new.function):
                 raise TypeError(
-                    f"{name_of(middleware)} is async and would run {name_of(new.function)}, which "
-                    f"is not, on the loop and block it; write the middleware with def, or the "
-                    f"handler with async def"
+                    f"{name_of(middleware)} is async and {name_of(new.function)} is not, so the "
+                    f"handler would block the loop; write the middleware with def, or the handler "
+                    f"with async def"
                 )
             handler = _around(handler, middleware)
         compiled = compile_handler(handler, self._run, **new.options)

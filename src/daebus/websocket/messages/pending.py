@@ -113,7 +113,7 @@ class Pending:
                 raise ClientGone(self._client_id)
             if len(self._calls) >= MAX_CALLS:
                 raise CallError(
-                    f"{MAX_CALLS} calls to client {self._client_id} wait already, as many as may",
+                    f"{MAX_CALLS} calls to client {self._client_id} wait already, and no more may",
                     "too_many_calls",
                 )
             self._asked += 1
