@@ -36,6 +36,7 @@ FLOORS = (
         ("http", "http/serving", "http/site", "http/protocol"),
     ),
     (("server", "server/sockets", "server/threads"),),
+    (("checks",),),
 )
 
 # Modules of the top that every room may import, and so lie below all of them.
@@ -51,6 +52,7 @@ TINTS = {
     "websocket": ("#e8f1fb", "#2d6cad"),
     "http": ("#e9f5ec", "#2f7d4a"),
     "server": ("#fbf3e2", "#8a5d12"),
+    "checks": ("#eff0f2", "#5c6572"),
     "ground": ("#eff0f2", "#5c6572"),
 }
 

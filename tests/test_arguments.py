@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
-from daebus.arguments import checked
+from daebus.checks.annotations import checked
 
 
 class Thing:
@@ -34,14 +34,14 @@ class Thing:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"count": "1"}, "count must be a whole number, not '1'"),
-        ({"count": 1.0}, "count must be a whole number, not 1.0"),
-        ({"count": True}, "count must be a whole number, not True"),
-        ({"count": None}, "count must be a whole number, not None"),
+        ({"count": "1"}, "count must be a whole number, not '1'; write count=1"),
+        ({"count": 1.0}, "count must be a whole number, not 1.0; write count=1"),
+        ({"count": True}, "count must be a whole number, not True; write count=1"),
+        ({"count": None}, "count must be a whole number, not None; write count=1"),
         ({"rate": "5/s"}, "rate must be a number or None, not '5/s'"),
         ({"flag": "no"}, "flag must be True or False, not 'no'"),
         ({"flag": 1}, "flag must be True or False, not 1"),
-        ({"place": b"x"}, "place must be a string or a path, not b'x'"),
+        ({"place": b"x"}, "place must be a string or a path, not b'x'; write place='x'"),
     ],
 )
 def test_of_another_type(options: dict[str, Any], text: str) -> None:

@@ -87,16 +87,19 @@ def test_a_blueprint_has_it_registered_with_the_app(
     monkeypatch.setattr(owner, name, noting)
     part = Blueprint("part")
     USES[name](part)
+    assert calls == [name]  # it is tried at once, on components that never start
     app = Daebus("test")
     app.register(part)
     app.attach(DaebusHttp(port=0))
     app.attach(DaebusWebSocket())
-    assert calls == [name]
+    assert calls == [name, name]
 
 
 def test_what_is_decorated_stays_what_it_was() -> None:
     def view(req: Request) -> str:
         return "x"
+
+    def hook(client_id: str) -> None: ...
 
     app, part = Daebus("test"), Blueprint("part")
     app.attach(DaebusHttp(port=0))
@@ -104,7 +107,7 @@ def test_what_is_decorated_stays_what_it_was() -> None:
     for it in (app, part):
         assert it.route("/x")(view) is view
         assert it.before_request(view) is view
-        assert it.on_connect(view) is view
+        assert it.on_connect(hook) is hook
 
 
 def test_a_blueprint_asks_who_clients_are() -> None:

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, overload
 
 from . import signals
-from .arguments import checked
 from .blueprint import Blueprint, take_steps
+from .checks.annotations import checked
 from .components import Components, Needs
 from .errors import DuplicateHandlerError
 from .http.component import DaebusHttp
@@ -121,6 +121,7 @@ class Daebus(Scaffold):
     def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
         return find(self._components)
 
+    @checked
     def start_thread(self, name: str) -> bool:
         """Start a function of ``thread`` that has returned, or was never started.
 
@@ -133,6 +134,7 @@ class Daebus(Scaffold):
         """
         return self._components.tasks.start_one(name)
 
+    @checked
     def stop_thread(self, name: str, timeout: float = 5.0) -> bool:
         """Tell a function of ``thread`` to end (``running()`` is False), and wait for that.
 
@@ -162,6 +164,7 @@ class Daebus(Scaffold):
         """
         return self._lifecycle.running
 
+    @checked
     def start(self, *, port: int | None = None, notify: bool = False) -> None:
         """Listen and serve, in threads of the app's own; return once it listens.
 
@@ -200,6 +203,7 @@ class Daebus(Scaffold):
         """
         return self._lifecycle.wsgi(environ, start_response)
 
+    @checked
     def stop(self, timeout: float = 10.0) -> list[str]:
         """Close the WebSockets (code 1001), finish requests, end the threads.
 
@@ -220,6 +224,7 @@ class Daebus(Scaffold):
         """
         return self._lifecycle.stop(timeout)
 
+    @checked
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the app has stopped; a host's loop can use it to sleep.
 
@@ -244,6 +249,7 @@ class Daebus(Scaffold):
         """
         self._lifecycle.heartbeat()
 
+    @checked
     def pump(self, timeout: float = 0.0) -> int:
         """Run the waiting handlers with ``run_in="main"`` in the calling thread.
 
@@ -280,6 +286,7 @@ class Daebus(Scaffold):
     ) -> None:
         self.stop()
 
+    @checked
     def run(self, *, timeout: float = 10.0, notify: bool = False) -> None:
         """Start the app unless it runs, and wait until it is stopped.
 

@@ -1,7 +1,8 @@
 """``Blueprint``: handlers, views and hooks, collected before there is an app.
 
 A blueprint remembers each decorated function as a step; an app takes a step once the
-component that it needs is attached.
+component that it needs is attached. Components of the blueprint's own, which never start, take
+each step first: so what no app could take is refused where it is written.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from .checks.annotations import checked
 from .components import Components, Needs, Step
 from .errors import StateError
+from .http.component import DaebusHttp
 from .scaffold import Decorator, Scaffold
+from .websocket.component import DaebusWebSocket
 
 __all__ = ["Blueprint", "take_steps"]
 
@@ -28,16 +32,17 @@ class Blueprint(Scaffold):
         url_prefix: prefix of its paths, such as ``"/chat"``.
 
     Raises:
-        TypeError: the name is not a string, or empty.
+        TypeError: an argument is not a string, or the name is empty.
         ValueError: a prefix has the wrong form.
 
     Threads:
         To be used by one thread, at the program's start. Several apps may register one.
     """
 
+    @checked
     def __init__(self, name: str, *, prefix: str = "", url_prefix: str = "") -> None:
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"a blueprint needs a name, not {name!r}; write Blueprint('chat')")
+        if not name:
+            raise TypeError("a blueprint needs a name, not ''; write Blueprint('chat')")
         if url_prefix and (not url_prefix.startswith("/") or url_prefix.endswith("/")):
             raise ValueError(
                 f"url_prefix starts with a slash and does not end with one; write "
@@ -52,16 +57,14 @@ class Blueprint(Scaffold):
         self._url_prefix = url_prefix
         self._steps: list[Step] = []
         self._taken = False
+        self._rehearsal = Components()
+        self._rehearsal.attach(DaebusHttp(health=None), debug=False)
+        self._rehearsal.attach(DaebusWebSocket(), debug=False)
 
     def __repr__(self) -> str:
         return f"<Blueprint {self.name!r}>"
 
     def _type_of(self, message_type: str) -> str:
-        if not isinstance(message_type, str):
-            raise TypeError(
-                f"a message type is a string, not {message_type!r}; write "
-                f"@blueprint.socket('my_type')"
-            )
         if message_type == "*" and self._prefix:
             raise ValueError(
                 f"'*' takes every type, not those of {self._prefix!r} alone; register it with "
@@ -81,9 +84,9 @@ class Blueprint(Scaffold):
                     f"blueprint {self.name!r} is registered already; decorate its functions "
                     f"before app.register(blueprint)"
                 )
-            if not callable(function):
-                raise TypeError(f"blueprint {self.name!r} needs a function, not {function!r}")
-            self._steps.append(Step(self.name, function, needs, find))
+            step = Step(self.name, function, needs, find)
+            step.take(self._rehearsal)
+            self._steps.append(step)
             return function
 
         return cast("Decorator", remember)  # it returns the function, as every decorator here does

@@ -143,11 +143,29 @@ class ClientError(DaebusError):
         code: a stable identifier for programs, in ``data["code"]``.
         data: more fields of the error's data, such as ``{"retry_after": 2.5}``; text,
             code and message type stay what they are.
+
+    Raises:
+        TypeError: text or code is not a string, or the data is not a dict.
     """
 
     def __init__(
         self, text: str, code: str = "client_error", data: Mapping[str, object] | None = None
     ) -> None:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"the text of a ClientError is a string, not {text!r:.100}; "
+                f"write ClientError('what went wrong', data={{...}})"
+            )
+        if not isinstance(code, str):
+            raise TypeError(
+                f"the code of a ClientError is a string, not {code!r:.100}; "
+                f"write ClientError(text, 'my_code')"
+            )
+        if data is not None and not isinstance(data, Mapping):
+            raise TypeError(
+                f"the data of a ClientError is a dict, not {data!r:.100}; "
+                f"write data={{'detail': ...}}"
+            )
         super().__init__(text)
         self.text = text
         self.code = code
@@ -175,7 +193,7 @@ class Reject(DaebusError):
         headers: more headers of the answer, such as ``{"WWW-Authenticate": "Basic"}``.
 
     Raises:
-        TypeError: the text is not a string.
+        TypeError: text or code is not a string.
         ValueError: the status is not one of an error, or a header cannot be sent.
     """
 
@@ -191,13 +209,15 @@ class Reject(DaebusError):
             raise TypeError(
                 f"the text of a Reject is a string, not {text!r}; write Reject(403, 'no')"
             )
-        if not 400 <= status <= 599:
-            raise ValueError(f"a refusal has a status from 400 to 599, not {status!r}")
+        if not isinstance(status, int) or not 400 <= status <= 599:
+            raise ValueError(f"a refusal has a status from 400 to 599, not {status!r}; write 403")
+        if code is not None and not isinstance(code, str):
+            raise TypeError(f"the code of a Reject is a string, not {code!r}; write code='banned'")
         fields = tuple((headers or {}).items())
         for name, value in fields:
             if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
                 raise ValueError(f"{name!r} is not a header for a refusal; leave it out")
-            if not _HEADER_VALUE.fullmatch(value):
+            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
                 raise ValueError(f"the value of {name} cannot be sent: {value!r}")
         super().__init__(text)
         self.status = status

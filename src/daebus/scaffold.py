@@ -11,16 +11,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from .checks.annotations import checked
 from .components import Components, Needs
-from .http.site.decorators import View
+from .http.serving.upgrade import UpgradeRequest
+from .http.site.decorators import AfterHook, BeforeHook, ErrorHandler, View
 from .tasks.registry import BackgroundFunction, ThreadFunction
-from .websocket.api.access import Authenticate
 from .websocket.api.decorators import (
+    ConnectHook,
+    DisconnectHook,
     ErrorHook,
-    Hook,
     MiddlewareFunction,
     RawHandler,
     RequestHandler,
+    SlowConsumerHook,
+    SlowHandlerHook,
     SocketHandler,
 )
 from .websocket.api.rooms import JoinHook
@@ -30,6 +34,9 @@ from .websocket.messages.ratelimit import Per
 __all__ = ["Scaffold"]
 
 Decorator = TypeVar("Decorator", bound=Callable[[Any], Any])
+
+# Here and not in the WebSocket room, which does not know the request of the HTTP side.
+Authenticate = TypeVar("Authenticate", bound=Callable[[UpgradeRequest], Any])
 
 
 class Scaffold(ABC):
@@ -57,6 +64,7 @@ class Scaffold(ABC):
 
     # --- WebSocket --------------------------------------------------------------
 
+    @checked
     def socket(
         self,
         message_type: str,
@@ -83,6 +91,7 @@ class Scaffold(ABC):
             ),
         )
 
+    @checked
     def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
         """Decorate a function that gets each connection to a path; see ``DaebusWebSocket.raw``.
 
@@ -93,6 +102,7 @@ class Scaffold(ABC):
         full = self._path_of(path)
         return self._decorator("websocket", lambda parts: parts.websocket.raw(full))
 
+    @checked
     def authenticate(self, check: Authenticate) -> Authenticate:
         """Decorate the function that says who a client is; see ``DaebusWebSocket.authenticate``.
 
@@ -101,30 +111,37 @@ class Scaffold(ABC):
         """
         return self._decorator("websocket", lambda parts: parts.websocket.authenticate)(check)
 
+    @checked
     def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
         """Decorate a function that decides who may join; see ``DaebusWebSocket.on_join``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_join(room_pattern))
 
-    def on_connect(self, hook: Hook) -> Hook:
+    @checked
+    def on_connect(self, hook: ConnectHook) -> ConnectHook:
         """Decorate a hook for new clients; see ``DaebusWebSocket.on_connect``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_connect)(hook)
 
-    def on_disconnect(self, hook: Hook) -> Hook:
+    @checked
+    def on_disconnect(self, hook: DisconnectHook) -> DisconnectHook:
         """Decorate a hook for clients that left; see ``DaebusWebSocket.on_disconnect``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_disconnect)(hook)
 
-    def on_slow_consumer(self, hook: Hook) -> Hook:
+    @checked
+    def on_slow_consumer(self, hook: SlowConsumerHook) -> SlowConsumerHook:
         """Decorate a hook for full outboxes; see ``DaebusWebSocket.on_slow_consumer``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_slow_consumer)(hook)
 
-    def on_slow_handler(self, hook: Hook) -> Hook:
+    @checked
+    def on_slow_handler(self, hook: SlowHandlerHook) -> SlowHandlerHook:
         """Decorate a hook for handlers that take long; see ``DaebusWebSocket.on_slow_handler``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_slow_handler)(hook)
 
+    @checked
     def on_error(self, hook: ErrorHook) -> ErrorHook:
         """Decorate a hook for what handlers raise; see ``DaebusWebSocket.on_error``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_error)(hook)
 
+    @checked
     def on_binary(self, handler: RequestHandler) -> RequestHandler:
         """Decorate the handler of binary messages; see ``DaebusWebSocket.on_binary``.
 
@@ -133,12 +150,14 @@ class Scaffold(ABC):
         """
         return self._decorator("websocket", lambda parts: parts.websocket.on_binary)(handler)
 
+    @checked
     def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
         """Decorate a function that wraps every handler; see ``DaebusWebSocket.middleware``."""
         return self._decorator("websocket", lambda parts: parts.websocket.middleware)(function)
 
     # --- HTTP -------------------------------------------------------------------
 
+    @checked
     def route(
         self, path: str, methods: Iterable[str] = ("GET",), *, cross_site: bool = False
     ) -> Callable[[View], View]:
@@ -153,15 +172,18 @@ class Scaffold(ABC):
             "http", lambda parts: parts.http.route(full, all_methods, cross_site=cross_site)
         )
 
-    def before_request(self, hook: View) -> View:
+    @checked
+    def before_request(self, hook: BeforeHook) -> BeforeHook:
         """Decorate a hook that runs before each request; see ``DaebusHttp.before_request``."""
         return self._decorator("http", lambda parts: parts.http.before_request)(hook)
 
-    def after_request(self, hook: View) -> View:
+    @checked
+    def after_request(self, hook: AfterHook) -> AfterHook:
         """Decorate a hook that runs after each request; see ``DaebusHttp.after_request``."""
         return self._decorator("http", lambda parts: parts.http.after_request)(hook)
 
-    def error_handler(self, error: int | type[Exception]) -> Callable[[View], View]:
+    @checked
+    def error_handler(self, error: int | type[Exception]) -> Callable[[ErrorHandler], ErrorHandler]:
         """Decorate the handler of a status or exception; see ``DaebusHttp.error_handler``.
 
         Raises:
@@ -169,6 +191,7 @@ class Scaffold(ABC):
         """
         return self._decorator("http", lambda parts: parts.http.error_handler(error))
 
+    @checked
     def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
         """Give all requests below a prefix to another WSGI app; see ``DaebusHttp.mount``.
 
@@ -182,6 +205,7 @@ class Scaffold(ABC):
 
     # --- tasks ------------------------------------------------------------------
 
+    @checked
     def background(
         self, name: str, interval: float
     ) -> Callable[[BackgroundFunction], BackgroundFunction]:
@@ -203,6 +227,7 @@ class Scaffold(ABC):
         """
         return self._decorator(None, lambda parts: parts.tasks.background(name, interval))
 
+    @checked
     def thread(
         self, name: str, auto_start: bool = True
     ) -> Callable[[ThreadFunction], ThreadFunction]:

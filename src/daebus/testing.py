@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import simple_websocket
 
+from .checks.annotations import checked
 from .errors import ClientError, DaebusError, StateError
 from .http.component import DaebusHttp
 from .waits import lock_timeout, until
@@ -107,8 +108,13 @@ class AppClient:
         ssl_context: checks the certificate of an app with TLS, such as
             ``ssl.create_default_context(cafile="ca.pem")``. None checks nothing, as both
             ends are in this process.
+
+    Raises:
+        TypeError: an argument is of another type; the message names it.
+        ValueError: the path does not start with a slash.
     """
 
+    @checked
     def __init__(
         self,
         app: _App,
@@ -119,6 +125,8 @@ class AppClient:
         timeout: float = 5.0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        if not path.startswith("/"):
+            raise ValueError(f"path {path!r} has no leading slash; write {'/' + path!r}")
         self._app = app
         self._path = path
         self._headers = headers

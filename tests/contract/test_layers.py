@@ -69,6 +69,7 @@ LAYERS = [
     "server",
     "waits",
     "arguments",
+    "checks",
     "depth",
     "origins",
     "errors",

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..arguments import checked, positive, positive_or_none, seconds
+from ..arguments import positive, positive_or_none, seconds
+from ..checks.annotations import checked
 from ..depth import check_depth
 from ..server.sockets.addresses import Addresses
 from .protocol.cors import Cors

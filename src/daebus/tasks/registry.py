@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..checks.annotations import checked
+from ..checks.functions import check_function
 from ..errors import DuplicateHandlerError, StateError, name_of
 from ..server.threads.loop import LoopThread
 from ..server.threads.pool import join_all
@@ -52,7 +53,7 @@ class Tasks:
             raise TypeError(
                 f"a {kind} needs a name, not {name!r}; write @app.{kind}('my_name', ...)"
             )
-        _check_arguments(kind, name, function)
+        check_function(f"the function of {kind} {name!r}", function, _ARGUMENTS[kind])
         with self._lock:
             known = self._tasks.get((kind, name))
             if known is not None:
@@ -65,6 +66,7 @@ class Tasks:
                 self._start_locked(task, self._loop)
             self._tasks[kind, name] = task
 
+    @checked
     def background(
         self, name: str, interval: float
     ) -> Callable[[BackgroundFunction], BackgroundFunction]:
@@ -85,6 +87,7 @@ class Tasks:
 
         return register
 
+    @checked
     def thread(
         self, name: str, auto_start: bool = True
     ) -> Callable[[ThreadFunction], ThreadFunction]:
@@ -212,21 +215,3 @@ class Tasks:
                 + ("-" if began is None else f"running for {now - began:.1f} s")
             )
         return lines
-
-
-def _check_arguments(kind: Kind, name: str, function: Callable[..., Any]) -> None:
-    """Raise ``TypeError`` if a function does not take the arguments of its kind."""
-    arguments = _ARGUMENTS[kind]
-    if not callable(function):
-        raise TypeError(f"the function of {kind} {name!r} cannot be called: {function!r}")
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # a function in C without a signature
-        return
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        raise TypeError(
-            f"the function of {kind} {name!r} takes {' and '.join(arguments) or 'no arguments'}; "
-            f"write def {getattr(function, '__name__', name)}({', '.join(arguments)})"
-        ) from None

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
-from ..arguments import checked, fraction, positive, positive_or_none, seconds, seconds_or_none
+from ..arguments import fraction, positive, positive_or_none, seconds, seconds_or_none
+from ..checks.annotations import checked
 from ..depth import check_depth
 from ..origins import Origins
 from .api.access import Access

@@ -308,12 +308,12 @@ def test_registering_what_makes_no_sense() -> None:
     for error, name in ((404, "404"), (KeyError, "KeyError")):
         with pytest.raises(DuplicateHandlerError, match=f"{name} has an error handler already"):
             http.error_handler(error)(lambda req, exc: "")
-    for wrong in (200, 600, "404", True, KeyError("x"), SystemExit, lambda req: ""):
+    for wrong in (200, 600, "404", True, KeyError("x"), SystemExit):
         with pytest.raises(ValueError, match=r"write @app.error_handler\(404\)"):
             http.error_handler(wrong)(lambda req, exc: "")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"write @app.before_request above one"):
+    with pytest.raises(TypeError, match=r"write @app.before_request above the function"):
         http.before_request(None)  # type: ignore[type-var]
-    with pytest.raises(TypeError, match=r"write @app.after_request above one"):
+    with pytest.raises(TypeError, match=r"write @app.after_request above the function"):
         http.after_request("x")  # type: ignore[type-var]
     with pytest.raises(AttachError):
         Daebus("empty").before_request(lambda req: None)

@@ -297,5 +297,5 @@ def test_mounting_what_makes_no_sense() -> None:
     for prefix, proper in (("/", "/old"), ("", "/old"), ("new", "/new"), ("/new/", "/new")):
         with pytest.raises(ValueError, match=rf"write app.mount\('{proper}', wsgi_app\)"):
             http.mount(prefix, echo)
-    with pytest.raises(TypeError, match="is not a WSGI app"):
+    with pytest.raises(TypeError, match="a WSGI app must be a function, not None"):
         http.mount("/new", None)  # type: ignore[arg-type]

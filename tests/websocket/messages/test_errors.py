@@ -365,7 +365,7 @@ def test_a_second_handler_of_a_type_is_refused(app: Daebus) -> None:
 
 
 def test_a_type_must_be_a_string_and_a_handler_callable(app: Daebus) -> None:
-    with pytest.raises(TypeError, match=r"@app\.socket\('my_type'\)"):
+    with pytest.raises(TypeError, match="write message_type='my_type'"):
         app.socket(5)(lambda req: None)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="cannot be called"):
+    with pytest.raises(TypeError, match="the handler of 'nothing' must be a function, not None"):
         app.socket("nothing")(None)  # type: ignore[type-var]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, TypeVar
 
+from werkzeug.wrappers import Response
+
+from ...checks.annotations import checked
+from .request import Request
 from .router import Router
 
-__all__ = ["HttpDecorators", "View"]
+__all__ = ["AfterHook", "BeforeHook", "ErrorHandler", "HttpDecorators", "View"]
 
-View = TypeVar("View", bound=Callable[..., Any])
+# What a view gets beside the request depends on its path, which types do not tell.
+View = TypeVar("View", bound=Callable[Concatenate[Request, ...], Any])
+BeforeHook = TypeVar("BeforeHook", bound=Callable[[Request], Any])
+AfterHook = TypeVar("AfterHook", bound=Callable[[Request, Response], Any])
+ErrorHandler = TypeVar("ErrorHandler", bound=Callable[[Request, Any], Any])
 
 
 class HttpDecorators:
@@ -22,6 +30,7 @@ class HttpDecorators:
     def __init__(self, router: Router) -> None:
         self._router = router
 
+    @checked
     def route(
         self, path: str, methods: Iterable[str] = ("GET",), *, cross_site: bool = False
     ) -> Callable[[View], View]:
@@ -40,7 +49,8 @@ class HttpDecorators:
 
         Raises:
             DuplicateHandlerError: the path has a view for that method already.
-            ValueError: the path does not start with a slash.
+            ValueError: the path does not start with a slash, or a method is not one.
+            TypeError: the view does not take the request and the parts of the path.
         """
 
         def register(view: View) -> View:
@@ -49,7 +59,8 @@ class HttpDecorators:
 
         return register
 
-    def before_request(self, hook: View) -> View:
+    @checked
+    def before_request(self, hook: BeforeHook) -> BeforeHook:
         """Decorate a hook that runs before each request: ``hook(req)``, sync or async.
 
         What it returns, unless None, is the answer; it may be anything that a view may
@@ -57,12 +68,13 @@ class HttpDecorators:
         in the order in which they were registered.
 
         Raises:
-            TypeError: it is not callable.
+            TypeError: it cannot be called so.
         """
         self._router.hooks.add_before(hook)
         return hook
 
-    def after_request(self, hook: View) -> View:
+    @checked
+    def after_request(self, hook: AfterHook) -> AfterHook:
         """Decorate a hook that runs after each request: ``hook(req, response)``, sync or async.
 
         It may change Werkzeug's response, or return another answer. It sees answers of
@@ -70,12 +82,13 @@ class HttpDecorators:
         Several run in reverse order: the last registered is the next to the view.
 
         Raises:
-            TypeError: it is not callable.
+            TypeError: it cannot be called so.
         """
         self._router.hooks.add_after(hook)
         return hook
 
-    def error_handler(self, error: int | type[Exception]) -> Callable[[View], View]:
+    @checked
+    def error_handler(self, error: int | type[Exception]) -> Callable[[ErrorHandler], ErrorHandler]:
         """Decorate the handler of a status or an exception: ``handler(req, exc)``, sync or async.
 
         It returns what a view may return; without a status of its own the answer has the
@@ -91,12 +104,13 @@ class HttpDecorators:
             DuplicateHandlerError: it has a handler already.
         """
 
-        def register(handler: View) -> View:
+        def register(handler: ErrorHandler) -> ErrorHandler:
             self._router.hooks.add_error(error, handler)
             return handler
 
         return register
 
+    @checked
     def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
         """Give all requests below a prefix to another WSGI app.
 

@@ -7,11 +7,15 @@ from typing import Any
 
 from werkzeug.exceptions import HTTPException
 
-from ...errors import DuplicateHandlerError
+from ...checks.functions import Kind, check_function
+from ...errors import DuplicateHandlerError, name_of
 
-__all__ = ["Hooks"]
+__all__ = ["VIEW_KINDS", "Hooks"]
 
 Hook = Callable[..., Any]
+
+# A generator is an answer that is streamed; an async one cannot be.
+VIEW_KINDS: tuple[Kind, ...] = ("plain", "async", "generator")
 
 
 class Hooks:
@@ -35,17 +39,19 @@ class Hooks:
         """Register a hook that runs before views.
 
         Raises:
-            TypeError: it is not callable.
+            TypeError: it cannot be called so.
         """
-        self.before = (*self.before, _function(hook, "before_request"))
+        check_function("a before_request hook", hook, ("req",), kinds=VIEW_KINDS)
+        self.before = (*self.before, hook)
 
     def add_after(self, hook: Hook) -> None:
         """Register a hook that runs after views.
 
         Raises:
-            TypeError: it is not callable.
+            TypeError: it cannot be called so.
         """
-        self.after = (_function(hook, "after_request"), *self.after)
+        check_function("an after_request hook", hook, ("req", "response"), kinds=VIEW_KINDS)
+        self.after = (hook, *self.after)
 
     def add_error(self, error: Any, handler: Hook) -> None:
         """Register a handler that answers in place of an error.
@@ -57,9 +63,9 @@ class Hooks:
         Raises:
             ValueError: the error is neither.
             DuplicateHandlerError: it has a handler already.
-            TypeError: the handler is not callable.
+            TypeError: the handler cannot be called so.
         """
-        _function(handler, "error_handler(404)")
+        check_function("an error handler", handler, ("req", "exc"), kinds=VIEW_KINDS)
         known: dict[Any, Hook]
         if isinstance(error, type) and issubclass(error, Exception):
             known, name = self._by_class, error.__name__
@@ -71,8 +77,10 @@ class Hooks:
                 f"{error!r}; write @app.error_handler(404)"
             )
         if error in known:
-            other = getattr(known[error], "__qualname__", repr(known[error]))
-            raise DuplicateHandlerError(f"{name} has an error handler already: {other}")
+            raise DuplicateHandlerError(
+                f"{name} has an error handler already: {name_of(known[error])}; "
+                f"call {name_of(handler)} from there"
+            )
         known[error] = handler
 
     def find(self, exc: BaseException) -> tuple[Hook | None, bool]:
@@ -92,9 +100,3 @@ class Hooks:
             if kind in self._by_class:
                 return self._by_class[kind], True
         return self._by_status.get(status), isinstance(exc, HTTPException)
-
-
-def _function(hook: Hook, name: str) -> Hook:
-    if not callable(hook):
-        raise TypeError(f"{hook!r} is not a function; write @app.{name} above one")
-    return hook

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ...checks.functions import Kind, check_function
 from ...errors import DuplicateHandlerError
 from ...server.threads.safelog import get_logger
 from .results import json_error
@@ -15,6 +16,8 @@ from .results import json_error
 __all__ = ["Mount", "Mounts"]
 
 logger = get_logger("daebus.http")
+
+_KINDS: tuple[Kind, ...] = ("plain", "generator")  # what PEP 3333 allows; ASGI is async
 
 WSGI = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -72,7 +75,7 @@ class Mounts:
 
         Raises:
             DuplicateHandlerError: there is one at this prefix.
-            TypeError: the app is not callable.
+            TypeError: the app cannot be called as PEP 3333 says.
             ValueError: the prefix does not start with a slash, or ends with one.
         """
         if not prefix.startswith("/") or prefix.endswith("/"):
@@ -81,8 +84,7 @@ class Mounts:
                 f"the prefix must start with a slash and not end with one, not {prefix!r}; "
                 f"write app.mount({proper!r}, wsgi_app)"
             )
-        if not callable(app):
-            raise TypeError(f"{app!r} is not a WSGI app: it is not callable")
+        check_function("a WSGI app", app, ("environ", "start_response"), kinds=_KINDS)
         mount = Mount(prefix.encode().decode("latin-1"), app)
         if any(other.prefix == mount.prefix for other in self.all):
             raise DuplicateHandlerError(

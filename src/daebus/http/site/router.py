@@ -7,6 +7,7 @@ what was raised; ``after_request`` hooks.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,13 +16,14 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
+from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError, name_of
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
 from ..protocol.cors import Cors
 from ..protocol.crosssite import is_cross_site
 from .files import StaticFolder
-from .hooks import Hooks
+from .hooks import VIEW_KINDS, Hooks
 from .mounts import Mount, Mounts
 from .own import Health, OwnPaths
 from .request import JsonReader, Request, close_uploads_with, spool_to
@@ -34,6 +36,9 @@ logger = get_logger("daebus.http")
 
 # Host names for which the bound map is kept; a client may invent many.
 MAX_HOSTS = 64
+
+# Others are taken too, unless they look like a slip of one of these.
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Router:
@@ -99,7 +104,8 @@ class Router:
 
         Raises:
             DuplicateHandlerError: a method of that path has a view already.
-            ValueError: the path does not start with a slash.
+            ValueError: the path does not start with a slash, or a method is not one.
+            TypeError: the view does not take the request and the parts of the path.
         """
         if not path.startswith("/"):
             raise ValueError(f"path must start with a slash; write @app.route({'/' + path!r})")
@@ -108,20 +114,33 @@ class Router:
                 f"{path} is the health check; use another path, or move that with "
                 f"DaebusHttp(health='/other') or None"
             )
-        names = [method.upper() for method in methods]
+        names = [_method(name) for name in methods]
+        if not names:
+            raise ValueError(f"{path} has no methods; write methods=['GET'], or leave them out")
+        endpoint = str(len(self._views))
+        rule = Rule(path, endpoint=endpoint, methods=names)
+        try:
+            scratch = Map([rule.empty()])  # a rule knows its arguments once it is in a map
+        except (LookupError, ValueError) as exc:
+            raise ValueError(
+                f"path {path!r} cannot be routed: {exc}; write '/items/<int:id>'"
+            ) from None
+        arguments = next(scratch.iter_rules()).arguments
+        check_function(
+            f"the view of {path!r}", view, ("req",), named=sorted(arguments), kinds=VIEW_KINDS
+        )
         for name in names:
             if (path, name) in self._taken:
                 raise DuplicateHandlerError(
                     f"{name} {path} has a view already: {self._taken[path, name]}; use another "
                     f"path or method for {name_of(view)}"
                 )
-        endpoint = str(len(self._views))
         for name in names:
             self._taken[path, name] = name_of(view)
         self._views[endpoint] = view
         if cross_site:
             self._open |= {endpoint}
-        self._map.add(Rule(path, endpoint=endpoint, methods=names))
+        self._map.add(rule)
 
     def wants_body(self, method: str, path: str) -> bool:
         """Tell whether anybody could read the body of a request.
@@ -301,6 +320,23 @@ class Router:
             response.headers["Vary"] = "Origin"
             return response
         return Response(status=204, headers=headers)
+
+
+def _method(name: str) -> str:
+    """Return a method in capitals.
+
+    Raises:
+        ValueError: no request can have it, or it is a slip of one that they have.
+    """
+    upper = name.upper()
+    if upper in _METHODS:
+        return upper
+    close = difflib.get_close_matches(upper, _METHODS, 1)
+    if close or not (name.isascii() and name.replace("-", "x").isalnum()):
+        raise ValueError(
+            f"{name!r} is not an HTTP method; did you mean {close[0] if close else 'GET'!r}?"
+        )
+    return upper
 
 
 def _decoded_path(request: Request) -> str:

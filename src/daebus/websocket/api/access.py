@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ...checks.annotations import checked
+from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError, name_of
 from ..admission.authentication import expiry
 from ..messages.ratelimit import Per, Rate, check_per
@@ -20,6 +22,7 @@ Authenticate = TypeVar("Authenticate", bound=Callable[[Any], Any])
 class Access(Section):
     """Identities and rates."""
 
+    @checked
     def authenticate(self, check: Authenticate) -> Authenticate:
         """Decorate the function that says who a client is, before it is let in.
 
@@ -42,6 +45,7 @@ class Access(Section):
                 a slow check delays no other client. A sync one is never interrupted, so what it
                 calls needs a timeout.
         """
+        check_function("an authenticate function", check, ("req",))
         known = self._context.settings.authenticate
         if known is not None:
             raise DuplicateHandlerError(
@@ -89,6 +93,7 @@ class Access(Section):
         link = self._context.link(client_id)
         return link is not None and link.renew(identity, expires)
 
+    @checked
     def enable_rate_limiting(
         self, max_messages: int = 60, window_seconds: float = 60, *, per: Per = "client"
     ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ...checks.functions import check_function
 from ...errors import NoClientError
 from ..clients.metadata import KEYS, describe
 from ..connection.connection import Connection
@@ -88,9 +89,13 @@ class Clients(Section):
             filter_func: called with each client id and its metadata, in this thread; its
                 exceptions are not caught.
 
+        Raises:
+            TypeError: it cannot be called with these two, or is async.
+
         Threads:
             Any; no lock is held while the function runs.
         """
+        check_function("a filter", filter_func, ("client_id", "metadata"), kinds=("plain",))
         hub = self._context.hub
         return [
             link.client_id
@@ -129,15 +134,14 @@ class Clients(Section):
             generator_func: returns an id; not async. None for random ids again.
 
         Raises:
-            TypeError: it cannot be called.
+            TypeError: it cannot be called with these two, or is async.
 
         Threads:
             Any. The function is called in the threads of the clients, several at once.
         """
-        if generator_func is not None and not callable(generator_func):
-            raise TypeError(
-                f"the client id generator cannot be called: {generator_func!r:.100}; "
-                f"write set_client_id_generator(lambda websocket, path: ...)"
+        if generator_func is not None:
+            check_function(
+                "a client id generator", generator_func, ("websocket", "path"), kinds=("plain",)
             )
         self._context.settings.client_id = generator_func
 

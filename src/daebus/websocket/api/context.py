@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import types
 from typing import Any
 
+from ...arguments import check_client_id
 from ...errors import ForkedError
 from ...server.threads.loop import LoopThread
 from ...server.threads.minder import Minder
@@ -84,7 +86,12 @@ class Context:
             )
 
     def link(self, client_id: str) -> Link | None:
-        """Return the connection of a client, or None."""
+        """Return the connection of a client, or None.
+
+        Raises:
+            TypeError: the id is not a string.
+        """
+        check_client_id(client_id)
         return None if self.hub is None else self.hub.registry.get(client_id)
 
     def deliver(self, target: Target, message_type: str, data: Any, policy: Policy) -> SendResult:
@@ -105,6 +112,13 @@ class Section:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+
+    def __init_subclass__(cls) -> None:
+        """Name the methods as users know them, for what Python says of a wrong call."""
+        super().__init_subclass__()
+        for method in vars(cls).values():
+            if isinstance(method, types.FunctionType):
+                method.__qualname__ = f"DaebusWebSocket.{method.__name__}"
 
 
 def context_of(component: Section) -> Context:

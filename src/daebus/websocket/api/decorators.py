@@ -6,8 +6,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ...arguments import seconds_or_none
+from ...checks.annotations import checked
+from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError
 from ..connection.connection import Connection
+from ..connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from ..messages.handlers import Middleware
 from ..messages.options import Allow, RunIn
 from ..messages.ratelimit import Per, parse_rate
@@ -16,7 +19,18 @@ from ..messages.shared_rate import AnyRate, shared
 from ..messages.signature import hook_call
 from .context import Section
 
-__all__ = ["Decorators", "Hook", "RawHandler", "SocketHandler"]
+__all__ = [
+    "ConnectHook",
+    "Decorators",
+    "DisconnectHook",
+    "ErrorHook",
+    "MiddlewareFunction",
+    "RawHandler",
+    "RequestHandler",
+    "SlowConsumerHook",
+    "SlowHandlerHook",
+    "SocketHandler",
+]
 
 SocketHandler = TypeVar(
     "SocketHandler", bound=Callable[[WebSocketRequest], Any] | Callable[[Any, str], Any]
@@ -24,13 +38,23 @@ SocketHandler = TypeVar(
 RequestHandler = TypeVar("RequestHandler", bound=Callable[[WebSocketRequest], Any])
 MiddlewareFunction = TypeVar("MiddlewareFunction", bound=Middleware)
 ErrorHook = TypeVar("ErrorHook", bound=Callable[[WebSocketRequest, BaseException], Any])
-Hook = TypeVar("Hook", bound=Callable[..., Any])
+ConnectHook = TypeVar("ConnectHook", bound=Callable[[str], Any])
+DisconnectHook = TypeVar(
+    "DisconnectHook", bound=Callable[[str], Any] | Callable[[str, DisconnectInfo], Any]
+)
+SlowConsumerHook = TypeVar(
+    "SlowConsumerHook", bound=Callable[[str], Any] | Callable[[str, SlowConsumerInfo], Any]
+)
+SlowHandlerHook = TypeVar(
+    "SlowHandlerHook", bound=Callable[[str], Any] | Callable[[str, SlowHandlerInfo], Any]
+)
 RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
 
 
 class Decorators(Section):
     """Decorators, for use before the start or while the app runs."""
 
+    @checked
     def socket(
         self,
         message_type: str,
@@ -84,12 +108,13 @@ class Decorators(Section):
             parsed = shared(parse_rate(rate, per))
         elif per != "client":
             raise ValueError(f"per={per!r} is for a rate; write rate='10/s', per={per!r}")
+        seconds_or_none("timeout", timeout)
 
         def register(handler: SocketHandler) -> SocketHandler:
             self._context.dispatcher.table.add(
                 message_type,
                 handler,
-                timeout=seconds_or_none("timeout", timeout),
+                timeout=timeout,
                 run_in=run_in,
                 allow=allow,
                 rate=parsed,
@@ -98,6 +123,7 @@ class Decorators(Section):
 
         return register
 
+    @checked
     def on_binary(self, handler: RequestHandler) -> RequestHandler:
         """Decorate the handler of binary messages, where clients also send JSON.
 
@@ -111,6 +137,7 @@ class Decorators(Section):
         self._context.dispatcher.table.add_binary(handler)
         return handler
 
+    @checked
     def middleware(self, function: MiddlewareFunction) -> MiddlewareFunction:
         """Decorate a function that wraps every handler, also those registered later.
 
@@ -129,6 +156,7 @@ class Decorators(Section):
         self._context.dispatcher.table.add_middleware(function)
         return function
 
+    @checked
     def on_error(self, hook: ErrorHook) -> ErrorHook:
         """Decorate a function that is called with what a handler raised, and its request.
 
@@ -137,9 +165,11 @@ class Decorators(Section):
         text and code; of a field that several hooks return, the first one's value counts. It
         runs in the handler's thread, and may be async.
         """
+        check_function("an on_error hook", hook, ("req", "exc"))
         self._context.dispatcher.on_error.append(hook)
         return hook
 
+    @checked
     def raw(self, path: str) -> Callable[[RawHandler], RawHandler]:
         """Decorate a function that gets each raw connection to that path.
 
@@ -163,41 +193,46 @@ class Decorators(Section):
 
         return register
 
-    def on_connect(self, hook: Hook) -> Hook:
+    @checked
+    def on_connect(self, hook: ConnectHook) -> ConnectHook:
         """Decorate a function that is called with the id of each new client.
 
         It runs in the client's thread, after the client is registered and before its
         first message. It may be async, broadcast, and ``send`` to the new client.
         """
+        check_function("an on_connect hook", hook, ("client_id",))
         self._context.settings.on_connect.append(lambda client_id, info: hook(client_id))
         return hook
 
-    def on_disconnect(self, hook: Hook) -> Hook:
+    @checked
+    def on_disconnect(self, hook: DisconnectHook) -> DisconnectHook:
         """Decorate a function that is called with the id of each client that left.
 
         It runs once for each connection, after the client's last handler; the client no
         longer counts as connected. It may be async. A function of two arguments gets a
         ``DisconnectInfo`` as the second, with the reason.
         """
-        self._context.settings.on_disconnect.append(hook_call(hook))
+        self._context.settings.on_disconnect.append(hook_call("an on_disconnect hook", hook))
         return hook
 
-    def on_slow_consumer(self, hook: Hook) -> Hook:
+    @checked
+    def on_slow_consumer(self, hook: SlowConsumerHook) -> SlowConsumerHook:
         """Decorate a function that is called with the id of a client whose outbox is full.
 
         It is called once until the outbox has emptied. A function of two arguments gets a
         ``SlowConsumerInfo`` as the second. It runs in one of two threads for such notices;
         if it is slow, later notices wait.
         """
-        self._context.settings.on_slow_consumer.append(hook_call(hook))
+        self._context.settings.on_slow_consumer.append(hook_call("an on_slow_consumer hook", hook))
         return hook
 
-    def on_slow_handler(self, hook: Hook) -> Hook:
+    @checked
+    def on_slow_handler(self, hook: SlowHandlerHook) -> SlowHandlerHook:
         """Decorate a function that is called when a handler has run ``slow_handler`` seconds.
 
         It gets the client's id (an empty string if the loop of the async handlers is
         blocked) and, if it takes two arguments, a ``SlowHandlerInfo`` with the stack. It
         runs in a thread for such notices, while the handler goes on.
         """
-        self._context.settings.on_slow_handler.append(hook_call(hook))
+        self._context.settings.on_slow_handler.append(hook_call("an on_slow_handler hook", hook))
         return hook

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ...arguments import check_name
+from ...arguments import check_client_id, check_name
+from ...checks.annotations import checked
+from ...checks.functions import check_function
 from ...errors import name_of
 from ..clients.registry import Registry
 from .context import Section
@@ -41,6 +42,7 @@ class Rooms(Section):
             Any; waits only for the ``on_join`` hooks, which run in this thread.
         """
         self._context.check_fork()
+        check_client_id(client_id)
         check_name(room, "join(client_id, {})")
         hub = self._context.hub
         if hub is None or (
@@ -49,6 +51,7 @@ class Rooms(Section):
             return False
         return hub.registry.rooms.join(client_id, room)
 
+    @checked
     def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
         """Decorate a function that is asked before a client enters a room.
 
@@ -72,8 +75,7 @@ class Rooms(Section):
         fits = re.compile(fnmatch.translate(room_pattern)).match
 
         def register(hook: JoinHook) -> JoinHook:
-            if inspect.iscoroutinefunction(hook):
-                raise _not_async(hook)
+            check_function("an on_join hook", hook, ("client_id", "room"), kinds=("plain",))
             self._context.settings.on_join.append((fits, hook))
             return hook
 
@@ -103,6 +105,7 @@ class Rooms(Section):
             Any; never waits.
         """
         self._context.check_fork()
+        check_client_id(client_id)
         hub = self._context.hub
         return hub is not None and hub.registry.rooms.leave(client_id, room)
 
@@ -140,6 +143,7 @@ class Rooms(Section):
             Any; never waits.
         """
         self._context.check_fork()
+        check_client_id(client_id)
         if user is not None:
             check_name(user, "identify(client_id, {})")
         hub = self._context.hub

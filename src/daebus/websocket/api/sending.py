@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ...arguments import check_ids, check_name
+from ...arguments import check_client_id, check_ids, check_name
 from ...errors import NoClientError
 from ..clients.broadcast import ALL, OUTCOMES, Policy, SendResult, Target, reply
 from ..connection.outbox import GONE
@@ -90,10 +90,12 @@ class Sending(Section):
 
         Raises:
             EncodeError: the data has no JSON form.
+            TypeError: the id or the type is not a string.
 
         Threads:
             Any. Waits only in a sync handler of that same client, as ``send`` does.
         """
+        check_client_id(client_id)
         policy = Policy(droppable, conflate)
         return self._context.deliver(Target("client", client_id), message_type, data, policy)
 
@@ -127,7 +129,7 @@ class Sending(Section):
         """
         self._context.check_fork()
         payload = envelope.encode(message_type, data)
-        ids = check_ids(client_ids, "broadcast_to_clients({}, data)")
+        ids = tuple(check_ids(client_ids, "broadcast_to_clients({}, data)"))
         hub = self._context.hub
         if hub is None:
             return dict.fromkeys(ids, OUTCOMES[GONE])

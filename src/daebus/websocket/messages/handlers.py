@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from ...checks.functions import Kind, check_function, is_async
 from ...errors import DuplicateHandlerError, name_of
 from .options import Handler, Run, bytes_as_message, compile_handler
 from .pending import KINDS
 from .request import WebSocketRequest
-from .signature import is_async, of_request, takes
+from .signature import of_request
 
 __all__ = ["ANY", "BINARY", "HandlerTable", "Middleware"]
 
@@ -75,10 +76,6 @@ class HandlerTable:
             TypeError: the type is not a string, or the handler takes other arguments.
             DuplicateHandlerError: the type has one already.
         """
-        if not isinstance(kind, str):
-            raise TypeError(
-                f"a message type is a string, not {kind!r}; write @app.socket('my_type')"
-            )
         new = _Registered(kind, function, of_request(kind, function), options)
         known = self._registered.get(kind)
         if known is not None:
@@ -115,11 +112,7 @@ class HandlerTable:
             TypeError: it does not take a request and the next handler, or it is async and
                 there are sync handlers.
         """
-        if not callable(middleware) or not takes(middleware, 2):
-            raise TypeError(
-                f"{name_of(middleware)} does not take a request and the next handler; "
-                f"write def middleware(req, next): return next(req)"
-            )
+        check_function("a middleware", middleware, ("req", "next"), kinds=get_args(Kind))
         chain = (*self._middleware, middleware)
         compiled = {kind: self._compile(new, chain) for kind, new in self._registered.items()}
         binary = self._registered_binary

@@ -11,12 +11,12 @@ import functools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Literal, get_args
 
+from ...checks.functions import check_function, is_async
 from ...errors import ClientError, name_of
 from ..protocol.envelope import MAX_ECHO
 from .request import WebSocketRequest
 from .results import ANSWERED_LATER, resolve
 from .shared_rate import AnyRate
-from .signature import is_async
 
 __all__ = ["Allow", "Handler", "Run", "RunIn", "bytes_as_message", "compile_handler"]
 
@@ -51,8 +51,8 @@ def compile_handler(
         TypeError: the handler is async and ``run_in`` is ``"main"``, or ``allow`` cannot be
             called.
     """
-    if allow is not None and not callable(allow):
-        raise TypeError(f"allow must be a function of the request, not {allow!r}")
+    if allow is not None:
+        check_function("allow", allow, ("req",))
     if run_in not in get_args(RunIn):
         raise ValueError(f"run_in is {run_in!r}; write 'connection', 'pool' or 'main'")
     if run_in == "main" and is_async(handler):

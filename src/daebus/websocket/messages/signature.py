@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ...checks.functions import check_function, shown, signature_of, takes
 from ...errors import name_of
 from .request import WebSocketRequest
 
-__all__ = ["hook_call", "is_async", "of_request", "takes"]
+__all__ = ["hook_call", "of_request"]
 
 
 def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketRequest], Any]:
@@ -23,69 +24,61 @@ def of_request(kind: str, handler: Callable[..., Any]) -> Callable[[WebSocketReq
         TypeError: it cannot be called, or takes neither.
     """
     if not callable(handler):
-        raise TypeError(f"the handler of {kind!r} cannot be called: {handler!r}")
-    if _names(handler)[:2] == ["data", "client_id"] and takes(handler, 2):
+        raise TypeError(
+            f"the handler of {kind!r} must be a function, not {handler!r:.100}; "
+            f"write lambda req: ..."
+        )
+    names = [parameter.name for parameter in _parameters(handler)]
+    if names[:2] == ["data", "client_id"] and takes(handler, "data", "client_id"):
 
         @functools.wraps(handler)
         def call(req: WebSocketRequest) -> Any:
             return handler(req.data, req.client_id)
 
         return call
-    if takes(handler, 1):
+    if takes(handler, "req"):
         return handler
     name = getattr(handler, "__name__", "handler")
     raise TypeError(
         f"the handler of {kind!r} must take a request, and {name_of(handler)} takes "
-        f"{inspect.signature(handler)}; write def {name}(req), or def {name}(data, client_id)"
+        f"{shown(handler)}; write def {name}(req), or def {name}(data, client_id)"
     )
 
 
-def _names(function: Callable[..., Any]) -> list[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except ValueError:  # a function in C without a signature
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a function, or of the one behind a wrapper that takes any."""
+    signature = signature_of(function)
+    if signature is None:
         return []
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        inner = getattr(function, "__wrapped__", None)
+        if callable(inner):
+            return _parameters(inner)
+    return parameters
 
 
-def takes(function: Callable[..., Any], count: int) -> bool:
-    """Tell whether a function takes that many arguments; True if it cannot be known."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # a function in C without a signature
-        return True
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        return False
-    return True
-
-
-def is_async(handler: Callable[..., Any]) -> bool:
-    """Tell whether a handler returns an awaitable or an async generator."""
-    function = inspect.unwrap(handler)
-    while isinstance(function, functools.partial):
-        function = function.func
-    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004  # its kind
-        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
-            return True
-    return False
-
-
-def hook_call(hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
-    """Return the hook as a function of two arguments.
+def hook_call(what: str, hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
+    """Return a hook as a function of two arguments.
 
     A hook with one parameter, or whose second has a default as in
     ``lambda client_id, name=name: ...``, is called with the client id alone.
+
+    Args:
+        what: what it is, for the error, such as ``"an on_disconnect hook"``.
+        hook: of the user.
+
+    Raises:
+        TypeError: it takes neither one argument nor two, or nothing would run what it gives.
     """
-    try:
-        parameters = list(inspect.signature(hook).parameters.values())
-    except (TypeError, ValueError):  # a builtin without a signature
-        parameters = []
     needed = [
         p
-        for p in parameters
+        for p in _parameters(hook)
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty
     ]
-    if len(needed) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters):
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in _parameters(hook))
+    if callable(hook) and (len(needed) > 1 or variadic):
+        check_function(what, hook, ("client_id", "info"))
         return hook
+    check_function(what, hook, ("client_id",))
     return lambda client_id, info: hook(client_id)
