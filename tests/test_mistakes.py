@@ -22,6 +22,9 @@ from daebus import (
     DaebusWebSocket,
     Reject,
 )
+from daebus.testing import RequestError
+from tests.support.fixture_types import MakeApp
+from tests.support.logs import records
 
 HERE = __name__
 
@@ -418,3 +421,17 @@ def test_a_decorator_that_supplies_an_argument_is_taken(app: Daebus) -> None:
         assert client.request("ask", 1) == [1, "database"]
         assert client.request("named", 1) == [1, 32]
     assert [came.get(timeout=5), came.get(timeout=5)] == ["database", "left"]
+
+
+def test_main_that_nobody_pumps_is_logged_once(make_app: MakeApp) -> None:
+    app = make_app(main_timeout=0.05)
+    app.socket("draw", run_in="main")(lambda req: "drawn")
+    with records() as log, app.test_client() as client:
+        for _ in range(2):
+            with pytest.raises(RequestError, match="busy"):
+                client.request("draw")
+        sentence = (
+            "a handler with run_in='main' waited 0.05 s in vain, since nobody calls app.pump(); "
+            "write while app.running: app.pump(0.1) in the main thread, or leave out run_in='main'"
+        )
+        assert [text for text in log.texts if "pump" in text] == [sentence]

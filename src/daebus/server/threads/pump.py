@@ -13,8 +13,11 @@ from collections.abc import Callable
 
 from ...errors import StateError
 from ...waits import lock_timeout, until
+from .safelog import get_logger
 
 __all__ = ["AFTER_STOP", "Pump"]
+
+logger = get_logger("daebus")
 
 # Seconds that a pump waits at most once the app stops: long enough that a loop around it
 # does not spin, short enough for that loop to see the stop.
@@ -47,6 +50,7 @@ class Pump:
         self._current: _Call | None = None  # guarded by: _lock; the running one
         self._runner: int | None = None  # guarded by: _lock; the thread that pumps
         self._closed = False  # guarded by: _lock
+        self._told = False  # guarded by: _lock; that nobody pumps, since somebody last did
 
     # --- the threads that hand over ---------------------------------------------
 
@@ -72,9 +76,20 @@ class Pump:
             self._work.notify()
         if not call.ended.wait(lock_timeout(self._begin_timeout)):
             with self._lock:
-                if call in self._calls:
+                late = call in self._calls
+                if late:
                     self._calls.remove(call)
-                    return False
+                abandoned = late and self._runner is None and not self._told
+                self._told = self._told or abandoned
+            if abandoned:
+                logger.warning(
+                    "a handler with run_in='main' waited %g s in vain, since nobody calls "
+                    "app.pump(); write while app.running: app.pump(0.1) in the main thread, or "
+                    "leave out run_in='main'",
+                    self._begin_timeout,
+                )
+            if late:
+                return False
             call.ended.wait()  # it runs, for as long as it takes
         return True
 
@@ -105,6 +120,7 @@ class Pump:
                 where = "a handler that it runs" if self._runner == me else "another thread"
                 raise StateError(f"app.pump() is called by {where} already; call it in one place")
             self._runner = me
+            self._told = False
         try:
             with self._lock:
                 if self._closed:
