@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from werkzeug.test import Client
 
 from daebus import (
     Blueprint,
@@ -435,3 +436,21 @@ def test_main_that_nobody_pumps_is_logged_once(make_app: MakeApp) -> None:
             "write while app.running: app.pump(0.1) in the main thread, or leave out run_in='main'"
         )
         assert [text for text in log.texts if "pump" in text] == [sentence]
+
+
+def test_several_processes_are_warned_of_once() -> None:
+    app = Daebus("meter")
+    app.attach(DaebusHttp(allowed_hosts="*"))
+    app.attach(DaebusWebSocket())
+    app.route("/")(lambda req: "hello")
+    try:
+        with records() as log:
+            for _ in range(2):
+                assert Client(app.wsgi).get("/", multiprocess=True).text == "hello"
+    finally:
+        app.stop()
+    assert log.texts == [
+        "meter: the server runs several processes, and each knows its own clients alone: no "
+        "broadcast, room or client id reaches those of another; run one process with more "
+        "threads, such as gunicorn --workers 1 --threads 100"
+    ]

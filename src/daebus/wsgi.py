@@ -5,7 +5,8 @@ Rules of this module:
 1. Nothing starts before the first request: a server may fork after the import.
 2. A WebSocket runs in the thread of its request, which is given back unchanged: name,
    context variables, the server's own socket.
-3. If a server cannot do something, each client is told, and it is logged once.
+3. If a server cannot do something, each client is told, and it is logged once. So is what
+   works in part alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ _WORKER_POLL = 0.25
 # Seconds that clients and requests have to finish when the server's process ends.
 _EXIT_TIMEOUT = 5.0
 
+
+_SEVERAL = (
+    "the server runs several processes, and each knows its own clients alone: no broadcast, room "
+    "or client id reaches those of another; run one process with more threads, such as "
+    "gunicorn --workers 1 --threads 100"
+)
 
 Answer = Callable[[dict[str, Any], Any], Iterable[bytes]]
 Judge = Callable[[dict[str, Any]], Refusal | None]
@@ -93,6 +100,9 @@ class WsgiAdapter:
                 return self._cannot(problem, start_response)
             if not self._app.start_as_guest():
                 return refuse(STOPPING, start_response)
+            several = self._hub is not None and environ.get("wsgi.multiprocess")
+            if several and self._is_news(_SEVERAL):
+                logger.warning("%s: %s", self._app.name, _SEVERAL)
         assert self._judge is not None
         refusal = self._judge(environ)
         if refusal is not None:
@@ -114,12 +124,15 @@ class WsgiAdapter:
                 self._left.notify_all()
 
     def _cannot(self, problem: str, start_response: Any) -> Iterable[bytes]:
+        if self._is_news(problem):
+            logger.error("%s: %s", self._app.name, problem)
+        return refuse(Refusal(501, "not_implemented", problem), start_response)
+
+    def _is_news(self, problem: str) -> bool:
         with self._lock:
             known = problem in self._told
             self._told.add(problem)
-        if not known:
-            logger.error("%s: %s", self._app.name, problem)
-        return refuse(Refusal(501, "not_implemented", problem), start_response)
+        return not known
 
     # --- WebSockets -------------------------------------------------------------
 
