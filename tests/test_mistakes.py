@@ -22,6 +22,7 @@ from daebus import (
     DaebusHttp,
     DaebusWebSocket,
     Reject,
+    WebSocketRequest,
 )
 from daebus.testing import RequestError
 from tests.support.fixture_types import MakeApp
@@ -422,6 +423,28 @@ def test_a_decorator_that_supplies_an_argument_is_taken(app: Daebus) -> None:
         assert client.request("ask", 1) == [1, "database"]
         assert client.request("named", 1) == [1, 32]
     assert [came.get(timeout=5), came.get(timeout=5)] == ["database", "left"]
+
+
+def test_awaiting_what_does_not_wait_says_what_to_write(make_app: MakeApp) -> None:
+    app = make_app(debug=True)
+    sends: dict[str, Callable[[WebSocketRequest], Any]] = {
+        "send": lambda req: app.websocket.send("x", "note"),
+        "connection": lambda req: req.websocket.ping(),
+        "progress": lambda req: req.progress(1),
+    }
+
+    @app.socket("*")
+    async def handler(req: WebSocketRequest) -> None:
+        await sends[req.message_type](req)
+
+    with app.test_client() as client:
+        for name in sends:
+            with pytest.raises(RequestError) as caught:
+                client.request(name)
+            assert str(caught.value.text).endswith(
+                "the methods of daebus do not wait, but for those that end in _async; write "
+                "websocket.send(...), not await websocket.send(...)"
+            )
 
 
 def test_main_that_nobody_pumps_is_logged_once(make_app: MakeApp) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 import time
 import traceback
@@ -56,6 +57,8 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
         exc = kwargs.get("exc_info")
         if exc is True:
             exc = sys.exc_info()[1]
+        if type(exc) is TypeError:
+            _explain_await(exc)
         if exc and _format(exc) is None:  # logging would drop the line, or raise
             kwargs["exc_info"] = None
             msg = f"{msg}: {_type_name(exc)}, which cannot be formatted"
@@ -105,6 +108,24 @@ def _problem(exc_info: Any) -> tuple[object, ...]:
     except Exception:  # a metaclass of the user's
         name = ("", "")
     return (*name, place_of(exc))
+
+
+# What Python says of ``await websocket.send(...)``: the type is what that has returned.
+_AWAITED = re.compile(
+    r"object (SendResult|bool|int|str|list|dict|NoneType) can't be used in 'await'"
+)
+
+_NO_AWAIT = (
+    "the methods of daebus do not wait, but for those that end in _async; write "
+    "websocket.send(...), not await websocket.send(...)"
+)
+
+
+def _explain_await(exc: TypeError) -> None:
+    """Say what to write in place of an ``await`` of something that is not async."""
+    text = exc.args[0] if exc.args else None
+    if type(text) is str and _AWAITED.search(text) and not hasattr(exc, "__notes__"):
+        exc.add_note(_NO_AWAIT)
 
 
 def _type_name(exc: object) -> str:
