@@ -4,7 +4,7 @@ The public names, imported from where they live; docs/api.rst describes each. Ev
 this module, which nothing of the package imports. ``daebus.testing`` is public as well.
 """
 
-from .app import Daebus
+from .app import AppStats, Daebus
 from .blueprint import Blueprint
 from .errors import (
     AddressInUseError,
@@ -27,15 +27,19 @@ from .errors import (
 from .http.component import DaebusHttp
 from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
+from .tasks.registry import TasksStats, TaskStats
 from .tasks.task import StopToken
 from .websocket.clients.broadcast import SendResult
+from .websocket.clients.metadata import ClientMetadata
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection
 from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from .websocket.messages.request import WebSocketRequest
+from .websocket.stats import HandlerStats, WebSocketStats
 
 __all__ = [
     "AddressInUseError",
+    "AppStats",
     "AttachError",
     "Blueprint",
     "CallError",
@@ -43,6 +47,7 @@ __all__ = [
     "Cancelled",
     "ClientError",
     "ClientGone",
+    "ClientMetadata",
     "Connection",
     "ConnectionClosed",
     "Daebus",
@@ -54,6 +59,7 @@ __all__ = [
     "DuplicateHandlerError",
     "EncodeError",
     "ForkedError",
+    "HandlerStats",
     "NoClientError",
     "Reject",
     "Request",
@@ -62,8 +68,11 @@ __all__ = [
     "SlowConsumerInfo",
     "SlowHandlerInfo",
     "StateError",
+    "TaskStats",
+    "TasksStats",
     "UpgradeRequest",
     "WebSocketRequest",
+    "WebSocketStats",
     "__version__",
 ]
 

@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO, overload
+from typing import TYPE_CHECKING, Any, NotRequired, TextIO, TypedDict, overload
 
 from . import signals
 from .blueprint import Blueprint, take_steps
@@ -22,12 +22,25 @@ from .lifecycle import Lifecycle
 from .monitoring.dump import describe
 from .scaffold import Decorator, Scaffold
 from .server.threads.track import roles
+from .tasks.registry import TasksStats
 from .websocket.component import DaebusWebSocket
+from .websocket.stats import WebSocketStats
 
 if TYPE_CHECKING:
     from .testing import AppClient
 
-__all__ = ["Daebus"]
+__all__ = ["AppStats", "Daebus"]
+
+
+class AppStats(TypedDict):
+    """The counts of ``Daebus.stats``, which describes them."""
+
+    name: str
+    state: str
+    seconds: float
+    threads: dict[str, int]
+    tasks: TasksStats
+    websocket: NotRequired[WebSocketStats]
 
 
 class Daebus(Scaffold):
@@ -307,7 +320,7 @@ class Daebus(Scaffold):
 
         signals.run(self, begin, timeout)
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> AppStats:
         """Return counts and times of the app.
 
         Keys: ``name``, ``state``, ``seconds`` since the start, ``threads`` (by role),
@@ -317,7 +330,7 @@ class Daebus(Scaffold):
         Threads:
             Any; cheap enough to call every second.
         """
-        stats: dict[str, Any] = {
+        stats: AppStats = {
             "name": self.name,
             "state": self._lifecycle.state,
             "seconds": self._lifecycle.seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from ..checks.annotations import checked
 from ..checks.functions import check_function
@@ -15,13 +15,29 @@ from ..server.threads.pool import join_all
 from ..waits import lock_timeout
 from .task import Kind, StopToken, Task, TaskRun
 
-__all__ = ["BackgroundFunction", "Tasks", "ThreadFunction"]
+__all__ = ["BackgroundFunction", "TaskStats", "Tasks", "TasksStats", "ThreadFunction"]
 
 BackgroundFunction = TypeVar("BackgroundFunction", bound=Callable[[], Any])
 ThreadFunction = TypeVar("ThreadFunction", bound=Callable[[StopToken], Any])
 
 # The arguments that the functions are called with.
 _ARGUMENTS: dict[Kind, tuple[str, ...]] = {"background": (), "thread": ("running",)}
+
+
+class TaskStats(TypedDict):
+    """The counts of one background function or thread; see ``Daebus.stats``."""
+
+    alive: bool
+    calls: int
+    errors: int
+    missed: NotRequired[int]  # of a background function
+
+
+class TasksStats(TypedDict):
+    """The counts of all background functions and threads, by name."""
+
+    background: dict[str, TaskStats]
+    thread: dict[str, TaskStats]
 
 
 class Tasks:
@@ -186,11 +202,11 @@ class Tasks:
         for task in self._tasks.values():
             task.run = None
 
-    def stats(self) -> dict[str, dict[str, Any]]:
+    def stats(self) -> TasksStats:
         """Return counts by kind and name."""
         with self._lock:
             tasks = list(self._tasks.values())
-        stats: dict[str, dict[str, Any]] = {"background": {}, "thread": {}}
+        stats: TasksStats = {"background": {}, "thread": {}}
         for task in tasks:
             stats[task.kind][task.name] = {
                 "alive": task.alive,

@@ -5,18 +5,48 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import Counter
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from .connection.events import DisconnectInfo
 from .connection.link import Link
+from .protocol import envelope
 
-__all__ = ["BUCKETS", "Counted", "Stats", "Times"]
+__all__ = ["BUCKETS", "Counted", "HandlerStats", "Stats", "Times", "WebSocketStats"]
 
 # Upper bounds, in seconds, of the histogram of handler times; the last bucket has none.
 BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0)
 
 
 _SUMMED = ("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped")
+
+
+class HandlerStats(TypedDict):
+    """How long the handler of one message type took; see ``DaebusWebSocket.stats``."""
+
+    count: int
+    seconds: float
+    buckets: dict[str, int]
+
+
+class WebSocketStats(TypedDict):
+    """The counts of ``DaebusWebSocket.stats``, which describes them."""
+
+    connections: int
+    connections_total: int
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    dropped: int
+    queued_bytes: int
+    queued_messages: int
+    lost_notices: int
+    slow_consumers: int
+    disconnects: dict[str, int]
+    refused: dict[str, int]
+    errors: dict[str, int]
+    handlers: dict[str, HandlerStats]
+    json: str
 
 
 class Times:
@@ -107,8 +137,12 @@ class Stats:
             _merge(self._times, activity.times)
         return info
 
-    def report(self) -> dict[str, Any]:
-        """Return all counts, including those of running connections."""
+    def report(self, connections: int = 0) -> WebSocketStats:
+        """Return all counts, including those of running connections.
+
+        Args:
+            connections: how many clients count as connected.
+        """
         with self._lock:
             totals, errors = Counter(self._totals), Counter(self._errors)
             reasons, refused = dict(self._reasons), dict(self._refused)
@@ -123,8 +157,13 @@ class Stats:
                 _merge(times, activity.times.copy())
         queued = [activity.link.writer.queued() for activity in running]
         return {
+            "connections": connections,
             "connections_total": len(running) + sum(reasons.values()),
-            **{name: totals[name] for name in _SUMMED},
+            "messages_in": totals["messages_in"],
+            "messages_out": totals["messages_out"],
+            "bytes_in": totals["bytes_in"],
+            "bytes_out": totals["bytes_out"],
+            "dropped": totals["dropped"],
             "queued_bytes": sum(size for size, _ in queued),
             "queued_messages": sum(count for _, count in queued),
             "lost_notices": totals["lost_notices"],
@@ -133,6 +172,7 @@ class Stats:
             "refused": refused,
             "errors": dict(errors),
             "handlers": {kind: _describe(time) for kind, time in times.items()},
+            "json": envelope.package(),
         }
 
 
@@ -146,7 +186,7 @@ def _merge(into: dict[str, Times], times: dict[str, Times]) -> None:
         into.setdefault(kind, Times()).merge(time)
 
 
-def _describe(times: Times) -> dict[str, Any]:
+def _describe(times: Times) -> HandlerStats:
     bounds = [*(f"{bound:g}" for bound in BUCKETS), "inf"]
     return {
         "count": sum(times.buckets),

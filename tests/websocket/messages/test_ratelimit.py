@@ -145,7 +145,7 @@ def test_the_last_message_of_a_rate_passes_and_the_next_does_not(app: Daebus) ->
         assert data["message_type"] == "echo"
         assert 1199 < data["retry_after"] <= 1200
         assert two.request("echo", 1) == 1  # each client has its own
-    assert app.websocket.stats() == {}
+    assert app.websocket.stats()["connections_total"] == 0
 
 
 def test_who_waits_as_told_may_go_on(app: Daebus) -> None:

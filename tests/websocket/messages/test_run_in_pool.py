@@ -72,7 +72,8 @@ def test_answers_errors_and_sends_reach_the_client_that_asked(jobs: Jobs) -> Non
             "id": 2,
         }
         stats = jobs.app.websocket.stats
-        assert eventually(lambda: stats()["handlers"].get("job", {}).get("count") == 2)
+        assert eventually(lambda: "job" in stats()["handlers"])
+        assert eventually(lambda: stats()["handlers"]["job"]["count"] == 2)
         assert stats()["errors"] == {"mine": 1}
 
 

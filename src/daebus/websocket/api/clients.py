@@ -7,11 +7,11 @@ from typing import Any
 
 from ...checks.functions import check_function
 from ...errors import NoClientError
-from ..clients.metadata import KEYS, describe
+from ..clients.metadata import KEYS, ClientMetadata, describe
 from ..connection.connection import Connection
 from ..messages.activity import current
-from ..protocol import envelope
 from ..protocol.codec import close_frame
+from ..stats import Stats, WebSocketStats
 from .context import Section
 
 __all__ = ["Clients"]
@@ -34,7 +34,7 @@ class Clients(Section):
         """Tell whether a client with that id is connected."""
         return self._context.link(client_id) is not None
 
-    def get_client_metadata(self, client_id: str) -> dict[str, Any] | None:
+    def get_client_metadata(self, client_id: str) -> ClientMetadata | None:
         """Return the facts about a client as a new dict; None if it is not connected.
 
         Keys: ``client_id``, ``user`` (as identified, or None), ``path``, ``remote_address``,
@@ -81,7 +81,7 @@ class Clients(Section):
         return True
 
     def get_clients_by_filter(
-        self, filter_func: Callable[[str, dict[str, Any]], object]
+        self, filter_func: Callable[[str, ClientMetadata], object]
     ) -> list[str]:
         """Return the ids of the clients for which a function returns true, in order of arrival.
 
@@ -192,8 +192,8 @@ class Clients(Section):
         links = () if hub is None else hub.registry.snapshot()
         return sum(link.shut(code, reason, "server") for link in links)
 
-    def stats(self) -> dict[str, Any]:
-        """Return counts since the start; empty if the app does not run.
+    def stats(self) -> WebSocketStats:
+        """Return counts since the start; all are 0 while the app does not run.
 
         Keys: ``connections``, ``connections_total``, ``messages_in``, ``messages_out``,
         ``bytes_in``, ``bytes_out``, ``dropped``, ``queued_bytes``, ``queued_messages``,
@@ -206,10 +206,4 @@ class Clients(Section):
             Any; takes the lock of each connection briefly.
         """
         hub = self._context.hub
-        if hub is None:
-            return {}
-        return {
-            "connections": len(hub.registry),
-            **hub.stats.report(),
-            "json": envelope.package(),
-        }
+        return Stats().report() if hub is None else hub.stats.report(len(hub.registry))

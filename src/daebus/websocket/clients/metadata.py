@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TypedDict, cast
 
 from ..connection.link import Link
 
-__all__ = ["KEYS", "describe"]
+__all__ = ["KEYS", "ClientMetadata", "describe"]
+
+
+class ClientMetadata(TypedDict):
+    """The facts about a client that daebus knows; see ``get_client_metadata``.
+
+    What the app itself has noted is there too, and is had with ``get``: its names are not known
+    to the types.
+    """
+
+    client_id: str
+    user: str | None
+    path: str
+    remote_address: str
+    secure: bool
+    user_agent: str
+    subprotocol: str | None
+    connected_at: float
+    last_activity: float
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    dropped: int
+    queued_bytes: int
+    queued_messages: int
+    round_trip: float | None
+
 
 # The names that daebus fills; an app may note entries under other names.
-KEYS = (
-    "client_id",
-    "user",
-    "path",
-    "remote_address",
-    "secure",
-    "user_agent",
-    "subprotocol",
-    "connected_at",
-    "last_activity",
-    "messages_in",
-    "messages_out",
-    "bytes_in",
-    "bytes_out",
-    "dropped",
-    "queued_bytes",
-    "queued_messages",
-    "round_trip",
-)
+KEYS = tuple(ClientMetadata.__annotations__)
 
 
-def describe(link: Link) -> dict[str, Any]:
+def describe(link: Link) -> ClientMetadata:
     """Return the facts about a client: ``KEYS``, then what the app noted.
 
     Threads:
@@ -40,7 +49,7 @@ def describe(link: Link) -> dict[str, Any]:
     counts = link.account()
     peer = link.peer
     queued_bytes, queued_messages = link.writer.queued()
-    return {
+    facts: ClientMetadata = {
         "client_id": link.client_id,
         "user": link.user,
         "path": peer.path,
@@ -58,5 +67,5 @@ def describe(link: Link) -> dict[str, Any]:
         "queued_bytes": queued_bytes,
         "queued_messages": queued_messages,
         "round_trip": link.round_trip,
-        **link.notes(),
     }
+    return cast("ClientMetadata", {**facts, **link.notes()})
