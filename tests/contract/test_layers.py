@@ -88,6 +88,7 @@ THIRD_PARTY = {
     "orjson": ["websocket.protocol.fastjson"],
     "pytest": ["pytest_plugin"],
     "simple_websocket": ["testing"],
+    "typing_extensions": ["websocket.messages.request"],
     "websockets": ["websocket.protocol", "client"],
     "werkzeug": ["http"],
 }

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from ..clients.broadcast import Policy, reply
 from ..connection.connection import Connection
 from ..protocol import envelope
 from .activity import Activity
 from .cancellation import CancelToken
+
+if TYPE_CHECKING:
+    # With the default, who does not name the type of the data need not know that there is one.
+    # Type checkers bring the module; nothing imports it when a program runs.
+    from typing_extensions import TypeVar
+
+    Data = TypeVar("Data", default=Any)
+else:
+    from typing import TypeVar
+
+    Data = TypeVar("Data")
 
 __all__ = ["WebSocketRequest", "asked"]
 
@@ -19,8 +30,11 @@ __all__ = ["WebSocketRequest", "asked"]
 asked: ContextVar[WebSocketRequest] = ContextVar("daebus_request")
 
 
-class WebSocketRequest:
+class WebSocketRequest(Generic[Data]):
     """One message of one client.
+
+    ``WebSocketRequest[Chat]``, of a ``TypedDict`` say, tells type checkers what ``data`` is. It
+    promises them, and checks nothing: it is the client that sends.
 
     Attributes:
         message_type: the ``"type"`` of the message.
@@ -35,7 +49,7 @@ class WebSocketRequest:
         self.message_type = message_type
         self.payload = payload
         # Not get(), for which the empty dict would be made with every message.
-        self.data: Any = payload["data"] if "data" in payload else {}  # noqa: SIM401
+        self.data: Data = payload["data"] if "data" in payload else {}  # noqa: SIM401
         self._token: CancelToken | None = None  # made when something may first stop it
 
     @property
