@@ -218,10 +218,20 @@ REGISTERING: dict[str, tuple[Use, str]] = {
         lambda it: it.socket("say", allow=nothing)(one),
         f"allow is called with req, and {HERE}.nothing takes (); write def nothing(req)",
     ),
+    "a raw handler without a parameter": (
+        lambda it: it.raw("/raw")(nothing),
+        f"the raw handler of '/raw' is called with connection, and {HERE}.nothing takes (); "
+        f"write def nothing(connection)",
+    ),
     # --- what nothing awaits or iterates over
     "on_join that is async": (
         lambda it: it.on_join("*")(later_two),
         f"{HERE}.later_two is async, which an on_join hook must not be; write def, not async def",
+    ),
+    "a raw handler that is async": (
+        lambda it: it.raw("/raw")(later),
+        f"{HERE}.later is async, which the raw handler of '/raw' must not be; "
+        f"write def, not async def",
     ),
     "an ASGI app": (
         lambda it: it.mount("/old", later_two),

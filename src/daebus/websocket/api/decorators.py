@@ -178,12 +178,15 @@ class Decorators(Section):
 
         Raises:
             ValueError: the path does not start with a slash.
+            TypeError: the handler does not take a connection, or is async.
             DuplicateHandlerError: the path has a handler already.
         """
         if not path.startswith("/"):
             raise ValueError(f"path {path!r} has no leading slash; write raw({'/' + path!r})")
 
         def register(handler: RawHandler) -> RawHandler:
+            what = f"the raw handler of {path!r}"
+            check_function(what, handler, ("connection",), kinds=("plain",))
             if path in self._context.settings.raw:
                 raise DuplicateHandlerError(
                     f"path {path!r} has a raw handler already; use another path"
