@@ -216,7 +216,6 @@ class Daebus(Scaffold):
         """
         return self._lifecycle.wsgi(environ, start_response)
 
-    @checked
     def stop(self, timeout: float = 10.0) -> list[str]:
         """Close the WebSockets (code 1001), finish requests, end the threads.
 
@@ -237,7 +236,6 @@ class Daebus(Scaffold):
         """
         return self._lifecycle.stop(timeout)
 
-    @checked
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the app has stopped; a host's loop can use it to sleep.
 
@@ -262,7 +260,6 @@ class Daebus(Scaffold):
         """
         self._lifecycle.heartbeat()
 
-    @checked
     def pump(self, timeout: float = 0.0) -> int:
         """Run the waiting handlers with ``run_in="main"`` in the calling thread.
 

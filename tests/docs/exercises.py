@@ -108,6 +108,7 @@ def exercise_messages(names: dict[str, Any], warnings: Warnings, folder: Path) -
 
 def exercise_handlers(client: AppClient) -> None:
     assert client.request("report", {"lines": ["a", "b"]}) == {"status": "working"}
+    assert client.request("rename", {"name": "ada"}) == "Ada"
     assert client.receive("report")["data"] == {"rows": ["A", "B"]}
     client.send("whisper", {})
     assert len(client.receive("error")["data"]["ticket"]) == 32
