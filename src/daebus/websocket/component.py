@@ -20,6 +20,7 @@ from .api.sending import Sending
 from .connection.limits import Limits
 from .connection.outbox import OnFull
 from .protocol.handshake import Pages
+from .protocol.patterns import Pattern
 from .settings import Settings
 
 __all__ = ["DaebusWebSocket"]
@@ -48,7 +49,9 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
     Args:
         port: None shares the port of the HTTP component; another number opens a
             second listener for WebSockets alone, 0 on a free port.
-        path: the only path that takes JSON messages; None for any path.
+        path: the only path that takes JSON messages, perhaps with parameters, as in
+            ``"/device/<name>"`` (see ``WebSocketRequest.path_params``). None for any path
+            but those that begin with the fixed part of a ``raw`` one. All others are 404.
         origins: pages of other places that may connect, such as ``["https://example.com"]``;
             ``https://*.example.com`` is any subdomain, ``file://``, ``app://name`` and
             ``null`` are pages without a server; ``"*"`` is every page. Pages of this server
@@ -199,7 +202,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             max_rooms=positive("max_rooms", max_rooms),
             pages=Pages(Origins(origins or (), "origins"), own_origin),
             deflate=compression == "deflate",
-            path=path,
+            path=None if path is None else Pattern(path),
             subprotocols=tuple(subprotocols),
             stack_size=stack_size,
             affinity=None if affinity is None else frozenset(affinity),

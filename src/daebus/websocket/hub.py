@@ -22,7 +22,7 @@ from ..server.threads.pool import WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import LogThrottle, get_logger
 from ..waits import until
-from .admission.admission import RETRY, Admission, Admitted
+from .admission.admission import RETRY, Admission, Admitted, Route
 from .admission.client_ids import ClientIds
 from .clients.broadcast import Door
 from .clients.registry import Registry
@@ -31,6 +31,7 @@ from .connection.link import Link, Peer
 from .messages.activity import Activity
 from .messages.dispatcher import Dispatcher
 from .protocol.codec import Codec
+from .protocol.opening import pack
 from .runner import Runner, call_hooks
 from .runtime import Runtime
 from .settings import HookCall, Settings
@@ -156,7 +157,8 @@ class Hub:
         with self._lock:
             self._alive.add(activity.link)
         response, expires = admitted.accepted.response, admitted.known.expires
-        return functools.partial(self._run, activity, response, upgrade.early, expires)
+        route = admitted.route
+        return functools.partial(self._run, activity, route, response, upgrade.early, expires)
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.stats.refused(refusal.code)
@@ -176,6 +178,10 @@ class Hub:
             user_agent=(upgrade.header("user-agent") or "")[:MAX_USER_AGENT],
             subprotocol=accepted.subprotocol,
             connected_at=time.time(),
+            query=upgrade.target.partition("?")[2],
+            headers=pack(upgrade.headers),
+            path_params=admitted.route.path_params,
+            raw=admitted.route.raw is not None,
         )
         link = Link(
             Transport(upgrade.sock),
@@ -197,7 +203,12 @@ class Hub:
         return activity
 
     def _run(
-        self, activity: Activity, response: bytes, early: bytes, expires: float | None
+        self,
+        activity: Activity,
+        route: Route,
+        response: bytes,
+        early: bytes,
+        expires: float | None,
     ) -> None:
         link = activity.link
         opened = False
@@ -209,7 +220,7 @@ class Hub:
                     self._admission.cancel(link.peer.remote_address)
                     link.writer.abort()
             if opened:
-                self._runner.serve(activity)
+                self._runner.serve(activity, route)
         finally:
             self._client_ids.release(link.client_id)
             link.finish()

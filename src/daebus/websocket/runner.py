@@ -8,12 +8,12 @@ from typing import Any
 
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
+from .admission.admission import Route
 from .clients.registry import Registry
-from .connection.connection import Connection
 from .connection.link import Link
 from .messages.activity import Activity, current
 from .messages.dispatcher import Dispatcher
-from .settings import HookCall, Settings
+from .settings import HookCall, RawCall, Settings
 from .stats import Stats
 from .watchdog import Watchdog
 
@@ -85,18 +85,22 @@ class Runner:
             self._watchdog.rouse()
         return True
 
-    def serve(self, activity: Activity) -> None:
+    def serve(self, activity: Activity, route: Route) -> None:
         """Handle every message of a client that is in the registry, and call the hooks.
+
+        Args:
+            activity: of an open connection.
+            route: where its path leads.
 
         Threads:
             The connection's own.
         """
         try:
-            self._serve(activity)
+            self._serve(activity, route)
         finally:
             self._part(activity)
 
-    def _serve(self, activity: Activity) -> None:
+    def _serve(self, activity: Activity, route: Route) -> None:
         link = activity.link
         if self._stopping():  # admitted just before the stop, which has missed it
             link.shut(1001, "", "shutdown")
@@ -105,25 +109,24 @@ class Runner:
         activity.hook = "on_connect"
         self._call("on_connect", self._settings.on_connect, link.client_id, None)
         activity.hook = None
-        raw = self._settings.raw.get(link.peer.path)
-        if raw is not None:
-            self._serve_raw(raw, activity)
+        if route.raw is not None:
+            self._serve_raw(route.raw, activity, route.pattern)
             return
         handle = self._dispatcher.handle
         for message in link.reader.messages():
             handle(activity, message)
 
-    def _serve_raw(self, raw: Callable[[Connection], object], activity: Activity) -> None:
+    def _serve_raw(self, raw: RawCall, activity: Activity, pattern: str) -> None:
         link = activity.link
-        activity.hook = link.peer.path
+        activity.hook = pattern
         try:
-            raw(activity.connection)
+            raw(activity.connection, **link.peer.path_params)
         except BaseException:
             logger.exception(
                 "raw handler for %r failed for client %s",
                 link.peer.path,
                 link.client_id,
-                kind=link.peer.path,
+                kind=pattern,
             )
             link.shut(1011, "", "server")
 

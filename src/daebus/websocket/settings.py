@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate
 
 from .connection.connection import Connection
 from .connection.limits import Limits
 from .protocol.handshake import Pages
+from .protocol.patterns import Pattern, Patterns
 
-__all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "Settings"]
+__all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "RawCall", "Settings"]
 
 Check = Callable[[Any], Any]
 IdGenerator = Callable[[Connection, str], object]
 
 HookCall = Callable[[str, Any], object]
+RawCall = Callable[Concatenate[Connection, ...], object]  # and the parameters of its path
 JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 
@@ -29,7 +31,7 @@ class Settings:
     max_rooms: int
     pages: Pages
     deflate: bool
-    path: str | None
+    path: Pattern | None
     subprotocols: Sequence[str]
     stack_size: int | None
     affinity: frozenset[int] | None
@@ -38,7 +40,7 @@ class Settings:
     main_timeout: float
     client_id: IdGenerator | None = None
     authenticate: Check | None = None
-    raw: dict[str, Callable[[Connection], object]] = field(default_factory=dict)
+    raw: Patterns[RawCall] = field(default_factory=Patterns)
     on_join: list[JoinCheck] = field(default_factory=list)  # which rooms, and the hook to ask
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)

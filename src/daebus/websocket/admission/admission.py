@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...server.handoff import Refusal, Upgrade
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..clients.registry import Registry
 from ..protocol.handshake import WRONG_ORIGIN, Accepted, negotiate
-from ..settings import Settings
+from ..settings import RawCall, Settings
 from .authentication import Authenticator, Known
 from .per_address import PerAddressLimit
 
-__all__ = ["RETRY", "Admission", "Admitted"]
+__all__ = ["RETRY", "Admission", "Admitted", "Route"]
 
 logger = get_logger("daebus.websocket")
 
 RETRY = (("Retry-After", "5"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a path leads.
+
+    Attributes:
+        path_params: of a path with parameters.
+        raw: the raw handler; None for JSON messages.
+        pattern: the raw handler's path as registered; "" for JSON messages.
+    """
+
+    path_params: Mapping[str, Any]
+    raw: RawCall | None = None
+    pattern: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,7 @@ class Admitted:
 
     accepted: Accepted
     known: Known
+    route: Route
 
 
 class Admission:
@@ -53,7 +71,8 @@ class Admission:
             The thread that will be the connection's; waits for ``authenticate``.
         """
         settings = self._settings
-        if not self._known_path(upgrade.path):
+        route = self._route(upgrade.path)
+        if route is None:
             return Refusal(404, "not_found", "there is no WebSocket at this path")
         accepted = negotiate(
             upgrade,
@@ -77,7 +96,7 @@ class Admission:
         if isinstance(known, Refusal):
             self.cancel(upgrade.remote_address)
             return known
-        return Admitted(accepted, known)
+        return Admitted(accepted, known, route)
 
     def cancel(self, address: str) -> None:
         """Give back the place of a client whose connection did not open."""
@@ -92,9 +111,18 @@ class Admission:
         """Refuse all clients from now on."""
         self._authenticator.stop()
 
-    def _known_path(self, path: str) -> bool:
+    def _route(self, path: str) -> Route | None:
+        """Return where a path leads, None if nowhere."""
         settings = self._settings
-        return settings.path is None or path == settings.path or path in settings.raw
+        found = settings.raw.find(path)
+        if found is not None:
+            pattern, handler, parameters = found
+            return Route(parameters, handler, pattern.text)
+        if settings.path is not None:
+            matched = settings.path.match(path)
+            return None if matched is None else Route(matched)
+        # A misspelt raw path must not end at somebody else's handlers.
+        return None if settings.raw.claims(path) else Route({})
 
 
 def _tell_of_origin(upgrade: Upgrade) -> None:

@@ -217,7 +217,7 @@ class Calls(Section):
         activity = None if link is None else Activity.of(link)
         if link is None or activity is None:
             raise ClientGone(client_id)
-        if link.peer.path in self._context.settings.raw:
+        if link.peer.raw:
             raise CallError(
                 f"client {client_id} is on the raw path {link.peer.path!r}, which has no calls; "
                 f"ask with connection.send() and connection.recv()",

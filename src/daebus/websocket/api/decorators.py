@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Concatenate, TypeVar
 
 from ...arguments import seconds_or_none
 from ...checks.annotations import checked
@@ -17,6 +17,7 @@ from ..messages.ratelimit import Per, parse_rate
 from ..messages.request import WebSocketRequest
 from ..messages.shared_rate import AnyRate, shared
 from ..messages.signature import hook_call
+from ..protocol.patterns import Pattern
 from .context import Section
 
 __all__ = [
@@ -48,7 +49,7 @@ SlowConsumerHook = TypeVar(
 SlowHandlerHook = TypeVar(
     "SlowHandlerHook", bound=Callable[[str], Any] | Callable[[str, SlowHandlerInfo], Any]
 )
-RawHandler = TypeVar("RawHandler", bound=Callable[[Connection], Any])
+RawHandler = TypeVar("RawHandler", bound=Callable[Concatenate[Connection, ...], Any])
 
 
 class Decorators(Section):
@@ -174,24 +175,36 @@ class Decorators(Section):
         """Decorate a function that gets each raw connection to that path.
 
         It iterates over the messages, ``str`` and ``bytes``, and sends what it likes; when
-        it returns, the connection is closed. JSON handlers do not get messages of this path.
+        it returns, the connection is closed. JSON handlers do not get messages of this path,
+        nor of others that begin with its fixed part: those are answered 404.
+
+        Args:
+            path: perhaps with parameters, which the handler gets by name, as views do:
+                ``"/device/<name>"``; also ``<int:n>``, ``<float:x>``, ``<uuid:u>`` and
+                ``<path:rest>``, which may hold slashes.
 
         Raises:
-            ValueError: the path does not start with a slash.
-            TypeError: the handler does not take a connection, or is async.
+            ValueError: the path does not start with a slash, or a parameter is malformed.
+            TypeError: the handler does not take the connection and these parameters, or is async.
             DuplicateHandlerError: the path has a handler already.
         """
         if not path.startswith("/"):
             raise ValueError(f"path {path!r} has no leading slash; write raw({'/' + path!r})")
+        pattern = Pattern(path)
 
         def register(handler: RawHandler) -> RawHandler:
-            what = f"the raw handler of {path!r}"
-            check_function(what, handler, ("connection",), kinds=("plain",))
-            if path in self._context.settings.raw:
+            check_function(
+                f"the raw handler of {path!r}",
+                handler,
+                ("connection",),
+                named=pattern.names,
+                kinds=("plain",),
+            )
+            known = self._context.settings.raw.add(pattern, handler)
+            if known is not None:
                 raise DuplicateHandlerError(
-                    f"path {path!r} has a raw handler already; use another path"
+                    f"path {known.text!r} has a raw handler already; use another path"
                 )
-            self._context.settings.raw[path] = handler
             return handler
 
         return register

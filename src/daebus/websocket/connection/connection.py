@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import ConnectionClosed, StateError
 from ...waits import lock_timeout
 from ..protocol.codec import BINARY, PING, TEXT
+from ..protocol.opening import Headers, Values, parse_cookies, parse_query, unpack
 from .link import Link
 from .outbox import TAKEN
 from .states import LOST
@@ -50,6 +51,29 @@ class Connection:
     def path(self) -> str:
         """Path of the upgrade request, without the query."""
         return self._link.peer.path
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The parameters of a path such as ``"/device/<name>"``; empty without any."""
+        return self._link.peer.path_params
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the upgrade request: a mapping, also with ``getlist``.
+
+        Like ``query`` and ``cookies`` they are parsed at each access.
+        """
+        return unpack(self._link.peer.headers)
+
+    @property
+    def query(self) -> Values:
+        """The query of the upgrade request: the first value of each name, or ``getlist``."""
+        return parse_query(self._link.peer.query)
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the upgrade request."""
+        return parse_cookies(self.headers.get("cookie", ""))
 
     @property
     def remote_address(self) -> str:

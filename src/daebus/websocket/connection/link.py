@@ -8,7 +8,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...server.sockets.transport import Transport
@@ -56,6 +56,10 @@ class Peer:
         user_agent: the ``User-Agent`` header; "" without one.
         subprotocol: the negotiated subprotocol, or None.
         connected_at: Unix time.
+        query: of the upgrade request, still encoded.
+        headers: its header lines, packed (``protocol.opening``).
+        path_params: of a path with parameters.
+        raw: it speaks to a raw handler.
     """
 
     path: str = "/"
@@ -64,6 +68,10 @@ class Peer:
     user_agent: str = ""
     subprotocol: str | None = None
     connected_at: float = 0.0
+    query: str = ""
+    headers: bytes = b""
+    path_params: Mapping[str, Any] = field(default_factory=dict)
+    raw: bool = False
 
 
 class Link:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic
 
 from ..clients.broadcast import Policy, reply
 from ..connection.connection import Connection
 from ..protocol import envelope
+from ..protocol.opening import Headers, Values
 from .activity import Activity
 from .cancellation import CancelToken
 
@@ -79,6 +81,31 @@ class WebSocketRequest(Generic[Data]):
     def user(self) -> str | None:
         """The name that ``identify`` gave the client, or None."""
         return self._activity.link.user
+
+    @property
+    def path(self) -> str:
+        """Path of the upgrade request, without the query."""
+        return self._activity.link.peer.path
+
+    @property
+    def path_params(self) -> Mapping[str, Any]:
+        """The parameters of ``path="/device/<name>"``; empty without any."""
+        return self._activity.link.peer.path_params
+
+    @property
+    def headers(self) -> Headers:
+        """The headers with which the client connected; see ``Connection.headers``."""
+        return self._activity.connection.headers
+
+    @property
+    def query(self) -> Values:
+        """The query with which the client connected; see ``Connection.query``."""
+        return self._activity.connection.query
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies with which the client connected."""
+        return self._activity.connection.cookies
 
     @property
     def session(self) -> dict[str, Any]:
