@@ -21,7 +21,7 @@ from .connection.limits import Limits
 from .connection.outbox import OnFull
 from .protocol.handshake import Pages
 from .protocol.patterns import Pattern
-from .settings import Settings
+from .settings import OnDuplicate, Settings
 
 __all__ = ["DaebusWebSocket"]
 
@@ -108,6 +108,11 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             ``run_in="main"``; else the message is answered with ``busy``. Long enough for a
             host that redraws a window or asks a device, and short enough that a user still
             waits for the answer.
+        on_duplicate: what becomes of a client whose id (``set_client_id_generator``) is in
+            use. ``"rename"`` gives it a random id. ``"replace"`` closes the older connection
+            with 4409, and lets the newer one in once the hooks of that have run: for devices
+            that return while their dead socket still counts. If its handler does not end
+            within ``close_timeout``, the newer one is answered 503. ``"refuse"`` answers 409.
 
     Raises:
         ValueError: an argument is out of range or of the wrong form; the text names it.
@@ -149,11 +154,16 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         background_workers: int = 8,
         background_queue: int = 64,
         main_timeout: float = 5.0,
+        on_duplicate: OnDuplicate = "rename",
     ) -> None:
         if compression not in (None, "deflate"):
             raise ValueError(f"compression must be 'deflate' or None, not {compression!r}")
         if on_full not in get_args(OnFull):
             raise ValueError(f"on_full must be one of {get_args(OnFull)}, not {on_full!r}")
+        if on_duplicate not in get_args(OnDuplicate):
+            raise ValueError(
+                f"on_duplicate must be one of {get_args(OnDuplicate)}, not {on_duplicate!r}"
+            )
         if stack_size is not None and stack_size < MIN_STACK:
             raise ValueError(
                 f"stack_size must be at least {MIN_STACK} bytes, for deep messages and for "
@@ -209,6 +219,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             background_workers=positive("background_workers", background_workers),
             background_queue=positive("background_queue", background_queue),
             main_timeout=seconds("main_timeout", main_timeout),
+            on_duplicate=on_duplicate,
         )
         super().__init__(Context(settings, port))
 

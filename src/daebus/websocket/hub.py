@@ -84,7 +84,7 @@ class Hub:
         self.stats = Stats()
         self._settings = settings
         self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
-        self._client_ids = ClientIds()
+        self._client_ids = ClientIds(settings.on_duplicate, settings.limits.close_timeout)
         self._watchdog = Watchdog(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
         )
@@ -154,6 +154,9 @@ class Hub:
         except BaseException:  # such as a socket that has closed meanwhile
             self._admission.cancel(upgrade.remote_address)
             raise
+        if isinstance(activity, Refusal):
+            self._admission.cancel(upgrade.remote_address)
+            return self._refused(activity)
         with self._lock:
             self._alive.add(activity.link)
         response, expires = admitted.accepted.response, admitted.known.expires
@@ -164,7 +167,7 @@ class Hub:
         self.stats.refused(refusal.code)
         return refusal
 
-    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Activity:
+    def _make(self, upgrade: Upgrade, admitted: Admitted) -> Activity | Refusal:
         accepted, limits = admitted.accepted, self._settings.limits
         codec = Codec(
             max_message_size=limits.max_message_size,
@@ -196,10 +199,14 @@ class Hub:
         link.identity = admitted.known.identity
         activity = Activity(link, self.stats)
         try:
-            link.client_id = self._client_ids.take(activity.connection, self._settings.client_id)
+            taken = self._client_ids.take(activity.connection, link, self._settings.client_id)
         except BaseException:
             link.forget()
             raise
+        if isinstance(taken, Refusal):
+            link.forget()
+            return taken
+        link.client_id = taken
         return activity
 
     def _run(
@@ -222,7 +229,7 @@ class Hub:
             if opened:
                 self._runner.serve(activity, route)
         finally:
-            self._client_ids.release(link.client_id)
+            self._client_ids.release(link)
             link.finish()
             with self._lock:
                 self._alive.discard(link)
@@ -284,6 +291,7 @@ class Hub:
         with self._lock:
             self._stopping = True
         self._admission.stop()
+        self._client_ids.stop()
         for link in self.registry.snapshot():
             link.shut(1001, "", "shutdown")
         self.runtime.pump.close()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate
+from typing import Any, Concatenate, Literal
 
 from .connection.connection import Connection
 from .connection.limits import Limits
 from .protocol.handshake import Pages
 from .protocol.patterns import Pattern, Patterns
 
-__all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "RawCall", "Settings"]
+__all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "OnDuplicate", "RawCall", "Settings"]
 
 Check = Callable[[Any], Any]
 IdGenerator = Callable[[Connection, str], object]
+
+OnDuplicate = Literal["rename", "replace", "refuse"]
 
 HookCall = Callable[[str, Any], object]
 RawCall = Callable[Concatenate[Connection, ...], object]  # and the parameters of its path
@@ -38,6 +40,7 @@ class Settings:
     background_workers: int
     background_queue: int
     main_timeout: float
+    on_duplicate: OnDuplicate = "rename"
     client_id: IdGenerator | None = None
     authenticate: Check | None = None
     raw: Patterns[RawCall] = field(default_factory=Patterns)

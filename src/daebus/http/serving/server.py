@@ -274,6 +274,7 @@ class HttpServer(BaseWSGIServer):
             self._acceptor.release(client)
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):
+                client.sock.setblocking(False)  # it may have been made ready for its connection
                 exchange.refuse(client, admitted)
                 return None
             client.state.close()

@@ -126,9 +126,11 @@ class Clients(Section):
         """Set a function that chooses the ids of new clients.
 
         It is called with the connection, which has no id yet, and the path, before the
-        handshake is answered. If it raises, or its id is in use or is not a string of 1 to 128
-        printable characters, that is logged and the client gets a random id. An id is in use
-        until the ``on_disconnect`` hooks of its client have run.
+        handshake is answered. If it raises, or its id is not a string of 1 to 128 printable
+        characters, that is logged and the client gets a random id. An id is in use until the
+        ``on_disconnect`` hooks of its client have run; ``on_duplicate`` says what becomes of
+        another client with that id. Choose ids that a client cannot claim for another one, such
+        as the name in its ``identity``: with ``"replace"`` it would throw that one out.
 
         Args:
             generator_func: returns an id; not async. None for random ids again.

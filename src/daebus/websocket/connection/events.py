@@ -17,7 +17,8 @@ class DisconnectInfo:
             ``expired``: its identity expired; ``idle``: ``idle_timeout`` passed;
             ``lifetime``: ``max_lifetime`` passed; ``rate_limited``: it sent too many
             messages, pings or cancels; ``message_timeout``: it did not finish one;
-            ``shutdown``: the app stopped; ``lost``: it vanished.
+            ``replaced``: it connected again with the same id; ``shutdown``: the app stopped;
+            ``lost``: it vanished.
         code: close code, 1006 if none was exchanged.
         seconds: how long it was connected.
         messages_in, messages_out, bytes_in, bytes_out, dropped: counts.

@@ -20,7 +20,7 @@ from .lifetime import Lifetime
 from .limits import Limits
 from .progress import Progress
 from .reader import Reader, Watch
-from .states import CLOSED, LOST, OPEN
+from .states import CLOSED, CONNECTING, LOST, OPEN
 from .writer import Writer
 
 __all__ = ["Activity", "Link", "Peer"]
@@ -317,6 +317,24 @@ class Link:
     def shut(self, code: int, reason: str, why: str) -> bool:
         """Send a close frame; see ``Writer.shut``."""
         return self.writer.shut(code, reason, why)
+
+    def evict(self) -> None:
+        """Make room for a newer connection of the same client.
+
+        The thread leaves its ``recv`` at once, whether or not the peer answers the close frame,
+        so that its hooks run as soon as its handler has ended.
+
+        Threads:
+            Any; never waits.
+        """
+        writer = self.writer
+        self.shut(4409, "replaced by a newer connection", "replaced")
+        with self._lock:
+            if writer.state == CONNECTING:
+                writer.transport.abort()
+            elif not writer.released:
+                writer.ended = True
+                writer.transport.shutdown_read()
 
     # --- what is known about it -------------------------------------------------
 
