@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NotRequired, TextIO, TypedDict, overload
 
 from . import signals
+from .arguments import header_text
 from .blueprint import Blueprint, take_steps
 from .checks.annotations import checked
 from .components import Components, Needs
@@ -49,15 +50,19 @@ class Daebus(Scaffold):
     Args:
         name: the app's name in logs.
         debug: send exception texts and tracebacks to clients; never in production.
+        version: of the program, such as ``"1.4.2"``: clients are told it by the check
+            (``/_daebus/check``) and by each heartbeat, so that a page can reload itself.
 
     Raises:
+        ValueError: the version is not of 1 to 128 printable ASCII characters.
         TypeError: an argument is of another type; the message names it.
     """
 
     @checked
-    def __init__(self, name: str, *, debug: bool = False) -> None:
+    def __init__(self, name: str, *, debug: bool = False, version: str | None = None) -> None:
         self.name = name
         self.debug = debug
+        self.version = header_text("version", version)
         self._components = Components()
         self._lifecycle = Lifecycle(name, self._components)
         self._blueprints: list[Blueprint] = []
@@ -84,7 +89,7 @@ class Daebus(Scaffold):
             TypeError: the argument is not a component.
         """
         self._lifecycle.check_at_rest()
-        self._components.attach(component, debug=self.debug)
+        self._components.attach(component, debug=self.debug, version=self.version)
         return component
 
     @property

@@ -11,6 +11,7 @@ __all__ = [
     "check_ids",
     "check_name",
     "fraction",
+    "header_text",
     "positive",
     "positive_or_none",
     "seconds",
@@ -111,4 +112,20 @@ def fraction(name: str, value: float) -> float:
     """Return a number from 0 to 1."""
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be from 0 to 1, not {value!r}")
+    return value
+
+
+def header_text(name: str, value: str | None) -> str | None:
+    """Return a short text that fits a header, or None.
+
+    Raises:
+        ValueError: it is empty, longer than ``MAX_NAME``, or holds other characters.
+    """
+    if value is not None and not (
+        0 < len(value) <= MAX_NAME and value.isascii() and value.isprintable()
+    ):
+        raise ValueError(
+            f"{name} is 1 to {MAX_NAME} printable ASCII characters, not {value!r:.200}; "
+            f"write {name}='1.4.2'"
+        )
     return value

@@ -66,7 +66,9 @@ class Components:
         """The context of the WebSocket component, to start and stop it; None without one."""
         return None if self._websocket is None else context_of(self._websocket)
 
-    def attach(self, component: DaebusHttp | DaebusWebSocket, *, debug: bool) -> None:
+    def attach(
+        self, component: DaebusHttp | DaebusWebSocket, *, debug: bool, version: str | None
+    ) -> None:
         """Add a component, and take the steps that wait for it.
 
         Raises:
@@ -92,7 +94,7 @@ class Components:
                 f"{component!r} is not a component; attach DaebusHttp() or DaebusWebSocket()"
             )
         if isinstance(component, DaebusWebSocket):
-            context_of(component).attached(debug=debug)
+            context_of(component).attached(debug=debug, version=version)
         else:
             serving_of(component).attached(debug=debug)
         self._take(self._waiting)

@@ -102,6 +102,8 @@ class Runner:
 
     def _serve(self, activity: Activity, route: Route) -> None:
         link = activity.link
+        if route.raw is None:
+            link.reader.on_heartbeat = self._dispatcher.heartbeats.take
         if self._stopping():  # admitted just before the stop, which has missed it
             link.shut(1001, "", "shutdown")
         peer = link.peer.remote_address or "a Unix socket"

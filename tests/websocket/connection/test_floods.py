@@ -27,6 +27,7 @@ FLOODS = {
     "cancels": frame(TEXT, '{"type":"cancel","id":7}'),
     "cancels of what runs": frame(TEXT, '{"type":"cancel","id":1}'),
     "cancels without an id": frame(TEXT, '{"type":"cancel","id":[]}'),
+    "heartbeats": frame(TEXT, '{"type":"heartbeat"}'),
     "late answers": LATE,
     "late errors": frame(TEXT, '{"type":"error","data":{},"id":"nobody-asked"}'),
 }
@@ -87,7 +88,7 @@ def test_who_floods_a_raw_connection_is_cut(make_app: MakeApp, connect: Connect,
     assert peer.close_frame() == (1008, "too many control frames")
 
 
-@pytest.mark.parametrize("what", ["pings", "pongs", "cancels of what runs"])
+@pytest.mark.parametrize("what", ["pings", "pongs", "heartbeats", "cancels of what runs"])
 def test_who_floods_while_its_handler_is_busy_is_cut(
     make_app: MakeApp, connect: Connect, what: str
 ) -> None:

@@ -43,9 +43,13 @@ class Context:
         self.port: int | None = None
         self._forked = False  # the app was started in the parent process
 
-    def attached(self, *, debug: bool) -> None:
-        """Set ``debug``; the component belongs to an app of this process from now on."""
+    def attached(self, *, debug: bool, version: str | None) -> None:
+        """Set ``debug`` and what clients are told of the app's version.
+
+        The component belongs to an app of this process from now on.
+        """
         self._forked = False
+        self.dispatcher.heartbeats.announce(version)
         self.dispatcher.debug = debug
 
     def start(self, minder: Minder, loop: LoopThread) -> Hub:

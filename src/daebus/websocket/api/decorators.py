@@ -75,7 +75,7 @@ class Decorators(Section):
 
         Args:
             message_type: the ``"type"`` of the messages; ``"*"`` for all without a handler of
-                their own, except ``cancel``, ``response`` and ``error``.
+                their own, except ``cancel``, ``response``, ``error`` and ``heartbeat``.
             timeout: seconds after which ``req.cancelled`` is set, and an async handler is
                 cancelled; None never.
             run_in: ``"connection"`` runs the handler in its client's own thread, one

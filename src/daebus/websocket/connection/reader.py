@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ...server.sockets.transport import RECV_SIZE
-from ..protocol.codec import MAX_HEADER, PONG, Closed, Codec, Event, Ping, Pong, close_frame
+from ..protocol.codec import MAX_HEADER, PONG, TEXT, Closed, Codec, Event, Ping, Pong, close_frame
 from .control_rate import ControlRate
 from .states import OPEN
 from .writer import Writer
@@ -33,6 +33,10 @@ MAX_READ_AHEAD = 64
 
 # Ends by the peer: the messages that came before are still handled.
 _THEIRS = ("client", "lost")
+
+# Characters of a heartbeat that is answered out of turn; with data and an id, and longer texts
+# need not be looked at.
+MAX_HEARTBEAT = 256
 
 # The same while a call waits for its answer, which may come behind many messages.
 MAX_WAITING = 1000
@@ -85,29 +89,15 @@ class Reader:
         messages_in: messages that were handed out or taken out of turn.
         interceptor: None until the first call or stoppable request.
         on_pong: called with the payload of each pong.
+        on_heartbeat: called with each short text, under the lock; returns the answer to a
+            heartbeat, and None for any other message. None where there are none.
     """
 
     __slots__ = (
-        "_codec",
-        "_control_rate",
-        "_lock",
-        "_ping",
-        "_recv",
-        "_watch",
-        "_writer",
-        "ahead",
-        "bytes_in",
-        "final",
-        "inbox",
-        "interceptor",
-        "last_in",
-        "last_message",
-        "lent",
-        "messages_in",
-        "on_pong",
-        "reading",
-        "turn",
-    )
+        "_beat", "_codec", "_control_rate", "_earlier", "_lock", "_ping", "_recv", "_watch",
+        "_writer", "ahead", "bytes_in", "final", "inbox", "interceptor", "last_in",
+        "last_message", "lent", "messages_in", "on_heartbeat", "on_pong", "reading", "turn",
+    )  # fmt: skip
 
     def __init__(self, writer: Writer, codec: Codec, watch: Watch) -> None:
         self._writer = writer
@@ -121,6 +111,8 @@ class Reader:
         self.last_in = self.last_message = time.monotonic()
         self._control_rate = ControlRate(self.last_in)  # guarded by: _lock
         self._ping: bytes | None = None  # guarded by: _lock; of the newest one
+        self._beat: bytes | None = None  # guarded by: _lock; answer to the newest heartbeat
+        self._earlier = self.last_in  # what ``last_message`` was before the one handled now
         self.reading = True  # the owner reads, and has the codec; stored last, see _take
         self.lent = False  # guarded by: _lock
         self.ahead = 0  # guarded by: _lock
@@ -128,6 +120,7 @@ class Reader:
         self.final: Closed | None = None  # the codec's last event
         self.interceptor: Interceptor | None = None  # guarded by: _lock
         self.on_pong: Callable[[bytes], None] | None = None
+        self.on_heartbeat: Callable[[str], bytes | None] | None = None
 
     # --- the owner's side -------------------------------------------------------
 
@@ -175,7 +168,7 @@ class Reader:
         events = self._codec.feed(data)
         if len(events) == 1 and events[0].__class__ is str:  # the common case
             self.inbox.append(events[0])
-            self.last_message = now
+            self._earlier, self.last_message = self.last_message, now
             # One store, after everything else: so the codec is handed over without a lock.
             self.reading = False
             return True
@@ -192,7 +185,7 @@ class Reader:
                     self._writer.lose_locked()
                 return False
             self._sort_locked(events[done:])
-            self._answer_ping_locked()
+            self._answer_locked()
         return True
 
     def drain(self, deadline: float) -> None:
@@ -223,6 +216,7 @@ class Reader:
         with self._lock:
             self.reading = False
             self._sort_locked(events)
+            self._answer_locked()
 
     def _drop(self) -> None:
         """Drop the messages that were read; for the owner, who looks for the end alone."""
@@ -302,6 +296,15 @@ class Reader:
     def charge(self) -> None:
         """Charge a message that nobody waited for; for the owner. See ``charge_locked``."""
         with self._lock:
+            self.charge_locked()
+
+    def discount(self) -> None:
+        """Charge the message that is being handled, which is a heartbeat; for the owner.
+
+        It does not count as the client's last message.
+        """
+        with self._lock:
+            self.last_message = self._earlier
             self.charge_locked()
 
     def charge_locked(self, count: int = 1) -> None:
@@ -395,7 +398,7 @@ class Reader:
         self.last_in = time.monotonic()
         self.bytes_in += len(data)
         self.ahead += self._sort_locked(self._codec.feed(data, self.ahead))
-        self._answer_ping_locked()
+        self._answer_locked()
         if self.final is not None:
             self._finish_locked(self.final)
 
@@ -405,10 +408,17 @@ class Reader:
         Returns:
             The size of the messages put into the inbox.
         """
-        interceptor, size, controls = self.interceptor, 0, 0
+        interceptor, beats, size, controls = self.interceptor, self.on_heartbeat, 0, 0
         for event in events:
             if isinstance(event, str | bytes):
-                self.last_message = self.last_in
+                if beats is not None and len(event) <= MAX_HEARTBEAT and isinstance(event, str):
+                    answer = beats(event)
+                    if answer is not None:
+                        self.messages_in += 1
+                        controls += 1
+                        self._beat = answer
+                        continue
+                self._earlier = self.last_message = self.last_in
                 if (
                     interceptor is not None
                     and isinstance(event, str)
@@ -431,12 +441,18 @@ class Reader:
             self.charge_locked(controls)
         return size
 
-    def _answer_ping_locked(self) -> None:
-        """Answer the newest ping of a read: the others need none (RFC 6455 section 5.5.3)."""
+    def _answer_locked(self) -> None:
+        """Answer the newest ping of a read: the others need none (RFC 6455 section 5.5.3).
+
+        Likewise the newest heartbeat.
+        """
         assert self._lock.locked()
         ping, self._ping = self._ping, None
         if ping is not None:
             self._writer.control_locked(PONG, ping)
+        beat, self._beat = self._beat, None
+        if beat is not None:
+            self._writer.control_locked(TEXT, beat)
 
     def _finish_locked(self, final: Closed) -> None:
         """Act on the codec's last event: the peer closed, or broke the rules."""

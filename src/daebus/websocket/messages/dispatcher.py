@@ -28,6 +28,7 @@ from ..protocol.codec import TEXT
 from ..stats import Times
 from .activity import Activity, current
 from .handlers import ANY, BINARY, HandlerTable
+from .heartbeats import HEARTBEAT, Heartbeats
 from .options import Handler
 from .pending import KINDS
 from .request import WebSocketRequest, asked
@@ -56,6 +57,7 @@ class Dispatcher:
 
     Attributes:
         table: the handlers.
+        heartbeats: answers those of clients.
         on_error: hooks for what handlers raise.
         rate: the limit of messages of all types together, or None.
         max_depth: levels of arrays and objects in a message.
@@ -66,6 +68,7 @@ class Dispatcher:
 
     def __init__(self, *, debug: bool = False) -> None:
         self.table = HandlerTable(self.run)
+        self.heartbeats = Heartbeats(lambda kind: kind in self.table.by_type)
         self.debug = debug
         self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
         self.rate: AnyRate | None = None
@@ -172,6 +175,8 @@ class Dispatcher:
 
     def _over(self, activity: Activity, message: str | bytes, rate: AnyRate) -> bool:
         """Refuse a message beyond the rate of all messages; return True if it was."""
+        if isinstance(message, str) and self.heartbeats.take(message) is not None:
+            return False
         wait = activity.charge(rate, overall=True)
         if not wait:
             return False
@@ -276,6 +281,11 @@ class Dispatcher:
         self, activity: Activity, kind: str, payload: dict[str, Any], ident: Any
     ) -> Handler | None:
         """Act on the protocol's own types; for others return the ``"*"`` handler, or refuse."""
+        if kind == HEARTBEAT:
+            activity.link.reader.discount()
+            answer = self.heartbeats.answer(ident)
+            activity.writer.answer(activity.writer.compress(TEXT, answer))
+            return None
         if kind not in KINDS:
             handler = self.table.by_type.get(ANY)
             if handler is None:
