@@ -272,6 +272,31 @@ def test_stop_says_goodbye_and_later_requests_are_refused(connect: Connect) -> N
         assert refused(connect, port, upgrade_request()) == (503, "stopping")
 
 
+def test_a_client_may_ask_whether_it_would_be_let_in(connect: Connect) -> None:
+    app = make_app(path="/live/<name>")
+
+    @app.websocket.authenticate
+    def check(req: Any) -> Any:
+        return req.path == "/live/ü" and req.args.get("token")
+
+    with werkzeug(app) as port:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        seen = []
+        for path in ("/live/%25C3%25BC?token=t", "/live/%25C3%25BC", "/other", "x"):
+            client.request("GET", f"/_daebus/check?path={path}")
+            response = client.getresponse()
+            body = response.read()
+            seen.append((response.status, json.loads(body)["code"] if body else ""))
+            client.close()
+        assert seen == [
+            (204, ""),
+            (401, "unauthorized"),
+            (404, "not_found"),
+            (400, "bad_request"),
+        ]
+        assert app.stats()["websocket"]["connections_total"] == 0
+
+
 def test_stop_cuts_a_client_that_does_not_answer(connect: Connect) -> None:
     app = make_app()
     with werkzeug(app) as port:

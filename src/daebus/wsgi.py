@@ -20,8 +20,15 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from .http.hosted import borrow, find_greenlets, refuse, wants_websocket
-from .server.handoff import STOPPING, Refusal, Upgrade
+from .http.hosted import (
+    answer_check,
+    borrow,
+    find_greenlets,
+    refuse,
+    wants_check,
+    wants_websocket,
+)
+from .server.handoff import STOPPING, Checked, Handshake, Refusal, Upgrade
 from .server.threads.minder import Minder
 from .server.threads.safelog import get_logger
 from .server.threads.track import lent
@@ -67,6 +74,9 @@ class Doorkeeper(Protocol):
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or return a refusal; see ``UpgradeHandler``."""
+
+    def check(self, handshake: Handshake) -> Checked:
+        """Judge a handshake, and open nothing; see ``UpgradeHandler``."""
 
     def begin_stop(self) -> None:
         """Send all clients a close frame."""
@@ -117,6 +127,8 @@ class WsgiAdapter:
         try:
             assert self._answer is not None
             with lent("http"):
+                if self._hub is not None and wants_check(environ):
+                    return answer_check(environ, start_response, self._hub.check)
                 return self._answer(environ, start_response)
         finally:
             with self._lock:

@@ -13,14 +13,23 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
-from ..server.handoff import Refusal, Upgrade
+from ..server.handoff import Checked, Handshake, Refusal, Upgrade
 from ..server.sockets.transport import RECV_SIZE
 from .protocol.errors import error_body, status_line
-from .serving.upgrade import UpgradeRequest
+from .serving.upgrade import BAD_TARGET, UpgradeRequest, checked_target
+from .site.own import CHECK, check_answer
 
-__all__ = ["Borrowed", "borrow", "find_greenlets", "refuse", "wants_websocket"]
+__all__ = [
+    "Borrowed",
+    "answer_check",
+    "borrow",
+    "find_greenlets",
+    "refuse",
+    "wants_check",
+    "wants_websocket",
+]
 
 _ADVICE = "use a threaded one, such as gunicorn --worker-class gthread --threads 100"
 
@@ -36,6 +45,37 @@ def wants_websocket(environ: dict[str, Any]) -> bool:
         and environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         and "websocket" in {wish.strip().lower() for wish in wishes.split(",")}
     )
+
+
+def wants_check(environ: dict[str, Any]) -> bool:
+    """Return whether a client asks if it would be let in."""
+    return environ["PATH_INFO"] == CHECK and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+
+
+def answer_check(
+    environ: dict[str, Any], start_response: Any, check: Callable[[Handshake], Checked]
+) -> Iterable[bytes]:
+    """Answer a client that asks if it would be let in."""
+    target = checked_target(environ.get("QUERY_STRING", ""))
+    checked = Checked(BAD_TARGET) if target is None else check(_asked(environ, target))
+    answer = check_answer(checked)
+    start_response(status_line(answer.status), list(answer.headers))
+    return [answer.body]
+
+
+def _asked(environ: dict[str, Any], target: str) -> Handshake:
+    """Describe the upgrade that a client asks about."""
+    path, _, query = target.partition("?")
+    decoded = unquote_to_bytes(path).decode("latin-1")
+    asked = {
+        **environ,
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": decoded,
+        "QUERY_STRING": query,
+        "RAW_URI": target,
+        "REQUEST_URI": target,
+    }
+    return _describe(asked)
 
 
 def refuse(refusal: Refusal, start_response: Any) -> Iterable[bytes]:
@@ -93,20 +133,7 @@ class Borrowed:
         sock = socket.socket(fileno=os.dup(self._sock.fileno()))
         with contextlib.suppress(OSError):  # not a TCP socket
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        port = environ.get("SERVER_PORT", "")
-        return Upgrade(
-            sock=sock,
-            method=environ["REQUEST_METHOD"],
-            path=environ["PATH_INFO"].encode("latin-1").decode(errors="replace") or "/",
-            target=_target(environ),
-            http_version="1.1",
-            headers=tuple(_headers(environ)),
-            early=self._read_ahead(),
-            remote_address=environ.get("REMOTE_ADDR", ""),
-            port=int(port) if port.isdecimal() else 0,
-            request=lambda: UpgradeRequest({**environ, "wsgi.input": io.BytesIO()}),
-            secure=environ["wsgi.url_scheme"] == "https",  # a proxy ends TLS, and was trusted
-        )
+        return _describe(environ).upgrade(sock, self._read_ahead())
 
     def part(self) -> Exception:
         """End the connection; return what to raise so that the server leaves it alone."""
@@ -150,6 +177,21 @@ def borrow(environ: dict[str, Any]) -> Borrowed | str:
     if isinstance(sock, ssl.SSLSocket):
         return "this server speaks TLS, through which daebus has no WebSockets; end TLS in a proxy"
     return Borrowed(environ, sock, farewell)
+
+
+def _describe(environ: dict[str, Any]) -> Handshake:
+    port = environ.get("SERVER_PORT", "")
+    return Handshake(
+        method=environ["REQUEST_METHOD"],
+        path=environ["PATH_INFO"].encode("latin-1").decode(errors="replace") or "/",
+        target=_target(environ),
+        http_version="1.1",
+        headers=tuple(_headers(environ)),
+        remote_address=environ.get("REMOTE_ADDR", ""),
+        port=int(port) if port.isdecimal() else 0,
+        request=lambda: UpgradeRequest({**environ, "wsgi.input": io.BytesIO()}),
+        secure=environ["wsgi.url_scheme"] == "https",  # a proxy ends TLS, and was trusted
+    )
 
 
 def _target(environ: dict[str, Any]) -> str:

@@ -12,21 +12,19 @@ from typing import Any, Protocol
 
 from .sockets.transport import Stream
 
-__all__ = ["OVERLOADED", "STOPPING", "Refusal", "Upgrade", "UpgradeHandler"]
+__all__ = ["OVERLOADED", "STOPPING", "Checked", "Handshake", "Refusal", "Upgrade", "UpgradeHandler"]
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade:
-    """A request to change a connection from HTTP to WebSocket.
+class Handshake:
+    """What a client says that wants a WebSocket, or asks whether it could have one.
 
     Attributes:
-        sock: the connected socket; it belongs to HTTP until it is admitted.
         method: of the request.
         path: target without the query, percent-decoded.
         target: target as it was sent, query included.
         http_version: such as ``"1.1"``.
         headers: names in lower case, in order, duplicates kept.
-        early: bytes that came behind the request head in the same read.
         remote_address: host of the peer, an empty string on a Unix socket; behind a
             trusted proxy, of the client.
         port: local port number, 0 on a Unix socket.
@@ -36,13 +34,11 @@ class Upgrade:
             absolute target's.
     """
 
-    sock: Stream
     method: str
     path: str
     target: str
     http_version: str
     headers: tuple[tuple[str, str], ...]
-    early: bytes
     remote_address: str
     port: int
     request: Callable[[], Any]
@@ -60,6 +56,36 @@ class Upgrade:
     def host(self) -> str | None:
         """The host that the client asked for, perhaps with a port, as far as it is known."""
         return self.asked_host or self.header("host")
+
+    def upgrade(self, sock: Stream, early: bytes) -> Upgrade:
+        """Return the request to change the connection that it came on."""
+        return Upgrade(
+            self.method,
+            self.path,
+            self.target,
+            self.http_version,
+            self.headers,
+            self.remote_address,
+            self.port,
+            self.request,
+            self.secure,
+            self.asked_host,
+            sock=sock,
+            early=early,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade(Handshake):
+    """A request to change a connection from HTTP to WebSocket.
+
+    Attributes:
+        sock: the connected socket; it belongs to HTTP until it is admitted.
+        early: bytes that came behind the request head in the same read.
+    """
+
+    sock: Stream
+    early: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +105,19 @@ class Refusal:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What an upgrade would have been answered.
+
+    Attributes:
+        refusal: None if it would have been admitted.
+        headers: to be added to the answer, either way.
+    """
+
+    refusal: Refusal | None
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 # By the next attempt a service that restarts is back, or another one has taken its place.
 STOPPING = Refusal(503, "stopping", "the app is stopping", (("Retry-After", "5"),))
 OVERLOADED = Refusal(503, "overloaded", "the server is overloaded", (("Retry-After", "1"),))
@@ -88,7 +127,7 @@ class UpgradeHandler(Protocol):
     """What the HTTP side asks of the side that takes upgraded connections."""
 
     def start(self, job: Callable[[], Callable[[], None] | None]) -> Refusal | None:
-        """Run a job that admits one upgrade, in the thread that will run its connection.
+        """Run a job that admits or checks one upgrade, in a thread that may run its connection.
 
         The job returns what ``admit`` returned, and the thread runs that next, without
         keeping a reference to the job. Never waits.
@@ -107,3 +146,6 @@ class UpgradeHandler(Protocol):
             What the calling thread runs next, until the connection has ended; the caller
             no longer owns the socket. Or a refusal, and the caller still owns it.
         """
+
+    def check(self, handshake: Handshake) -> Checked:
+        """Judge a handshake as ``admit`` does, and open nothing; waits for user code."""

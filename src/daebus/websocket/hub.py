@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..server.handoff import STOPPING, Refusal, Upgrade
+from ..server.handoff import STOPPING, Checked, Handshake, Refusal, Upgrade
 from ..server.sockets.transport import Transport
 from ..server.threads.connection_threads import ConnectionThreads
 from ..server.threads.fairpool import FairPool
@@ -83,6 +83,7 @@ class Hub:
         )
         self.stats = Stats()
         self._settings = settings
+        self._version = dispatcher.heartbeats.version
         self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
         self._client_ids = ClientIds(settings.on_duplicate, settings.limits.close_timeout)
         self._watchdog = Watchdog(
@@ -162,6 +163,26 @@ class Hub:
         response, expires = admitted.accepted.response, admitted.known.expires
         route = admitted.route
         return functools.partial(self._run, activity, route, response, upgrade.early, expires)
+
+    def check(self, handshake: Handshake) -> Checked:
+        """Judge a handshake as ``admit`` does, and open nothing.
+
+        Pages of other places may read the answer if they may connect, with cookies, as a
+        WebSocket sends them too.
+        """
+        refusal = self._admission.check(handshake)
+        headers = []
+        if self._version is not None:
+            headers.append(("Daebus-Version", self._version))
+        origin = handshake.header("origin")
+        if origin is not None and self._settings.pages.allow(origin, handshake.host):
+            headers += [
+                ("Access-Control-Allow-Origin", origin),
+                ("Access-Control-Allow-Credentials", "true"),
+                ("Access-Control-Expose-Headers", "Retry-After, Daebus-Version"),
+                ("Vary", "Origin"),
+            ]
+        return Checked(refusal, tuple(headers))
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.stats.refused(refusal.code)

@@ -554,7 +554,7 @@ def test_an_async_function_that_begins_as_the_app_stops_is_cancelled() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         upgrade = Upgrade(
-            ours, "GET", "/", "/", "1.1", (), b"", "127.0.0.1", 1, request=lambda: None
+            "GET", "/", "/", "1.1", (), "127.0.0.1", 1, lambda: None, sock=ours, early=b""
         )
         assert authenticator.ask(check, upgrade) is STOPPING
     assert loop.stop(time.monotonic() + 5) == []

@@ -24,7 +24,7 @@ from werkzeug.serving import BaseWSGIServer
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import OVERLOADED, STOPPING, Refusal, UpgradeHandler
+from ...server.handoff import OVERLOADED, STOPPING, Checked, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL
 from ...server.threads.pool import WorkerPool, join_all
@@ -34,13 +34,14 @@ from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
-from ..site.own import OwnAnswer
+from ..site.own import CHECK, NO_WEBSOCKETS, OwnAnswer, check_answer
 from ..site.router import Router
 from .entrance import Entrance
+from .environ import split_target
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
-from .upgrade import note_upgrade
+from .upgrade import note_check, note_upgrade
 from .writes import BytesRest, error_response, own_response
 
 __all__ = ["HttpServer"]
@@ -53,7 +54,6 @@ _SPEAK_TLS = Refusal(
     "this port speaks TLS; write https:// in place of http://, and wss:// for ws://",
 )
 _LATE = Refusal(408, "request_timeout", "the request did not come in time")
-_NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this server")
 
 # Answers of our own to one client, which sent the requests in one go, before others get
 # their turn; then its connection ends.
@@ -215,6 +215,8 @@ class HttpServer(BaseWSGIServer):
         head = request.head
         if head.upgrade or self._exchange.draining or self._exchange.only_upgrades(client):
             return None
+        if self._is_check(request):
+            return None
         return self._own.answer(head.target.partition("?")[0], head.method)
 
     def _answer_own(
@@ -246,7 +248,9 @@ class HttpServer(BaseWSGIServer):
         if self._exchange.draining:
             refusal = STOPPING
         elif request.head.upgrade:
-            refusal = self._start_upgrade(client, request)
+            refusal = self._start_upgrade(client, request, self._upgrade)
+        elif self._is_check(request):
+            refusal = self._start_upgrade(client, request, self._check)
         elif self._pool.submit(functools.partial(self._work, client, request)):
             return
         else:
@@ -257,13 +261,15 @@ class HttpServer(BaseWSGIServer):
 
     # --- upgrades ---------------------------------------------------------------
 
-    def _start_upgrade(self, client: Conn, request: Request) -> Refusal | None:
+    def _start_upgrade(
+        self, client: Conn, request: Request, job: Callable[..., Callable[[], None] | None]
+    ) -> Refusal | None:
         if self._upgrades is None:
-            return _NO_WEBSOCKETS
+            return NO_WEBSOCKETS
         if client.listener not in self._takes_upgrades:
             port = min(self._upgrade_ports)
             return Refusal(404, "not_found", f"WebSockets are on port {port} of this server")
-        return self._upgrades.start(functools.partial(self._upgrade, client, request))
+        return self._upgrades.start(functools.partial(job, client, request))
 
     def _upgrade(self, client: Conn, request: Request) -> Callable[[], None] | None:
         """Admit an upgrade, in a thread of the WebSocket side, which runs the connection next."""
@@ -284,6 +290,31 @@ class HttpServer(BaseWSGIServer):
             self._acceptor.close(client)
             return None
 
+    def _is_check(self, request: Request) -> bool:
+        """Tell whether a client asks if it would be let in, which user code decides."""
+        head = request.head
+        return (
+            CHECK in head.target
+            and self._upgrades is not None
+            and head.method in ("GET", "HEAD")
+            and split_target(head)[0] == CHECK
+        )
+
+    def _check(self, client: Conn, request: Request) -> None:
+        """Judge the upgrade that a client asks about, where an upgrade would be; go on."""
+        assert self._upgrades is not None
+        try:
+            upgrade = note_check(client, request, self._exchange.environ_of)
+            if isinstance(upgrade, Refusal):
+                checked = Checked(upgrade)
+            else:
+                checked = self._upgrades.check(upgrade)
+            answer = check_answer(checked)
+            self._dispatch(client, self._answer_own(client, request, answer, last=False))
+        except BaseException:
+            logger.exception("a check failed")
+            self._acceptor.close(client)
+
     # --- in a worker ------------------------------------------------------------
 
     def _work(self, client: Conn, request: Request | None) -> None:
@@ -292,7 +323,10 @@ class HttpServer(BaseWSGIServer):
             while request is not None:
                 request = self._answer(client, request)
                 if request is not None and (
-                    self._pool.busy or self._exchange.draining or request.head.upgrade
+                    self._pool.busy
+                    or self._exchange.draining
+                    or request.head.upgrade
+                    or self._is_check(request)
                 ):
                     self._dispatch(client, request)
                     return

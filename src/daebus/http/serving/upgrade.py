@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from ...server.conn import Conn
-from ...server.handoff import Upgrade
+from ...server.handoff import Handshake, Refusal, Upgrade
 from ..protocol.forwarded import Seen
+from ..protocol.heads import Head
 from ..protocol.parser import Request as RawRequest
+from ..protocol.paths import fault_in_path
 from ..site.request import Request
 from .environ import add_forwarded, add_request, split_target
 
-__all__ = ["UpgradeRequest", "note_upgrade"]
+__all__ = ["BAD_TARGET", "UpgradeRequest", "checked_target", "note_check", "note_upgrade"]
+
+_TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")
+
+BAD_TARGET = Refusal(
+    400, "bad_request", "path= must be a path, perhaps with a query, as a WebSocket would be asked"
+)
 
 
 class UpgradeRequest(Request):
@@ -43,9 +53,41 @@ def note_upgrade(
         request: its body is closed.
         environ_of: makes the WSGI environment of a client, without a request.
     """
-    head, said = request.head, request.seen
-    seen = said or Seen(client.host)
     request.body.close()
+    handshake = _note(client, request.head, request.seen, environ_of)
+    return handshake.upgrade(client.sock, client.state.parser.take_rest())
+
+
+def note_check(
+    client: Conn,
+    request: RawRequest,
+    environ_of: Callable[[Conn], dict[str, Any]],
+) -> Handshake | Refusal:
+    """Describe the upgrade that a client asks about; its connection stays what it is."""
+    head = request.head
+    target = checked_target(split_target(head)[1])
+    if target is None:
+        return BAD_TARGET
+    if head.authority is not None:
+        target = f"http://{head.authority}{target}"
+    return _note(client, replace(head, method="GET", target=target), request.seen, environ_of)
+
+
+def checked_target(query: str) -> str | None:
+    """Return the target that a check asks about, ``/`` if it does not say; None if it is none."""
+    target = parse_qs(query).get("path", ["/"])[0]
+    if not _TARGET.fullmatch(target) or fault_in_path(target.partition("?")[0]) is not None:
+        return None
+    return target
+
+
+def _note(
+    client: Conn,
+    head: Head,
+    said: Seen | None,
+    environ_of: Callable[[Conn], dict[str, Any]],
+) -> Handshake:
+    seen = said or Seen(client.host)
 
     def make() -> UpgradeRequest:
         environ = environ_of(client)
@@ -54,14 +96,12 @@ def note_upgrade(
             add_forwarded(environ, said)
         return UpgradeRequest(environ)
 
-    return Upgrade(
-        sock=client.sock,
+    return Handshake(
         method=head.method,
         path=unquote(split_target(head)[0]),
         target=head.target,
         http_version=head.version,
         headers=tuple(head.headers),
-        early=client.state.parser.take_rest(),
         remote_address=seen.remote_address,
         port=client.listener.port,
         request=make,

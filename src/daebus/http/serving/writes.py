@@ -58,7 +58,8 @@ def own_response(answer: OwnAnswer, head: Head, *, keep: bool) -> bytes:
         f"Date: {email.utils.formatdate(usegmt=True)}",
     ]
     lines += [f"{name}: {value}" for name, value in answer.headers]
-    lines.append(f"Content-Length: {len(answer.body)}")
+    if answer.status != 204:  # RFC 9110 section 8.6
+        lines.append(f"Content-Length: {len(answer.body)}")
     if not keep:
         lines.append("Connection: close")
     elif head.version == "1.0":

@@ -13,10 +13,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...server.handoff import STOPPING
+from ...server.handoff import STOPPING, Checked, Refusal
 from ..protocol.errors import error_body, status_code_name
 
-__all__ = ["Health", "OwnAnswer", "OwnPaths"]
+__all__ = ["CHECK", "NO_WEBSOCKETS", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
+
+# Where a client asks whether it would be let in.
+CHECK = "/_daebus/check"
+
+NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this server")
 
 _JSON = ("Content-Type", "application/json")
 _FRESH = ("Cache-Control", "no-store")
@@ -40,12 +45,16 @@ class OwnAnswer:
 class OwnPaths:
     """The table of these paths; all are for GET and HEAD.
 
+    The check is one of them. Where there are WebSockets it is answered by those who take them,
+    as user code is asked; the table has the answer for where there are none.
+
     Threads:
         Adding is for the program's start; any thread may ask.
     """
 
     def __init__(self) -> None:
         self._answers: dict[str, Callable[[], OwnAnswer]] = {}  # entries are only added
+        self.add(CHECK, lambda: check_answer(Checked(NO_WEBSOCKETS)))
 
     def __contains__(self, path: str) -> bool:
         return path in self._answers
@@ -68,6 +77,15 @@ class OwnPaths:
             return answer()
         body = error_body(f"{path} is there for GET alone", status_code_name(405))
         return OwnAnswer(405, (_JSON, _FRESH, ("Allow", "GET, HEAD")), body)
+
+
+def check_answer(checked: Checked) -> OwnAnswer:
+    """Return the answer to a check: 204, or the refusal of the upgrade."""
+    refusal = checked.refusal
+    if refusal is None:
+        return OwnAnswer(204, (_FRESH, *checked.headers), b"")
+    headers = (_JSON, _FRESH, *refusal.headers, *checked.headers)
+    return OwnAnswer(refusal.status, headers, error_body(refusal.text, refusal.code))
 
 
 class Health:

@@ -111,8 +111,8 @@ class Router:
             raise ValueError(f"path must start with a slash; write @app.route({'/' + path!r})")
         if path in self.own:
             raise DuplicateHandlerError(
-                f"{path} is the health check; use another path, or move that with "
-                f"DaebusHttp(health='/other') or None"
+                f"{path} is answered by daebus itself; use another path, or move the health "
+                f"check with DaebusHttp(health='/other') or None"
             )
         names = [_method(name) for name in methods]
         if not names:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...server.handoff import Refusal, Upgrade
+from ...server.handoff import Handshake, Refusal
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..clients.registry import Registry
-from ..protocol.handshake import WRONG_ORIGIN, Accepted, negotiate
+from ..protocol.handshake import WRONG_ORIGIN, Accepted, negotiate, wrong_origin
 from ..settings import RawCall, Settings
 from .authentication import Authenticator, Known
 from .per_address import PerAddressLimit
@@ -20,6 +20,7 @@ __all__ = ["RETRY", "Admission", "Admitted", "Route"]
 logger = get_logger("daebus.websocket")
 
 RETRY = (("Retry-After", "5"),)
+_NO_PATH = Refusal(404, "not_found", "there is no WebSocket at this path")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,39 +65,63 @@ class Admission:
         self._per_address = PerAddressLimit(settings.max_clients_per_ip)
         self._authenticator = Authenticator(loop, settings.limits.authenticate_timeout, debug=debug)
 
-    def judge(self, upgrade: Upgrade) -> Admitted | Refusal:
+    def judge(self, handshake: Handshake) -> Admitted | Refusal:
         """Check an upgrade; take a place for the client if it may come in.
 
         Threads:
             The thread that will be the connection's; waits for ``authenticate``.
         """
         settings = self._settings
-        route = self._route(upgrade.path)
+        route = self._route(handshake.path)
         if route is None:
-            return Refusal(404, "not_found", "there is no WebSocket at this path")
+            return _NO_PATH
         accepted = negotiate(
-            upgrade,
+            handshake,
             pages=settings.pages,
             deflate=settings.deflate,
             subprotocols=settings.subprotocols,
         )
         if isinstance(accepted, Refusal):
-            if accepted.code == WRONG_ORIGIN:
-                _tell_of_origin(upgrade)
+            if accepted is WRONG_ORIGIN:
+                _tell_of_origin(handshake)
             return accepted
+        known = self._seat(handshake)
+        return known if isinstance(known, Refusal) else Admitted(accepted, known, route)
+
+    def check(self, handshake: Handshake) -> Refusal | None:
+        """Judge a request as if it were an upgrade, and let nobody in.
+
+        It need not be a handshake, as pages cannot make it look like one.
+
+        Threads:
+            One that may wait for ``authenticate``.
+        """
+        if self._route(handshake.path) is None:
+            return _NO_PATH
+        refusal = wrong_origin(handshake, self._settings.pages)
+        if refusal is not None:
+            _tell_of_origin(handshake)
+            return refusal
+        known = self._seat(handshake)
+        if isinstance(known, Refusal):
+            return known
+        self.cancel(handshake.remote_address)
+        return None
+
+    def _seat(self, handshake: Handshake) -> Known | Refusal:
+        """Take a place, and ask the program who the client is."""
         if not self._registry.reserve():
             return Refusal(503, "too_many_clients", "too many clients", RETRY)
-        if not self._per_address.enter(upgrade.remote_address):
+        if not self._per_address.enter(handshake.remote_address):
             self._registry.cancel()
             return Refusal(
                 429, "too_many_from_address", "too many clients from this address", RETRY
             )
         # After the place is taken, so that at most ``max_clients`` are asked at once.
-        known = self._authenticator.ask(settings.authenticate, upgrade)
+        known = self._authenticator.ask(self._settings.authenticate, handshake)
         if isinstance(known, Refusal):
-            self.cancel(upgrade.remote_address)
-            return known
-        return Admitted(accepted, known, route)
+            self.cancel(handshake.remote_address)
+        return known
 
     def cancel(self, address: str) -> None:
         """Give back the place of a client whose connection did not open."""
@@ -125,12 +150,12 @@ class Admission:
         return None if settings.raw.claims(path) else Route({})
 
 
-def _tell_of_origin(upgrade: Upgrade) -> None:
-    origin = upgrade.header("origin")
+def _tell_of_origin(handshake: Handshake) -> None:
+    origin = handshake.header("origin")
     logger.warning(
         "refused a WebSocket of a page from %.200r to the host %.200r; if that page is yours, "
         "write DaebusWebSocket(origins=[%.200r])",
         origin,
-        upgrade.host,
+        handshake.host,
         origin,
     )

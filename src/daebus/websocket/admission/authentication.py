@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Reject
-from ...server.handoff import STOPPING, Refusal, Upgrade
+from ...server.handoff import STOPPING, Handshake, Refusal
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
 from ...waits import lock_timeout
@@ -104,19 +104,19 @@ class Authenticator:
         self._stopped = False  # set under _lock, once
         self._waiting: set[concurrent.futures.Future[Any]] = set()  # guarded by: _lock
 
-    def ask(self, check: Check | None, upgrade: Upgrade) -> Known | Refusal:
+    def ask(self, check: Check | None, handshake: Handshake) -> Known | Refusal:
         """Return the client's identity, or a refusal; never raises.
 
         Args:
             check: the function; None lets every client in, without an identity.
-            upgrade: the client's request.
+            handshake: the client's request.
 
         Threads:
             The thread that will be the connection's; waits for the function.
         """
         known: Known | Refusal = _ANYBODY
         if not self._stopped and check is not None:
-            known = self._ask(check, upgrade)
+            known = self._ask(check, handshake)
         # Checked last: the app may have stopped while the function ran.
         return STOPPING if self._stopped else known
 
@@ -128,18 +128,18 @@ class Authenticator:
         for future in waiting:
             future.cancel()
 
-    def _ask(self, check: Check, upgrade: Upgrade) -> Known | Refusal:
+    def _ask(self, check: Check, handshake: Handshake) -> Known | Refusal:
         started = time.monotonic()
         try:
             # A fresh context: the thread may have run another client's connection before.
-            identity = contextvars.Context().run(self._run, check, upgrade)
+            identity = contextvars.Context().run(self._run, check, handshake)
             expires = expiry(identity)
         except Reject as exc:
             return Refusal(exc.status, exc.code, exc.text, exc.headers)
         except BaseException as exc:  # a SystemExit must not end the connection's thread
             if self._stopped and issubclass(type(exc), concurrent.futures.CancelledError):
                 return STOPPING
-            peer = upgrade.remote_address or "a Unix socket"
+            peer = handshake.remote_address or "a Unix socket"
             logger.exception("authenticate failed for a client from %s", peer)
             text = format_exception(exc)
             return Refusal(
@@ -158,8 +158,8 @@ class Authenticator:
             return _EXPIRED
         return Known(identity, expires)
 
-    def _run(self, check: Check, upgrade: Upgrade) -> Any:
-        result = check(upgrade.request())
+    def _run(self, check: Check, handshake: Handshake) -> Any:
+        result = check(handshake.request())
         return self._wait(result) if hasattr(result, "__await__") else result
 
     def _wait(self, awaitable: Any) -> Any:

@@ -18,11 +18,13 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from ...origins import Origins, is_own_origin
-from ...server.handoff import Refusal, Upgrade
+from ...server.handoff import Handshake, Refusal
 
-__all__ = ["WRONG_ORIGIN", "Accepted", "Pages", "negotiate"]
+__all__ = ["WRONG_ORIGIN", "Accepted", "Pages", "negotiate", "wrong_origin"]
 
-WRONG_ORIGIN = "origin_not_allowed"
+WRONG_ORIGIN = Refusal(
+    403, "origin_not_allowed", "pages of this origin may not connect; see origins="
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Pages:
 
 
 def negotiate(
-    upgrade: Upgrade,
+    handshake: Handshake,
     *,
     pages: Pages,
     deflate: bool,
@@ -77,7 +79,7 @@ def negotiate(
     """Accept or refuse a request to upgrade.
 
     Args:
-        upgrade: the request.
+        handshake: the request.
         pages: that may connect.
         deflate: offer permessage-deflate (RFC 7692).
         subprotocols: those supported, the preferred first.
@@ -85,11 +87,13 @@ def negotiate(
     Returns:
         The answer, either way.
     """
-    if upgrade.method != "GET":
+    if handshake.method != "GET":
         return Refusal(
             405, "method_not_allowed", "a WebSocket handshake is a GET request", (("Allow", "GET"),)
         )
-    versions = [value.strip() for name, value in upgrade.headers if name == "sec-websocket-version"]
+    versions = [
+        value.strip() for name, value in handshake.headers if name == "sec-websocket-version"
+    ]
     if versions and versions != ["13"]:
         return Refusal(
             426,
@@ -98,18 +102,19 @@ def negotiate(
             (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
         )
     headers = Headers()
-    for name, value in upgrade.headers:
+    for name, value in handshake.headers:
         headers.set_insecure(name, value)
     protocol = _Negotiation(deflate, subprotocols)
-    request = Request(upgrade.target, headers, upgrade.method, f"HTTP/{upgrade.http_version}")
+    request = Request(handshake.target, headers, handshake.method, f"HTTP/{handshake.http_version}")
     try:
         accept, extensions, subprotocol = protocol.process_request(request)
     except InvalidHandshake as exc:
         return Refusal(
             400, "bad_handshake", f"this is not a WebSocket handshake: {_printable(exc)}"
         )
-    if not pages.allow(upgrade.header("origin"), upgrade.host):
-        return Refusal(403, WRONG_ORIGIN, "pages of this origin may not connect; see origins=")
+    refusal = wrong_origin(handshake, pages)
+    if refusal is not None:
+        return refusal
     response = (
         "HTTP/1.1 101 Switching Protocols\r\n"
         "Upgrade: websocket\r\n"
@@ -121,6 +126,13 @@ def negotiate(
     if subprotocol is not None:
         response += f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
     return Accepted((response + "\r\n").encode(), list(protocol.extensions), subprotocol)
+
+
+def wrong_origin(handshake: Handshake, pages: Pages) -> Refusal | None:
+    """Return a refusal if the page that asks is not one of those that may connect."""
+    if pages.allow(handshake.header("origin"), handshake.host):
+        return None
+    return WRONG_ORIGIN
 
 
 class _Negotiation(ServerProtocol):
