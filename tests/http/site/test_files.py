@@ -58,7 +58,7 @@ def test_a_large_file(client: Raw) -> None:
 
 
 def test_what_is_not_there(client: Raw) -> None:
-    for path in ("/nope", "/sub", "/sub/nope", "/nope/", "/app.js/"):
+    for path in ("/nope", "/sub/nope", "/nope/", "/app.js/"):
         answer = client.get(path)
         assert (answer.status, answer.code) == (404, "not_found")
     answer = client.post("/app.js", b"")
@@ -204,3 +204,27 @@ def test_a_client_that_leaves_in_the_middle_of_a_file(client: Raw, serve: Serve)
     client.ask("/big.bin")
     assert client.head().status == 200
     client.sock.close()
+
+
+def test_a_folder_without_its_slash_leads_to_the_one_with_it(client: Raw) -> None:
+    answer = client.get("/sub?a=1")
+    assert (answer.status, answer.header("location")) == (308, "/sub/?a=1")
+    assert client.get("/sub", method="HEAD").header("location") == "/sub/"
+    assert client.get("/sub", "Range: bytes=0-1").status == 308
+    assert client.get("/sub", method="POST").status == 404
+
+
+@pytest.mark.parametrize("path", ["/none", "/sub/none", "/..", "/sub/../sub", "//sub", "/.sub"])
+def test_no_other_path_leads_anywhere(client: Raw, folder: Path, path: str) -> None:
+    (folder / ".sub").mkdir()
+    (folder / ".sub" / "index.html").write_text("hidden")
+    (folder / "none").mkdir()
+    assert client.get(path).status in (400, 404)
+
+
+def test_the_path_of_a_folder_is_encoded(client: Raw, folder: Path) -> None:
+    (folder / "grün & blau").mkdir()
+    (folder / "grün & blau" / "index.html").write_text("x")
+    location = client.get("/gr%C3%BCn%20&%20blau").header("location")
+    assert location == "/gr%C3%BCn%20%26%20blau/"
+    assert client.get(location).body == b"x"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from werkzeug.exceptions import NotFound, RequestedRangeNotSatisfiable
-from werkzeug.utils import send_from_directory
+from werkzeug.security import safe_join
+from werkzeug.utils import redirect, send_from_directory
 from werkzeug.wrappers import Response
 
 __all__ = ["StaticFolder"]
@@ -36,7 +39,7 @@ class StaticFolder:
 
         Args:
             path: of the request, decoded, with a slash before it; with one at its end it is the
-                folder's ``index.html``.
+                folder's ``index.html``, to which one without leads.
             environ: of a GET or HEAD.
 
         Raises:
@@ -46,6 +49,14 @@ class StaticFolder:
         if not path.startswith("/") or _HIDDEN.search(path):
             raise NotFound
         path = path[1:]
+        try:
+            return self._send(path, environ)
+        except NotFound:
+            if not path.endswith("/") and self._is_folder(path):
+                return _redirect(environ, path)
+            raise
+
+    def _send(self, path: str, environ: dict[str, Any]) -> Response:
         if not path or path.endswith("/"):
             path += "index.html"
         wanted = environ.get("HTTP_RANGE")
@@ -69,3 +80,15 @@ class StaticFolder:
             if not _LAST_BYTES.fullmatch(wanted):
                 raise
             return send_from_directory(self._folder, path, whole)
+
+    def _is_folder(self, path: str) -> bool:
+        """Tell whether a path lacks nothing but the slash that makes it a folder's."""
+        index = safe_join(self._folder, path, "index.html")
+        return index is not None and os.path.isfile(index)
+
+
+def _redirect(environ: dict[str, Any], path: str) -> Response:
+    """Lead to the same path with a slash, against which links of the page are read."""
+    location = f"{quote(environ.get('SCRIPT_NAME', '').encode('latin-1'))}/{quote(path)}/"
+    query = environ.get("QUERY_STRING")
+    return redirect(f"{location}?{query}" if query else location, 308)
