@@ -50,7 +50,8 @@ class DaebusHttp(HttpDecorators):
         trusted_proxies: addresses and networks of reverse proxies, such as
             ``["127.0.0.1", "10.0.0.0/8"]``; ``"unix"`` is whoever connects to a socket
             file. What they say of the client in ``X-Forwarded-For``, ``-Proto``,
-            ``-Host`` and ``-Port``, or else in ``Forwarded``, counts.
+            ``-Host`` and ``-Port``, or else in ``Forwarded``, counts. ``X-Forwarded-Prefix`` is
+            the part of the path that they have taken away, for links and redirects.
         allowed_hosts: names of this server, such as ``["meter.example.com"]``, beside the
             usual ones: addresses, ``localhost`` and its subdomains, the machine's name, with
             ``.local`` too, and names in ``host``. ``".example.com"`` is any subdomain,

@@ -359,3 +359,61 @@ def test_the_origin_is_compared_with_the_host_that_the_proxy_names(
     else:
         assert isinstance(result, Answer)
         assert (result.status, result.json["code"]) == (403, "origin_not_allowed")
+
+
+# --- the prefix ----------------------------------------------------------------------
+
+PREFIX = "x-forwarded-prefix"
+
+
+@pytest.mark.parametrize(
+    ("value", "prefix"),
+    [
+        ("/app", "/app"),
+        ("/app/", "/app"),
+        (" /a/b%20c ", "/a/b%20c"),
+        ("/evil, /app", "/app"),
+        ("/", ""),
+        ("", ""),
+        ("app", ""),
+        ("//evil.example", ""),
+        ("/a//b", ""),
+        ("/a/../b", ""),
+        ("/a/%2e%2e/b", ""),
+        ("/a%2fb", ""),
+        ("/a?b", ""),
+        ("/a b", ""),
+        ("http://evil.example/a", ""),
+    ],
+)
+def test_the_prefix_is_a_path(value: str, prefix: str) -> None:
+    assert look((PREFIX, value)) == Seen("127.0.0.1", prefix=prefix)
+    assert look((PREFIX, value), ("forwarded", f"for={CLIENT}")) == Seen(CLIENT, prefix=prefix)
+    assert look((PREFIX, value), peer="192.0.2.1") is None
+
+
+def test_links_and_redirects_begin_with_the_prefix(
+    serve: Serve, raw: OpenRaw, tmp_path: Path
+) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "index.html").write_text("sub")
+
+    def mounted(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return [environ["SCRIPT_NAME"].encode("latin-1")]
+
+    app = serve(trusted_proxies=["127.0.0.1"], static=tmp_path)
+    app.route("/folder/")(lambda req: req.root_path + req.path)
+    app.mount("/old", mounted)
+    app.start()
+    client = raw(app)
+    behind = "X-Forwarded-Prefix: /gr%C3%BCn"
+    assert client.get("/folder/", behind).body.decode() == "/grün/folder/"
+    assert client.get("/folder", behind).header("location") == "http://x/gr%C3%BCn/folder/"
+    assert client.get("/folder").header("location") == "http://x/folder/"
+    assert client.get("/sub", behind).header("location") == "/gr%C3%BCn/sub/"
+    assert client.get("/old/x", behind).body.decode() == "/grün/old"
+    stranger = serve()
+    stranger.route("/")(lambda req: f"[{req.root_path}]")
+    stranger.start()
+    assert raw(stranger).get("/", behind).body == b"[]"

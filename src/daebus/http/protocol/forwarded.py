@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from .heads import is_host
+from .paths import fault_in_path
 
 __all__ = ["MAX_HOPS", "Seen", "TrustedProxies"]
 
@@ -31,6 +32,7 @@ _FIELDS = frozenset(
         "x-forwarded-for",
         "x-forwarded-host",
         "x-forwarded-port",
+        "x-forwarded-prefix",
         "x-forwarded-proto",
     )
 )
@@ -41,6 +43,7 @@ _NODE = re.compile(
 )
 _LABEL = r"[A-Za-z0-9_-]{1,63}"
 _HOST = re.compile(rf"({_LABEL}(?:\.{_LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{{1,5}}))?")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+;=:@%-]+)+/?")
 _MAX_HOST = 260  # a name of 253 characters with its port, and a little more
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -62,11 +65,14 @@ class Seen:
         scheme: ``http`` or ``https``; None if no proxy says so.
         host: that the client asked for, with the port unless it is the scheme's; None to
             keep to the request.
+        prefix: of the paths that the client asked for, which the proxy has taken away, still
+            encoded; empty for none.
     """
 
     remote_address: str
     scheme: str | None = None
     host: str | None = None
+    prefix: str = ""
 
 
 class TrustedProxies:
@@ -122,9 +128,12 @@ class TrustedProxies:
         fields.pop("host", None)
         if not fields:
             return None
+        prefix = _prefix(_last(fields, "x-forwarded-prefix"))
         if "forwarded" in fields and "x-forwarded-for" not in fields:
-            return self._forwarded(peer, fields["forwarded"])
-        return self._x_forwarded(peer, fields, asked)
+            seen = self._forwarded(peer, fields["forwarded"])
+        else:
+            seen = self._x_forwarded(peer, fields, asked)
+        return replace(seen, prefix=prefix) if prefix else seen
 
     def _trusts(self, peer: str) -> bool:
         return self._includes(ip_address(peer)) if peer else self._unix
@@ -169,6 +178,13 @@ class TrustedProxies:
                 break
             text = found[1]
         return Seen(remote, scheme, host)
+
+
+def _prefix(text: str) -> str:
+    """Return a prefix without a slash at its end; empty if it is none."""
+    if not _PREFIX.fullmatch(text) or fault_in_path(text) is not None:
+        return ""
+    return text.rstrip("/")
 
 
 def _last(fields: dict[str, str], name: str) -> str:

@@ -83,6 +83,8 @@ def add_forwarded(environ: dict[str, Any], seen: Seen) -> None:
         environ["wsgi.url_scheme"] = seen.scheme
     if seen.host is not None:
         environ["HTTP_HOST"] = seen.host
+    if seen.prefix:
+        environ["SCRIPT_NAME"] = unquote_to_bytes(seen.prefix).decode("latin-1")
 
 
 @functools.lru_cache(maxsize=256)

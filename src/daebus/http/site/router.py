@@ -90,7 +90,7 @@ class Router:
         self._open: frozenset[str] = frozenset()  # views for pages of other sites
         self._views: dict[str, Callable[..., Any]] = {}
         self._taken: dict[tuple[str, str], str] = {}
-        self._adapters: dict[tuple[str, str], MapAdapter] = {}  # entries are only added
+        self._adapters: dict[tuple[str, str, str], MapAdapter] = {}  # entries are only added
 
     def add(
         self,
@@ -236,11 +236,13 @@ class Router:
         """Return the map bound to the host name of this request."""
         scheme = environ["wsgi.url_scheme"]
         host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
-        adapter = self._adapters.get((scheme, host))
+        prefix = environ.get("SCRIPT_NAME", "")
+        adapter = self._adapters.get((scheme, host, prefix))
         if adapter is None:
-            adapter = self._map.bind(host, url_scheme=scheme)
+            script = prefix.encode("latin-1").decode(errors="replace")
+            adapter = self._map.bind(host, script, url_scheme=scheme)
             if len(self._adapters) < MAX_HOSTS:
-                self._adapters[scheme, host] = adapter
+                self._adapters[scheme, host, prefix] = adapter
         return adapter
 
     # --- around the views -------------------------------------------------------
