@@ -257,7 +257,7 @@ def test_handlers_by_status_and_by_class(
         assert client.get("/abort/409").body == b"http 409"
         answer = client.post("/slash/", b"")
         assert (answer.status, answer.body) == (405, b"http 405")
-        assert set((answer.header("allow") or "").split(", ")) == {"GET", "HEAD"}
+        assert set((answer.header("allow") or "").split(", ")) == {"GET", "HEAD", "OPTIONS"}
         assert caplog.records == []  # all that is what the app expects
         for name, kind in (("value", "ValueError"), ("exit", "SystemExit")):
             answer = client.get(f"/raises/{name}")
@@ -337,7 +337,7 @@ def test_the_health_check_is_not_in_the_way_of_hooks(serve: Serve, raw: OpenRaw)
     assert answer.header("cache-control") == "no-store"
     assert client.get("/_daebus/health", method="HEAD").status == 200
     answer = client.post("/_daebus/health", b"")
-    assert (answer.status, answer.header("allow")) == (405, "GET, HEAD")
+    assert (answer.status, answer.header("allow")) == (405, "GET, HEAD, OPTIONS")
 
 
 def test_the_health_check_moves_or_goes(serve: Serve, raw: OpenRaw, tmp_path: Path) -> None:
@@ -367,7 +367,7 @@ def test_the_health_check_inside_another_server() -> None:
 def test_health_paths_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="write health='/alive'"):
         DaebusHttp(health="alive")
-    with pytest.raises(DuplicateHandlerError, match="is the health check"):
+    with pytest.raises(DuplicateHandlerError, match="is answered by daebus itself"):
         DaebusHttp().route("/_daebus/health")(lambda req: "")
 
 

@@ -294,8 +294,64 @@ def test_mounting_what_makes_no_sense() -> None:
     http.mount("/old", echo)
     with pytest.raises(DuplicateHandlerError, match="mounted at /old already"):
         http.mount("/old", echo)
-    for prefix, proper in (("/", "/old"), ("", "/old"), ("new", "/new"), ("/new/", "/new")):
+    for prefix, proper in (("", "/old"), ("//", "/old"), ("new", "/new"), ("/new/", "/new")):
         with pytest.raises(ValueError, match=rf"write app.mount\('{proper}', wsgi_app\)"):
             http.mount(prefix, echo)
     with pytest.raises(TypeError, match="a WSGI app must be a function, not None"):
         http.mount("/new", None)  # type: ignore[arg-type]
+
+
+# --- at the root ---------------------------------------------------------------------
+
+
+def test_an_app_at_the_root_gets_what_nobody_else_answers(
+    serve: Serve, raw: OpenRaw, tmp_path: Path
+) -> None:
+    (tmp_path / "page.txt").write_text("page")
+    app = serve(static=tmp_path)
+    app.mount("/", echo)
+    app.mount("/old", lambda environ, start: echo({**environ, "QUERY_STRING": "old"}, start))
+    app.route("/view")(lambda req: "view")
+    seen: list[str] = []
+    app.before_request(lambda req: seen.append(req.path))
+    app.start()
+    client = raw(app)
+    bodies = {
+        path: client.get(path).body
+        for path in ("/", "/x?q=1", "/view", "/page.txt", "/old/y", "/_daebus/health")
+    }
+    assert bodies == {
+        "/": b"|/||",
+        "/x?q=1": b"|/x|q=1|",
+        "/view": b"view",
+        "/page.txt": b"page",
+        "/old/y": b"/old|/y|old|",
+        "/_daebus/health": b'{"status": "ok"}',
+    }
+    assert seen == ["/", "/x", "/view", "/page.txt", "/old/y"]
+    assert client.post("/page.txt", b"body").body == b"|/page.txt||body"
+    large = client.post("/upload", b"x" * 100_000)  # kept on the disk meanwhile
+    assert large.body == b"|/upload||" + b"x" * 100_000
+    assert client.get("/view", method="PUT").status == 405
+
+
+def test_one_app_may_be_at_the_root() -> None:
+    http = DaebusHttp()
+    http.mount("/", echo)
+    with pytest.raises(DuplicateHandlerError, match="mounted at / already"):
+        http.mount("/", echo)
+    with pytest.raises(ValueError, match=r"write app\.mount\('/old', wsgi_app\)"):
+        http.mount("/old/", echo)
+
+
+def test_an_app_at_the_root_that_raises_is_answered_500(
+    serve: Serve, raw: OpenRaw, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(environ: Any, start_response: Any) -> Any:
+        raise RuntimeError("no")
+
+    app = serve()
+    app.mount("/", broken)
+    app.start()
+    assert raw(app).get("/x").code == "internal_server_error"
+    assert "the app at / failed on '/x'" in caplog.text

@@ -114,17 +114,19 @@ class HttpDecorators:
     def mount(self, prefix: str, wsgi_app: Callable[..., Any]) -> None:
         """Give all requests below a prefix to another WSGI app.
 
-        It goes before routes and files; of several prefixes the longest wins. The app sees
+        It goes before routes and files; of several prefixes the longest wins. An app at ``/``
+        comes last: it gets what no route, file or other app answers. The app sees
         the prefix in ``SCRIPT_NAME`` and the rest in ``PATH_INFO`` (PEP 3333). What pages of
         other sites would change is refused before the app sees it.
 
         Args:
-            prefix: such as ``"/old"``, for ``/old`` and ``/old/...``.
+            prefix: such as ``"/old"``, for ``/old`` and ``/old/...``; or ``"/"``.
             wsgi_app: such as a Flask app.
 
         Raises:
             DuplicateHandlerError: an app is mounted there already.
             TypeError: the app cannot be called.
-            ValueError: the prefix does not start with a slash, or ends with one.
+            ValueError: the prefix does not start with a slash, or ends with one and is not
+                ``"/"``.
         """
         self._router.mounts.add(prefix, wsgi_app)

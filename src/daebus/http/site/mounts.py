@@ -53,7 +53,8 @@ class Mount:
 
             # An app that had written already makes this raise what it raised.
             result = json_error(500, "the app failed")(environ, start)
-            logger.exception("the app at %s failed on %r", self.prefix, path, kind=self.prefix)
+            place = self.prefix or "/"
+            logger.exception("the app at %s failed on %r", place, path, kind=place)
             return result
 
 
@@ -61,7 +62,8 @@ class Mounts:
     """The mounted apps by their prefix.
 
     Attributes:
-        all: longest prefix first.
+        all: longest prefix first; without the one at ``/``.
+        root: the app at ``/``, which gets what nobody else answers; None for none.
 
     Threads:
         Mounting is meant for one thread; workers see all of it or nothing.
@@ -69,6 +71,7 @@ class Mounts:
 
     def __init__(self) -> None:
         self.all: tuple[Mount, ...] = ()
+        self.root: Mount | None = None
 
     def add(self, prefix: str, app: WSGI) -> None:
         """Mount an app.
@@ -76,9 +79,11 @@ class Mounts:
         Raises:
             DuplicateHandlerError: there is one at this prefix.
             TypeError: the app cannot be called as PEP 3333 says.
-            ValueError: the prefix does not start with a slash, or ends with one.
+            ValueError: the prefix does not start with a slash, or is not ``/`` and ends with one.
         """
-        if not prefix.startswith("/") or prefix.endswith("/"):
+        if prefix == "/":
+            prefix = ""
+        elif not prefix.startswith("/") or prefix.endswith("/"):
             proper = "/" + (prefix.strip("/") or "old")
             raise ValueError(
                 f"the prefix must start with a slash and not end with one, not {prefix!r}; "
@@ -86,10 +91,14 @@ class Mounts:
             )
         check_function("a WSGI app", app, ("environ", "start_response"), kinds=_KINDS)
         mount = Mount(prefix.encode().decode("latin-1"), app)
-        if any(other.prefix == mount.prefix for other in self.all):
+        rival = self.root if not prefix else None
+        if rival or any(other.prefix == mount.prefix for other in self.all):
             raise DuplicateHandlerError(
-                f"an app is mounted at {prefix} already; use another prefix"
+                f"an app is mounted at {prefix or '/'} already; use another prefix"
             )
+        if not prefix:
+            self.root = mount
+            return
         self.all = tuple(sorted([*self.all, mount], key=lambda m: len(m.prefix), reverse=True))
 
     def find(self, path: str) -> Mount | None:

@@ -25,6 +25,7 @@ NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this
 
 _JSON = ("Content-Type", "application/json")
 _FRESH = ("Cache-Control", "no-store")
+_OWN = "GET, HEAD, OPTIONS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +76,10 @@ class OwnPaths:
             return None
         if method in ("GET", "HEAD"):
             return answer()
+        if method == "OPTIONS":
+            return OwnAnswer(200, (_FRESH, ("Allow", _OWN)), b"")
         body = error_body(f"{path} is there for GET alone", status_code_name(405))
-        return OwnAnswer(405, (_JSON, _FRESH, ("Allow", "GET, HEAD")), body)
+        return OwnAnswer(405, (_JSON, _FRESH, ("Allow", _OWN)), body)
 
 
 def check_answer(checked: Checked) -> OwnAnswer:

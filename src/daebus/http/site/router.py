@@ -1,18 +1,19 @@
 """The WSGI app: it finds the view that answers a request, with Werkzeug's routing.
 
 A request passes in this order: paths of our own; a preflight; whether a page of another site
-has sent it; ``before_request`` hooks; a mounted app, or the view or file; the error handler of
-what was raised; ``after_request`` hooks.
+has sent it; ``before_request`` hooks; a mounted app, or the view or file, or the app at ``/``;
+the error handler of what was raised; ``after_request`` hooks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
@@ -37,7 +38,8 @@ logger = get_logger("daebus.http")
 # Host names for which the bound map is kept; a client may invent many.
 MAX_HOSTS = 64
 
-# Others are taken too, unless they look like a slip of one of these.
+# Views may be registered for others too, unless they look like a slip of one of these; who asks
+# about the server as a whole is told of these.
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -158,7 +160,9 @@ class Router:
             return True
         try:
             self._map.bind("").match(path, method)
-        except HTTPException:  # nothing is there, or not for this method, or a redirect
+        except NotFound:
+            return self.mounts.root is not None
+        except HTTPException:  # not for this method, or a redirect
             return False
         return True
 
@@ -195,6 +199,7 @@ class Router:
                     mount = mounts.find(environ["PATH_INFO"])
                 if mount is None:
                     response = self._respond(request, loop)
+                    mount = mounts.root
         except BaseException as exc:  # a SystemExit in a view must not end a worker
             response = self._handle(exc, request, loop)
         if response is None:
@@ -219,18 +224,40 @@ class Router:
         query = request.environ.get("QUERY_STRING")
         return self._adapter(request.environ).match(path, request.method, query_args=query)
 
-    def _respond(self, request: Request, loop: LoopThread) -> Response:
+    def _respond(self, request: Request, loop: LoopThread) -> Response | None:
+        """Return the answer of a view or file; None if the app at ``/`` is to answer."""
         path = _decoded_path(request)
         try:
             endpoint, arguments = self._match(request, path)
+        except MethodNotAllowed as exc:
+            allowed = sorted({*(exc.valid_methods or ()), "OPTIONS"})
+            if request.method == "OPTIONS":
+                return _tell_methods(allowed)
+            raise MethodNotAllowed(allowed) from None
         except NotFound:
-            if self._static is not None and request.method in ("GET", "HEAD"):
-                return self._static.find(path, request.environ)
-            raise
+            return self._respond_without_view(request, path)
         result = self._views[endpoint](request, **arguments)
         if inspect.isawaitable(result):
             result = loop.run(result)
         return to_response(result)
+
+    def _respond_without_view(self, request: Request, path: str) -> Response | None:
+        asks = request.method == "OPTIONS"
+        if self._static is not None and (asks or request.method in ("GET", "HEAD")):
+            environ = {**request.environ, "REQUEST_METHOD": "HEAD"} if asks else request.environ
+            with contextlib.suppress(NotFound):
+                found = self._static.find(path, environ)
+                if not asks:
+                    return found
+                found.close()
+                return _tell_methods(["GET", "HEAD", "OPTIONS"])
+        if asks and path == "*":  # of the server, not of a path
+            return _tell_methods(_METHODS)
+        if self.mounts.root is not None:
+            return None
+        if asks and path == "/":  # how some proxies look whether a server is there
+            return _tell_methods(["OPTIONS"])
+        raise NotFound
 
     def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
         """Return the map bound to the host name of this request."""
@@ -339,6 +366,10 @@ def _method(name: str) -> str:
             f"{name!r} is not an HTTP method; did you mean {close[0] if close else 'GET'!r}?"
         )
     return upper
+
+
+def _tell_methods(allowed: Iterable[str]) -> Response:
+    return Response(headers={"Allow": ", ".join(allowed)})
 
 
 def _decoded_path(request: Request) -> str:
