@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.serving import make_server
 from werkzeug.test import create_environ, run_wsgi_app
 
@@ -60,9 +61,11 @@ def gunicorn(*options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
 
 
 @contextlib.contextmanager
-def werkzeug(app: Daebus, **options: Any) -> Iterator[int]:
-    """Run Werkzeug's own server in this process; yield its port."""
-    server = make_server("127.0.0.1", 0, app.wsgi, **{"threaded": True, **options})
+def werkzeug(
+    app: Daebus, wrap: Callable[[Any], Any] = lambda live: live, **options: Any
+) -> Iterator[int]:
+    """Run Werkzeug's own server in this process, with something around the app; yield its port."""
+    server = make_server("127.0.0.1", 0, wrap(app.wsgi), **{"threaded": True, **options})
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -295,6 +298,30 @@ def test_a_client_may_ask_whether_it_would_be_let_in(connect: Connect) -> None:
             (400, "bad_request"),
         ]
         assert app.stats()["websocket"]["connections_total"] == 0
+
+
+def test_below_a_path_of_another_app(connect: Connect) -> None:
+    def site(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "4")])
+        return [b"site"]
+
+    app = make_app()
+    app.route("/state/")(lambda req: {"below": req.root_path, "path": req.path})
+    with werkzeug(app, wrap=lambda live: DispatcherMiddleware(site, {"/live": live})) as port:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        seen = {}
+        for path in ("/", "/live/state/", "/live/state"):
+            client.request("GET", path)
+            response = client.getresponse()
+            seen[path] = response.getheader("Location") or response.read().decode()
+            client.close()
+        assert seen["/"] == "site"
+        assert json.loads(seen["/live/state/"]) == {"below": "/live", "path": "/state/"}
+        assert seen["/live/state"] == f"http://127.0.0.1:{port}/live/state/"
+        peer = Peer.joined(connect(port), "/live/")
+        peer.say("echo", 1)
+        assert peer.message()["data"] == 1
+        peer.sock.close()
 
 
 def test_stop_cuts_a_client_that_does_not_answer(connect: Connect) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import simple_websocket
+from werkzeug.test import create_environ, run_wsgi_app
 
 from daebus import Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
@@ -97,6 +98,9 @@ def exercise_messages(names: dict[str, Any], warnings: Warnings, folder: Path) -
             raw.send_raw(b"x" * 600)
             assert raw.websocket.receive(timeout=20) == "1200"
             assert closing_code(raw.websocket) == 4000
+        with app.test_client("/device/pump/2?unit=mA") as device:
+            device.receive("welcome")
+            assert device.websocket.receive(timeout=20) == "pump: channel 2 in mA"
         assert re.fullmatch(r"guest 3 left after \d s: server", ada.receive("broadcast")["data"])
     with app, app.test_client() as idler:
         idler.receive("welcome")
@@ -118,6 +122,8 @@ def exercise_handlers(client: AppClient) -> None:
     assert zlib.decompress(packed) == b"x" * 500
     client.send_raw(b"x" * 5000)
     assert "at most" in client.receive("response")["data"]["error"]
+    about = client.request("whoami")
+    assert about == {"language": None, "theme": "light", "rooms": [], "path": "/"}
     assert client.request("later") == {"started": True}
     assert client.receive("later")["data"] == {"done": True}
     client.send("delete", "a.txt")
@@ -133,6 +139,7 @@ def exercise_http(names: dict[str, Any], warnings: Warnings, folder: Path) -> No
     app: Daebus = names["app"]
     with app:
         exercise_routes(app)
+    exercise_dispatcher(names)
 
 
 def exercise_running(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
@@ -208,6 +215,15 @@ def exercise_routes(app: Daebus) -> None:
     )
     assert fetch(app.http.port, "/old/x")[2] == "/old has no /x"
     assert fetch(app.http.port, "/_daebus/health")[2] == '{"status": "ok"}'
+
+
+def exercise_dispatcher(names: dict[str, Any]) -> None:
+    seen = {}
+    for path in ("/x", "/live/state"):
+        body, _, _ = run_wsgi_app(names["application"], create_environ(path))
+        seen[path] = b"".join(body).decode()
+    names["live"].stop()
+    assert seen == {"/x": " has no /x", "/live/state": '{"below": "/live"}'}
 
 
 def exercise_forms(port: int) -> None:
