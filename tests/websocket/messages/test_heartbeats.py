@@ -31,6 +31,8 @@ def test_it_is_answered_and_no_handler_sees_it(app: Daebus, connect: Connect) ->
     assert seen == []
     peer.say("echo", 1)  # the first message that counts
     assert peer.message()["data"] == 1
+    peer.say("heartbeat", "x" * 1000)  # so long that it counts too
+    assert peer.message()["data"]["code"] == "rate_limited"
     assert seen == []
 
 

@@ -25,7 +25,7 @@ from .control_rate import ControlRate
 from .states import OPEN
 from .writer import Writer
 
-__all__ = ["Interceptor", "Reader", "Watch"]
+__all__ = ["MAX_HEARTBEAT", "Interceptor", "Reader", "Watch"]
 
 # Messages that are read ahead for a busy handler, at most: TCP slows down a client that
 # floods, while pings and the close of an ordinary client are seen at once.

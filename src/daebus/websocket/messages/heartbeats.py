@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ...depth import MAX_DEPTH
+from ..connection.reader import MAX_HEARTBEAT
 from ..protocol import envelope
 
 __all__ = ["HEARTBEAT", "Heartbeats"]
@@ -54,7 +55,10 @@ class Heartbeats:
         Threads:
             Any; under the lock of a connection.
         """
-        if '"heartbeat"' not in text or self._has_handler(HEARTBEAT):
+        # A long one is for its turn, and counts against rates: it costs what a message costs.
+        if len(text) > MAX_HEARTBEAT or '"heartbeat"' not in text:
+            return None
+        if self._has_handler(HEARTBEAT):
             return None
         try:
             kind, payload = envelope.decode(text, MAX_DEPTH)
