@@ -18,6 +18,7 @@ from daebus.websocket.protocol.codec import frame as server_frame
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.links import FakeTransport, FakeWatch, make_codec, make_writer
 from tests.support.peer import PING, TEXT, Peer, envelope, frame
+from tests.support.waiting import eventually
 
 LATE = frame(TEXT, '{"type":"response","data":1,"id":"nobody-asked"}')
 FLOODS = {
@@ -123,6 +124,7 @@ def test_answers_that_are_awaited_cost_nothing(make_app: MakeApp, connect: Conne
 
     thread = threading.Thread(target=answer)
     thread.start()
+    assert eventually(app.websocket.get_clients)
     (client,) = app.websocket.get_clients()
     for _ in range(count):
         assert app.websocket.call(client, "question", timeout=10) == 2
