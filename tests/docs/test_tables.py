@@ -13,6 +13,8 @@ from websockets.frames import CloseCode
 
 from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.http.protocol import errors as wire
+from daebus.http.protocol import parser
+from daebus.http.protocol.limits import Limits
 from daebus.http.site import request
 from daebus.websocket.connection import control_rate
 from daebus.websocket.connection import reader as reading
@@ -33,6 +35,8 @@ FIXED = {
     "form fields, no files": request.MAX_FORM_MEMORY,
     "parts of a form": request.MAX_FORM_PARTS,
     "uploaded file in memory": request.MAX_MEMORY_FILE,
+    "slow streams and bodies": Limits().max_streams,
+    "empty lines": parser.MAX_EMPTY_LINES,
     "messages read ahead": reading.MAX_READ_AHEAD,
     "the same, for a call": reading.MAX_WAITING,
     "calls to one client": pending.MAX_CALLS,

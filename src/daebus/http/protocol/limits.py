@@ -33,7 +33,9 @@ class Limits:
         idle_timeout: seconds a connection is kept for its next request.
         max_streams: streamed answers that go on beside the workers, each in a thread of its
             own: as many as are worth a few MiB. What lasts longer than ``stream_timeout``, or
-            waits for its client, does so there; if there are too many it is cut.
+            waits for its client, does so there; if there are too many it is cut. So does a
+            large body that ``before_request`` hooks were asked about first; with too many
+            of them it is refused.
         stream_timeout: seconds for which a streamed answer may hold its worker.
         linger_timeout: seconds in which a refused client can still read the answer.
     """

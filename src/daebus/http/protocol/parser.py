@@ -17,7 +17,7 @@ from .forwarded import Seen
 from .heads import BadRequest, Head, find_broken, parse_head, parse_trailers
 from .limits import Limits
 
-__all__ = ["BODY", "HEAD", "IDLE", "Parser", "Request"]
+__all__ = ["BODY", "HEAD", "IDLE", "MAX_EMPTY_LINES", "Parser", "Request"]
 
 # What the parser waits for: a first byte, the rest of a head, the rest of a body.
 IDLE, HEAD, BODY = "idle", "head", "body"
@@ -28,7 +28,7 @@ _MAX_TRAILERS = 8192
 
 # Empty lines in front of a request. RFC 9112 section 2.2 asks to ignore one at least; a
 # client that sends nothing else would otherwise be read for ever.
-_MAX_EMPTY_LINES = 16
+MAX_EMPTY_LINES = 16
 
 # Chunks in one read beyond which the next one is to be shorter, so that the shortest of them
 # hold up other clients for no longer than anything else does.
@@ -179,7 +179,7 @@ class Parser:
         buffer, limits = self._buffer, self._limits
         if buffer.startswith(b"\r\n") and (lines := _EMPTY_LINES.match(buffer)):
             self._empty_lines += lines.end() // 2
-            if self._empty_lines > _MAX_EMPTY_LINES:
+            if self._empty_lines > MAX_EMPTY_LINES:
                 raise BadRequest(400, "empty lines come in place of a request")
             del buffer[: lines.end()]  # before a request they are ignored
         if not buffer:

@@ -7,8 +7,7 @@ import email.utils
 import io
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
-from urllib.parse import unquote
+from typing import IO, Any, cast
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
@@ -21,8 +20,10 @@ from ..protocol.forwarded import TrustedProxies
 from ..protocol.heads import BadRequest, Head
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Parser, Request
+from ..site.router import BodyReader
+from .coming import ComingBody, say_continue
 from .entrance import Entrance
-from .environ import common_environ, split_target
+from .environ import add_forwarded, add_request, common_environ
 from .keepalive import KeepAlive
 from .writes import error_response
 
@@ -38,8 +39,6 @@ NEXT_REQUEST = 0.001
 # Bytes read at once of a body that comes in small chunks: a few hundred of the smallest.
 CRUMBS = 2048
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 
 class Exchange:
     """Reads the requests of clients, and knows what these share.
@@ -51,7 +50,7 @@ class Exchange:
         limits: of one connection.
         secure: clients speak TLS.
         proxies: whose headers are believed; None to believe no one's.
-        wants_body: tells by method and path whether a body can be read by anybody.
+        who_reads: tells who reads a large body first; see ``Router.who_reads``.
         entrance: judges requests by the host that they ask for.
 
     Attributes:
@@ -71,14 +70,14 @@ class Exchange:
         limits: Limits,
         secure: bool,
         proxies: TrustedProxies | None,
-        wants_body: Callable[[str, str], bool],
+        who_reads: Callable[[dict[str, Any]], BodyReader],
         entrance: Entrance,
     ) -> None:
         self.limits = limits
         self.draining = False
         self._acceptor = acceptor
         self._proxies = proxies
-        self._wants_body = wants_body
+        self._who_reads = who_reads
         self._entrance = entrance
         self._only_upgrades = frozenset(only_upgrades)
         self._date: tuple[int, str] = (0, "")
@@ -140,19 +139,35 @@ class Exchange:
         large = parser.large
         if large is not None and not kept.weighed:
             kept.weighed = True
-            if not self._wants_body(large.method, unquote(split_target(large)[0])):
-                # It is answered by those who answer such a request in any case, at once.
-                parser.close()
-                large.keep_alive = False
-                return self._found(kept, Request(large, io.BytesIO(), 0))
+            request = self._weigh(client, kept, large)
+            if request is not None:
+                return self._found(kept, request)
         if parser.wants_continue:
             parser.wants_continue = False
-            if not _say_continue(client):
+            if not say_continue(client):
                 self._acceptor.close(client)
                 return None
         client.appetite = _appetite(parser)
         self._acceptor.park(client, kept.deadline(self.limits))
         return None
+
+    def _weigh(self, client: Conn, kept: KeepAlive, head: Head) -> Request | None:
+        """Return a request whose large body need not come first; None if it must."""
+        nothing = io.BytesIO()
+        environ = self.environ_of(client)
+        add_request(environ, head, nothing, 0)
+        if kept.seen is not None:
+            add_forwarded(environ, kept.seen)
+        reader = self._who_reads(environ)
+        if reader == "view":
+            return None
+        if reader == "hooks":
+            body = cast(IO[bytes], ComingBody(client, head, self.limits))
+            return Request(head, body, head.length or 0)
+        # It is answered by those who answer such a request in any case, at once.
+        kept.parser.close()
+        head.keep_alive = False
+        return Request(head, nothing, 0)
 
     def _found(self, kept: KeepAlive, request: Request) -> Request:
         kept.phase = ""
@@ -204,13 +219,3 @@ def _appetite(parser: Parser) -> int:
     if parser.in_plain_body:
         return RECV_SIZE
     return CRUMBS if parser.in_crumbs else SMALL_READ
-
-
-def _say_continue(client: Conn) -> bool:
-    """Ask for the body; return False if the connection is broken."""
-    try:
-        return client.sock.send(_CONTINUE, NOSIGNAL) == len(_CONTINUE)
-    except BlockingIOError:
-        return True  # it sends the body after a while all the same
-    except OSError:
-        return False

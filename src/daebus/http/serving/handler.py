@@ -19,6 +19,7 @@ from ...server.handoff import Refusal
 from ...server.sockets.transport import NOSIGNAL, wait_for
 from ...server.threads.safelog import get_logger
 from ..protocol.parser import Request
+from .coming import ComingBody
 from .environ import add_forwarded, add_request
 from .exchange import Exchange
 from .hangup import Hangup
@@ -81,6 +82,7 @@ class RequestHandler(WSGIRequestHandler):
         self.connection = client.sock
         self.head = request.head
         self.body = request.body
+        self._coming = request.body if isinstance(request.body, ComingBody) else None
         self.size = request.size
         self.seen = request.seen
         self.rest: Rest | None = None
@@ -146,6 +148,8 @@ class RequestHandler(WSGIRequestHandler):
         """Build the WSGI environment (PEP 3333)."""
         environ = self._exchange.environ_of(self.client)
         add_request(environ, self.head, self.body, self.size)
+        if self._coming is not None:
+            self._coming.enter(environ, self._step_aside)
         if self.seen is not None:
             add_forwarded(environ, self.seen)
         return environ
@@ -272,7 +276,7 @@ class RequestHandler(WSGIRequestHandler):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self.keep = False  # the end of the body is the end of the connection
-        if self._exchange.draining:
+        if self._exchange.draining or (self._coming is not None and self._coming.unfinished):
             self.keep = False
         if not self.keep:
             lines.append("Connection: close")

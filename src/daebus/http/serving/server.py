@@ -136,7 +136,7 @@ class HttpServer(BaseWSGIServer):
             limits=limits,
             secure=tls is not None,
             proxies=proxies,
-            wants_body=router.wants_body,
+            who_reads=router.who_reads,
             entrance=entrance,
         )
         self._spool.has_room = self._acceptor.has_room

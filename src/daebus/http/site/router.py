@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Literal
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, MapAdapter, Rule
@@ -31,9 +31,16 @@ from .request import JsonReader, Request, close_uploads_with, spool_to
 from .results import exception_response, json_error, keep_headers, to_response
 from .spool import Spool
 
-__all__ = ["Router"]
+__all__ = ["RECEIVE", "BodyReader", "Router"]
 
 logger = get_logger("daebus.http")
+
+# What a request holds whose body has not come yet: a function that waits for the body and
+# returns its size.
+RECEIVE = "daebus.receive"
+
+# See ``Router.who_reads``.
+BodyReader = Literal["nobody", "hooks", "view"]
 
 # Host names for which the bound map is kept; a client may invent many.
 MAX_HOSTS = 64
@@ -144,27 +151,34 @@ class Router:
             self._open |= {endpoint}
         self._map.add(rule)
 
-    def wants_body(self, method: str, path: str) -> bool:
-        """Tell whether anybody could read the body of a request.
+    def who_reads(self, environ: dict[str, Any]) -> BodyReader:
+        """Return who could read the body of a request first, which has not come yet.
 
         Args:
-            method: of the request.
-            path: percent-decoded, as UTF-8.
+            environ: of the request, without its body.
+
+        Returns:
+            "nobody" if it is refused whatever the body is; "hooks" if ``before_request``
+            hooks may refuse it; else "view", be that a mounted app.
 
         Threads:
             Any; runs no user code.
         """
+        path = environ["PATH_INFO"]
         if path in self.own:
-            return False
-        if self.mounts.all and self.mounts.find(path.encode().decode("latin-1")):
-            return True
-        try:
-            self._map.bind("").match(path, method)
-        except NotFound:
-            return self.mounts.root is not None
-        except HTTPException:  # not for this method, or a redirect
-            return False
-        return True
+            return "nobody"
+        request = Request(environ)
+        if self._is_refused(request):
+            return "nobody"
+        if not self.mounts.all or self.mounts.find(path) is None:
+            try:
+                self._match(request, _decoded_path(request))
+            except NotFound:
+                if self.mounts.root is None:
+                    return "nobody"
+            except HTTPException:  # not for this method, or a redirect
+                return "nobody"
+        return "hooks" if self.hooks.before else "view"
 
     def wsgi(
         self, environ: dict[str, Any], start_response: Any, loop: LoopThread
@@ -182,11 +196,7 @@ class Router:
         request.max_content_length = self._max_body
         request.json_module = self._json  # type: ignore[assignment]  # it has ``loads`` too
         spool_to(request, self.spool)
-        if (
-            not self._cross_site
-            and is_cross_site(environ, self._cors)
-            and not self._is_open(request)
-        ):
+        if self._is_refused(request):
             return _refuse_cross_site(environ)(environ, start_response)
         hooks, mounts = self.hooks, self.mounts
         response: Response | None = None
@@ -195,6 +205,7 @@ class Router:
             if hooks.before:
                 response = self._ask_before(request, loop)
             if response is None:
+                _receive_body(environ)
                 if mounts.all:
                     mount = mounts.find(environ["PATH_INFO"])
                 if mount is None:
@@ -210,6 +221,12 @@ class Router:
             response = self._run_after(response, request, loop)
         close_uploads_with(response, request)
         return response(environ, start_response)
+
+    def _is_refused(self, request: Request) -> bool:
+        """Return whether a request would change something for a page of another site."""
+        if self._cross_site or not is_cross_site(request.environ, self._cors):
+            return False
+        return not self._is_open(request)
 
     def _is_open(self, request: Request) -> bool:
         """Return whether the view of a request is meant for pages of other sites too."""
@@ -277,7 +294,9 @@ class Router:
     def _ask_before(self, request: Request, loop: LoopThread) -> Response | None:
         """Return the answer of the first ``before_request`` hook that has one."""
         for hook in self.hooks.before:
-            result = _call(loop, hook, request)
+            result = hook(request)
+            if inspect.isawaitable(result):
+                result = loop.run(_after_body(result, request.environ))
             if result is not None:
                 return to_response(result)
         return None
@@ -370,6 +389,24 @@ def _method(name: str) -> str:
 
 def _tell_methods(allowed: Iterable[str]) -> Response:
     return Response(headers={"Allow": ", ".join(allowed)})
+
+
+def _receive_body(environ: dict[str, Any]) -> None:
+    """Wait for the body of a request that hooks were asked about before it came."""
+    receive = environ.get(RECEIVE)
+    if receive is not None:
+        environ["CONTENT_LENGTH"] = str(receive())
+
+
+def _after_body(result: Awaitable[Any], environ: dict[str, Any]) -> Awaitable[Any]:
+    """Return what is to be awaited, once the body is there: the loop must not wait for it."""
+    try:
+        _receive_body(environ)
+    except BaseException:
+        if isinstance(result, Coroutine):
+            result.close()
+        raise
+    return result
 
 
 def _decoded_path(request: Request) -> str:
