@@ -5,9 +5,11 @@ to ``ATTACKS``. ``python -m benchmarks --attacks`` runs them all and prints a ta
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -21,10 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trustme
+
 from benchmarks import wire
-from benchmarks.client import TIMEOUT, Client, LoadError
+from benchmarks.client import TIMEOUT, LoadError
 from benchmarks.procs import HOST, ServerProcess
 from benchmarks.stats import quantile
+from benchmarks.tlskeys import Keys
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -47,12 +52,14 @@ class Attack:
         http: arguments of ``DaebusHttp``.
         websocket: arguments of ``DaebusWebSocket``.
         most: the highest figure allowed, by name (see ``measure``), on a slow machine.
+        tls: all of it is over TLS.
     """
 
     run: Callable[[int, Callable[[], None]], None]
     http: dict[str, Any] = field(default_factory=dict)
     websocket: dict[str, Any] = field(default_factory=dict)
     most: Figures = field(default_factory=dict)
+    tls: bool = False
 
 
 # --- the attacks --------------------------------------------------------------------
@@ -121,6 +128,61 @@ def not_reading(port: int, ready: Callable[[], None]) -> None:
     threading.Event().wait()
 
 
+def key_updates(port: int, ready: Callable[[], None]) -> None:
+    """Four clients send 25,000 TLS KeyUpdates each, and come again when that is done."""
+    with tempfile.TemporaryDirectory() as folder:
+        floods = [_flood_of_key_updates(port, Path(folder)) for _ in range(4)]
+        ready()
+        while True:
+            senders = [threading.Thread(target=_send, args=flood) for flood in floods]
+            for sender in senders:
+                sender.start()
+            for sender in senders:
+                sender.join()
+            floods = [_flood_of_key_updates(port, Path(folder)) for _ in range(4)]
+
+
+def _flood_of_key_updates(port: int, folder: Path) -> tuple[socket.socket, bytes]:
+    """Return a raw connection that has shaken hands, and what is to be sent on it."""
+    log = folder / "keys"
+    log.unlink(missing_ok=True)
+    context = trusting()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.keylog_filename = str(log)
+    sock = connected(port, context)
+    keys = Keys(log)
+    flood = b"".join(keys.update() for _ in range(25_000))
+    return socket.socket(fileno=sock.detach()), flood
+
+
+def _send(sock: socket.socket, data: bytes) -> None:
+    with sock, contextlib.suppress(OSError):
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65536):  # else it would be reset, and the rest not be looked at
+            pass
+
+
+def xn_hosts(port: int, ready: Callable[[], None]) -> None:
+    """Four clients ask for hosts of 8 KiB in Punycode, another one each time."""
+
+    def ask(number: int) -> None:
+        while True:
+            number += 4
+            host = f"xn--{'a' * 8000}{number:08d}"
+            with connected(port) as sock, contextlib.suppress(OSError):
+                sock.sendall(f"GET /small HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+                while sock.recv(65536):
+                    pass
+                time.sleep(0.05)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    ready()
+    for thread in threads:
+        thread.start()
+    threading.Event().wait()
+
+
 ATTACKS = {
     "nothing": Attack(nothing),
     "inflate": Attack(inflate, websocket={"compression": "deflate"}, most={"rss_mib": 300}),
@@ -133,6 +195,8 @@ ATTACKS = {
     "pings": Attack(pings, most={"broadcast_ms": 100}),
     "pongs": Attack(pongs, most={"broadcast_ms": 100}),
     "cancels": Attack(cancels, most={"broadcast_ms": 100}),
+    "key_updates": Attack(key_updates, most={"get_ms": 100}, tls=True),
+    "xn_hosts": Attack(xn_hosts, most={"get_ms": 50}),
     "slow_drop_oldest": Attack(
         not_reading,
         websocket={"on_full": "drop_oldest", "max_outbox": _ROOMY},
@@ -149,9 +213,25 @@ ATTACKS = {
 # --- what attacks are made of -------------------------------------------------------
 
 
-def joined(port: int, *, deflate: bool = False) -> socket.socket:
-    """Return the socket of a WebSocket; with ``deflate`` messages may be compressed."""
+def trusting() -> ssl.SSLContext:
+    """Return a context for clients who take any certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def connected(port: int, context: ssl.SSLContext | None = None) -> socket.socket:
+    """Return a connection, over TLS if there is a context."""
     sock = socket.create_connection((HOST, port), timeout=TIMEOUT)
+    return sock if context is None else context.wrap_socket(sock)
+
+
+def joined(
+    port: int, *, deflate: bool = False, context: ssl.SSLContext | None = None
+) -> socket.socket:
+    """Return the socket of a WebSocket; with ``deflate`` messages may be compressed."""
+    sock = connected(port, context)
     request, accept = wire.upgrade_request(HOST, port)
     if deflate:
         offer = b"Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n\r\n"
@@ -235,25 +315,24 @@ def measure(name: str, seconds: float, logs: Path) -> Figures:
     attack = ATTACKS[name]
     command = [
         sys.executable, str(FOLDER / "servers" / "attacked_server.py"), "{port}",
-        "--http", _braces(attack.http), "--websocket", _braces(attack.websocket),
+        "--http", _braces(attack.http | _certified(attack, logs)),
+        "--websocket", _braces(attack.websocket),
     ]  # fmt: skip
+    context = trusting() if attack.tls else None
     cpus = os.sched_getaffinity(0)
     with ServerProcess(command, cpus=cpus, environment={}, log=logs / f"{name}.log") as server:
-        control = Client(server.port, wire.Dialect("websocket"))
         listeners: list[socket.socket] = []
         try:
-            control.ask("control", None)
-            listeners += (joined(server.port) for _ in range(LISTENERS))
+            listeners += (joined(server.port, context=context) for _ in range(LISTENERS))
             with _reading(listeners), _attacking(name, server.port):
                 before = server.rss_kib()
                 server.reset_peak()
                 time.sleep(WARMUP)
-                control.ask("durations", None)
-                gets = list(_gets(server.port, seconds))
-                durations = _durations(control)
+                _get(server.port, "/durations", context)
+                gets = list(_gets(server.port, seconds, context))
+                durations = _durations(server.port, context)
                 peak = server.peak_kib()
         finally:
-            control.close()
             for sock in listeners:
                 sock.close()
     figures = {"rss_mib": max(0, peak - before) / 1024}
@@ -263,11 +342,20 @@ def measure(name: str, seconds: float, logs: Path) -> Figures:
     return figures
 
 
-def _durations(control: Client) -> list[float]:
+def _certified(attack: Attack, folder: Path) -> dict[str, Any]:
+    """Return the argument that makes the server speak TLS, if it is to."""
+    if not attack.tls:
+        return {}
+    path = folder / "certificate.pem"
+    trustme.CA().issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(path)
+    return {"certfile": str(path)}
+
+
+def _durations(port: int, context: ssl.SSLContext | None) -> list[float]:
     """Return how long the host's broadcasts have taken since the last time, at least one."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        durations = control.ask("durations", None)
+        durations = json.loads(_get(port, "/durations", context))
         assert isinstance(durations, list)
         if durations:
             return durations
@@ -324,19 +412,26 @@ def _reading(socks: list[socket.socket]) -> Iterator[None]:
             thread.join()
 
 
-def _gets(port: int, seconds: float) -> Iterator[float]:
+def _get(port: int, path: str, context: ssl.SSLContext | None) -> bytes:
+    """Return the body of an answer, on a new connection."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n"
+    with connected(port, context) as sock:
+        sock.sendall(request.encode())
+        answer = b""
+        while data := sock.recv(65536):
+            answer += data
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise LoadError(f"a GET was answered {answer!r:.80}")
+    return body
+
+
+def _gets(port: int, seconds: float, context: ssl.SSLContext | None) -> Iterator[float]:
     """Yield how long each GET took, on a new connection."""
     end = time.monotonic() + seconds
-    request = f"GET /small HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n".encode()
     while time.monotonic() < end:
         started = time.perf_counter()
-        with socket.create_connection((HOST, port), timeout=TIMEOUT) as sock:
-            sock.sendall(request)
-            answer = b""
-            while data := sock.recv(65536):
-                answer += data
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise LoadError(f"a GET was answered {answer!r:.80}")
+        _get(port, "/small", context)
         yield time.perf_counter() - started
         time.sleep(0.01)
 

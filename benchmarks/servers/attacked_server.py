@@ -24,7 +24,6 @@ app = Daebus("bench-attacked")
 app.attach(DaebusHttp(port=options.port, **options.http))
 app.attach(DaebusWebSocket(**options.websocket))
 durations: list[float] = []
-controls: set[str] = set()  # who asks does not want the broadcasts
 
 
 @app.route("/small")
@@ -48,13 +47,7 @@ def busy(req: Any) -> None:
     req.cancelled.wait()
 
 
-@app.socket("control")
-def control(req: Any) -> bool:
-    controls.add(req.client_id)
-    return True
-
-
-@app.socket("durations")
+@app.route("/durations")
 def tell_durations(req: Any) -> list[float]:
     taken = durations[:]
     del durations[: len(taken)]
@@ -66,5 +59,5 @@ signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 with app:
     while not stopping.wait(TICK):
         started = time.perf_counter()
-        app.websocket.broadcast_to_all("tick", exclude=tuple(controls))
+        app.websocket.broadcast_to_all("tick")
         durations.append(time.perf_counter() - started)
