@@ -13,7 +13,6 @@ Rules of this module:
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ from .errors import AttachError, ForkedError, StateError
 from .http.component import serving_of
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP
-from .server.threads.safelog import flush_repeats
+from .server.threads.safelog import flush_repeats, get_logger
 from .server.threads.track import is_own, track
 from .signals import SIGNAL_POLL
 from .waits import lock_timeout, until
@@ -35,7 +34,7 @@ from .wsgi import WsgiAdapter
 
 __all__ = ["Lifecycle"]
 
-logger = logging.getLogger("daebus")
+logger = get_logger("daebus")
 
 NEW: Final = "new"
 STARTING: Final = "starting"

@@ -16,6 +16,7 @@ from daebus import Daebus, Request
 from daebus.http.component import serving_of
 from tests.support.child import Child
 from tests.support.fixture_types import OpenRaw, Serve
+from tests.support.logs import records
 from tests.support.peer import upgrade_request
 from tests.support.waiting import eventually
 
@@ -117,9 +118,11 @@ def test_all_bodies_share_one_bound(serve: Serve, raw: OpenRaw) -> None:
         assert inside.acquire(timeout=5)
     assert files(app) == 2
     third = raw(app)
-    third.send(head("/"))
-    third.send(BODY)
-    answer = third.answer()
+    with records() as logged:
+        third.send(head("/"))
+        third.send(BODY)
+        answer = third.answer()
+    assert logged.wait_for("500000 bytes").endswith("write DaebusHttp(max_spool=...) with more")
     assert (answer.status, answer.code) == (503, "service_unavailable")
     leave.set()
     for client in holders:
@@ -153,7 +156,12 @@ def test_a_full_disk_is_said(serve: Serve, raw: OpenRaw, size: int) -> None:
     app = serve()
     app.route("/", methods=["POST"])(lambda req: str(len(req.get_data())))
     app.start()
-    answer = raw(app).post("/", bytes(size))
+    with records() as logged:
+        answer = raw(app).post("/", bytes(size))
+        raw(app).post("/", bytes(size))
+    [text] = logged.texts  # the second is a repeat
+    assert text.startswith(f"cannot store a body or an upload in {tempfile.gettempdir()}: ")
+    assert "No space left on device; make room there, or set TMPDIR" in text
     assert (answer.status, answer.code) == (503, "service_unavailable")
     assert files(app) == 0
     assert raw(app).post("/", b"small").body == b"5"

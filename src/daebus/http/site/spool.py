@@ -14,7 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
+from ...server.threads.safelog import get_logger
+
 __all__ = ["Spool", "Upload"]
+
+logger = get_logger("daebus.http")
 
 
 class Spool:
@@ -49,8 +53,13 @@ class Spool:
             OSError: there is no room for it.
         """
         if not self.has_room():
+            logger.warning(
+                "refused a body or an upload: no descriptor is left for it; let the process open "
+                "more files, or write DaebusHttp(max_connections=...) with less"
+            )
             raise OSError(errno.EMFILE, "no descriptor is left for a body")
-        return cast(IO[bytes], _File(self))
+        with _told():
+            return cast(IO[bytes], _File(self))
 
     def take(self, size: int, *, files: int = 0) -> None:
         """Count bytes that are about to be written.
@@ -64,6 +73,11 @@ class Spool:
                 self._bytes += size
                 self._files += files
         if full:
+            logger.warning(
+                "refused a body or an upload: those on the disk would exceed %d bytes together; "
+                "if they are to be let in, write DaebusHttp(max_spool=...) with more",
+                self._max_bytes,
+            )
             raise OSError(errno.ENOSPC, f"bodies on the disk would exceed {self._max_bytes} bytes")
 
     def give_back(self, size: int, *, files: int = 0) -> None:
@@ -71,6 +85,21 @@ class Spool:
         with self._lock:
             self._bytes -= size
             self._files -= files
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Log what the disk refuses: the client is told no more than that."""
+    try:
+        yield
+    except OSError as exc:
+        logger.warning(
+            "cannot store a body or an upload in %s: %s; make room there, or set TMPDIR to "
+            "another folder",
+            tempfile.gettempdir(),
+            exc,
+        )
+        raise
 
 
 class _File(io.BufferedRandom):
@@ -88,7 +117,13 @@ class _File(io.BufferedRandom):
         size = len(data)
         self._spool.take(size)
         self._taken += size
-        return super().write(data)
+        with _told():
+            return super().write(data)
+
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        """Move, and write what is left in the buffer before that."""
+        with _told():
+            return super().seek(target, whence)
 
     def close(self) -> None:
         """Delete the file."""

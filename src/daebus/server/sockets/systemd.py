@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import os
 import re
 import socket
 import time
 
+from ..threads.safelog import get_logger
+
 __all__ = ["Notifier", "passed_descriptors"]
 
-logger = logging.getLogger("daebus.server")
+logger = get_logger("daebus.server")
 
 _COUNT = re.compile("[1-9][0-9]{0,3}")
 
