@@ -53,6 +53,21 @@ def settled(threads: ConnectionThreads, count: int) -> None:
     assert eventually(lambda: threads.count() == (count, count)), threads.count()
 
 
+def test_a_job_runs_though_its_thread_cannot_be_kept_on_cores(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(cpus: frozenset[int]) -> None:
+        raise RuntimeError("no cores")
+
+    monkeypatch.setattr(connection_threads, "keep_on", fail)
+    threads, ran = ConnectionThreads(affinity=frozenset((0,))), threading.Event()
+    threads.run(ran.set, "daebus-ws")
+    assert ran.wait(5)
+    assert join_all(threads.stop(), time.monotonic() + 5) == []
+    assert "no cores" in caplog.text
+    assert threads.count() == (0, 0)
+
+
 def test_a_job_runs_in_a_thread_of_that_name(make_threads: MakeThreads) -> None:
     threads, gate = make_threads(), Gate()
     assert threads.count() == (0, 0)

@@ -6,6 +6,7 @@ job has a context of its own, and the caller learns of a thread that cannot be s
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 
@@ -132,7 +133,7 @@ class ConnectionThreads:
     def _run(self, seat: _Parked) -> None:
         thread = threading.current_thread()
         if self._affinity is not None:
-            keep_on(self._affinity)
+            run_logged(functools.partial(keep_on, self._affinity))  # its job comes first
         try:
             while seat.job is not None:
                 job, seat.job = seat.job, None
