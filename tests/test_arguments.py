@@ -95,6 +95,13 @@ def test_unknown_arguments_are_named() -> None:
         (DaebusWebSocket, {"stack_size": 1 << 40}, "stack_size must be at most"),
         (DaebusWebSocket, {"affinity": [-1]}, "affinity must name cores from 0 to 8191, not"),
         (DaebusWebSocket, {"affinity": ["x"]}, "affinity must be a list, each a whole"),
+        (
+            DaebusHttp,
+            {"idle_timeout": 1e-300},
+            "idle_timeout must be 0.001 seconds or more",
+        ),
+        (DaebusWebSocket, {"ping_interval": 1e-300}, "not 1e-300; write ping_interval=0.001"),
+        (DaebusWebSocket, {"message_timeout": 1e-9}, "message_timeout must be 0.001 seconds or"),
         (DaebusWebSocket, {"max_message_size": 1 << 64}, "max_message_size must be"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 __all__ = [
+    "LEAST_SECONDS",
     "MAX_NAME",
     "check_client_id",
     "check_ids",
@@ -21,6 +22,10 @@ __all__ = [
 # Characters of the name of a room or user at most: clients often choose them, and each
 # name is stored.
 MAX_NAME = 128
+
+# The shortest time that may be asked for: what the system's waits count in. Less would be over
+# before it began, and what is due again by then would be due all the time.
+LEAST_SECONDS = 0.001
 
 Number = TypeVar("Number", int, float)
 
@@ -38,10 +43,10 @@ def positive_or_none(name: str, value: Number | None) -> Number | None:
 
 
 def seconds(name: str, value: float) -> float:
-    """Return a time that must be greater than 0; infinity is for ever.
+    """Return a time that must be ``LEAST_SECONDS`` or more; infinity is for ever.
 
     Raises:
-        ValueError: it is not, or it is an integer too large to be added to a moment.
+        ValueError: it is less, or it is an integer too large to be added to a moment.
     """
     try:
         positive(name, value)
@@ -50,11 +55,16 @@ def seconds(name: str, value: float) -> float:
         raise ValueError(
             f"{name} is too large for a number of seconds; write {name}=math.inf for ever"
         ) from None
+    if value < LEAST_SECONDS:
+        raise ValueError(
+            f"{name} must be {LEAST_SECONDS} seconds or more, not {value!r}; "
+            f"write {name}={LEAST_SECONDS}"
+        )
     return value
 
 
 def seconds_or_none(name: str, value: float | None) -> float | None:
-    """Return a time that must be greater than 0, or None."""
+    """Return a time as ``seconds`` does, or None."""
     return None if value is None else seconds(name, value)
 
 

@@ -20,9 +20,11 @@ def threads_named(name: str) -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == name]
 
 
-@pytest.mark.parametrize("interval", [0, -1.0, float("inf")])
+@pytest.mark.parametrize("interval", [0, -1.0, 1e-300, float("nan"), float("inf")])
 def test_an_interval_is_a_time_that_one_can_wait(app: Daebus, interval: float) -> None:
-    with pytest.raises(ValueError, match=r"interval must be a number of seconds above 0, not"):
+    with pytest.raises(
+        ValueError, match=r"interval must be 0.001 seconds or more, and finite, not"
+    ):
         app.background("tick", interval)
 
 

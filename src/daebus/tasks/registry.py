@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict, TypeVar
 
+from ..arguments import LEAST_SECONDS
 from ..checks.annotations import checked
 from ..checks.functions import check_function
 from ..errors import DuplicateHandlerError, StateError, name_of
@@ -89,12 +90,12 @@ class Tasks:
         """Decorate a function to call at an interval; see ``Daebus.background``.
 
         Raises:
-            ValueError: the interval is not a positive number of seconds.
+            ValueError: the interval is less than a millisecond, or longer than a lock waits.
         """
-        if not 0 < interval <= threading.TIMEOUT_MAX:
+        if not LEAST_SECONDS <= interval <= threading.TIMEOUT_MAX:
             raise ValueError(
-                f"interval must be a number of seconds above 0, not {interval!r}; write "
-                f"@app.background({name!r}, 1.0)"
+                f"interval must be {LEAST_SECONDS} seconds or more, and finite, not "
+                f"{interval!r}; write @app.background({name!r}, 1.0)"
             )
 
         def register(function: BackgroundFunction) -> BackgroundFunction:

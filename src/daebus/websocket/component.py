@@ -190,7 +190,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             max_message_size=positive("max_message_size", max_message_size),
             max_fragments=positive("max_fragments", max_fragments),
             max_depth=check_depth("max_depth", max_depth),
-            message_timeout=positive_or_none("message_timeout", message_timeout),
+            message_timeout=seconds_or_none("message_timeout", message_timeout),
             max_outbox=positive("max_outbox", max_outbox),
             max_outbox_messages=positive("max_outbox_messages", max_outbox_messages),
             send_timeout=seconds("send_timeout", send_timeout),

@@ -405,8 +405,8 @@ def test_an_async_one_has_a_deadline(make_app: MakeApp, connect: Connect) -> Non
 def test_a_sync_one_that_takes_long_is_logged(
     make_app: MakeApp, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = make_app(authenticate_timeout=1e-9)
-    app.websocket.authenticate(lambda req: "somebody")
+    app = make_app(authenticate_timeout=0.001)
+    app.websocket.authenticate(lambda req: threading.Event().wait(0.002) or "somebody")
     app.start()
     assert ask(app, connect).status == 101
     assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
