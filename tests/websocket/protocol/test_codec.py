@@ -618,6 +618,21 @@ def test_compressed_and_plain_messages_in_turn() -> None:
     ]
 
 
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("last", "paused"), [("a", False), ("\N{GRINNING FACE}", True)])
+def test_texts_that_wait_count_with_the_memory_they_take(
+    last: str, paused: bool, whole: bool
+) -> None:
+    codec = make(max_message_size=100_000, deflate=True)
+    text = "a" * 30_000 + last  # with the emoji, Python stores each character in four bytes
+    first = text.encode()
+    data = masked(TEXT, first) if whole else masked(TEXT, deflated(first), rsv=4)
+    data += masked(TEXT, deflated(b"next"), rsv=4)
+    assert codec.feed(data) == ([text] if paused else [text, "next"])
+    assert codec.paused == paused
+    assert codec.feed(b"") == (["next"] if paused else [])
+
+
 @pytest.mark.parametrize("cut", [0, 1, 5, 20])
 def test_compressed_fragments(cut: int) -> None:
     whole = deflated("κόσμε ".encode() * 100)

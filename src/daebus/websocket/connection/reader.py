@@ -20,7 +20,18 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ...server.sockets.transport import RECV_SIZE
-from ..protocol.codec import MAX_HEADER, PONG, TEXT, Closed, Codec, Event, Ping, Pong, close_frame
+from ..protocol.codec import (
+    MAX_HEADER,
+    PONG,
+    TEXT,
+    Closed,
+    Codec,
+    Event,
+    Ping,
+    Pong,
+    close_frame,
+    weigh,
+)
 from .control_rate import ControlRate
 from .states import OPEN
 from .writer import Writer
@@ -47,11 +58,6 @@ EVENTS_AT_ONCE = 256
 # Bytes that the minder reads of one client before it turns to the next: frames without
 # data, the worst that they may hold, take it some milliseconds.
 READ_AHEAD_SIZE = 16384
-
-
-def _size(message: str | bytes) -> int:
-    """Return about how many bytes of memory a message takes; a text of any script, at most."""
-    return len(message) if isinstance(message, bytes) or message.isascii() else 4 * len(message)
 
 
 class Interceptor(Protocol):
@@ -343,7 +349,7 @@ class Reader:
                 else:
                     # Even if lent before: there may be room again for reading ahead.
                     if not self.lent:
-                        self.ahead = sum(map(_size, self.inbox))
+                        self.ahead = sum(map(weigh, self.inbox))
                     self.lent = True
                     writer.attend_locked()
             gone = writer.state != OPEN
@@ -354,7 +360,7 @@ class Reader:
         """Have the minder read at once if the owner is busy: a call awaits its answer."""
         if self._writer.is_owner():
             with self._lock:  # messages handled meanwhile no longer count
-                self.ahead = min(self.ahead, sum(map(_size, self.inbox)))
+                self.ahead = min(self.ahead, sum(map(weigh, self.inbox)))
         self.lend(self.turn)
 
     def unread(self) -> bool:
@@ -427,7 +433,7 @@ class Reader:
                     self.messages_in += 1
                     continue
                 self.inbox.append(event)
-                size += _size(event)
+                size += weigh(event)
             elif isinstance(event, Ping):
                 controls += 1
                 self._ping = event.data

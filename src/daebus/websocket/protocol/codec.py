@@ -35,7 +35,7 @@ try:
 except ImportError:  # no C compiler and no wheel for this platform
     from websockets.utils import apply_mask
 
-__all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame"]
+__all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame", "weigh"]
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -82,6 +82,11 @@ class Closed:
 
 
 Event = str | bytes | Ping | Pong | Closed
+
+
+def weigh(message: str | bytes) -> int:
+    """Return about how many bytes of memory a message takes; a text of any script, at most."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else 4 * len(message)
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
@@ -171,7 +176,7 @@ class Codec:
         self._need = 0  # no frame can be whole before the buffer holds this many bytes
         self._done = False
         self.held = 0
-        self._given = 0  # bytes of messages that wait, while they are cut
+        self._given = 0  # memory of messages that wait, while they are cut
         self.paused = False
         self.on_begun: Callable[[], None] | None = None
         # A fragmented message in progress:
@@ -189,7 +194,7 @@ class Codec:
 
         Args:
             data: what was read; nothing goes on with what was left.
-            waiting: bytes of earlier messages that have not been handled yet.
+            waiting: bytes that earlier messages take which have not been handled yet.
         """
         # The common case: one small masked text frame in one read.
         size = len(data) - 6
@@ -262,9 +267,10 @@ class Codec:
             opcode = first & 0x0F
             if first & 0xF0 == 0x80 and opcode:
                 payload = apply_mask(data[body:stop], data[body - 4 : body])
-                events.append(self._take_common(opcode, payload))
-                if opcode <= BINARY:
-                    self._given += size
+                event = self._take_common(opcode, payload)
+                events.append(event)
+                if isinstance(event, str | bytes):
+                    self._given += weigh(event)
             elif opcode < CLOSE and self._exceeds(size):
                 self.paused = True
                 break
@@ -371,10 +377,11 @@ class Codec:
         self._parts.append(data)
         if not part.fin:
             return None
-        self._given += self._size
-        text, message = self._text is not None, b"".join(self._parts)
+        text, data = self._text is not None, b"".join(self._parts)
         self._fragments, self._size, self._parts, self._text = 0, 0, [], None
-        return message.decode() if text else message
+        message = data.decode() if text else data
+        self._given += weigh(message)
+        return message
 
     def _failed(self, protocol: ServerProtocol) -> Closed:
         """Turn the protocol object's failure into our event."""
