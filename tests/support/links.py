@@ -59,6 +59,9 @@ class FakeTransport:
             raise self.broken
         return self.incoming.popleft()
 
+    def read(self) -> bytes:
+        return self.recv(0)
+
     def try_recv(self, size: int = 0) -> bytes | None:
         return self.recv(size) if self.incoming or self.broken else None
 

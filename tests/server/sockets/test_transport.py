@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from daebus.server.sockets import transport as module
-from daebus.server.sockets.transport import DONTWAIT, Transport
+from daebus.server.sockets.transport import DONTWAIT, IDLE_READ, Transport
 
 
 @pytest.fixture(params=["the flag", "no flag"])
@@ -45,7 +45,7 @@ class Reader:
     def _read(self) -> None:
         self.starts.set()
         try:
-            self.data = self._transport.recv(100)
+            self.data = self._transport.read()
         except OSError:
             self.data = b""
 
@@ -144,6 +144,18 @@ def test_shutdown_read_wakes_the_reader_and_sending_goes_on(pair: Pair) -> None:
     assert peer.recv(10) == b"bye"
 
 
+def test_a_read_after_a_short_one_has_a_small_buffer(pair: Pair) -> None:
+    transport, peer = pair
+    sizes = []
+    for sent in (b"short", b"x" * 5000, None, b"y" * 5000, b"short", b"z" * 5000, None):
+        if sent is not None:
+            peer.sendall(sent)
+        sizes.append(len(transport.read()))
+    assert sizes == [5, IDLE_READ, 4000, 5000, 5, IDLE_READ, 4000]
+    peer.close()
+    assert transport.read() == b""
+
+
 def test_shutdown_write_lets_sent_bytes_arrive(pair: Pair) -> None:
     transport, peer = pair
     transport.try_send(b"last words")
@@ -151,7 +163,7 @@ def test_shutdown_write_lets_sent_bytes_arrive(pair: Pair) -> None:
     assert peer.recv(100) == b"last words"
     assert peer.recv(100) == b""
     peer.send(b"answer")
-    assert transport.recv(100) == b"answer"
+    assert transport.read() == b"answer"
 
 
 def test_wait_readable(pair: Pair) -> None:
@@ -162,7 +174,7 @@ def test_wait_readable(pair: Pair) -> None:
     peer.send(b"x")
     assert transport.wait_readable(5)
     assert transport.wait_readable(None)
-    transport.recv(10)
+    transport.read()
     peer.close()
     assert transport.wait_readable(5)  # the end of the stream can be read too
 

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from ...server.sockets.transport import RECV_SIZE
 from ..protocol.codec import (
     MAX_HEADER,
     PONG,
@@ -100,7 +99,7 @@ class Reader:
     """
 
     __slots__ = (
-        "_beat", "_codec", "_control_rate", "_earlier", "_lock", "_ping", "_recv", "_watch",
+        "_beat", "_codec", "_control_rate", "_earlier", "_lock", "_ping", "_read", "_watch",
         "_writer", "ahead", "bytes_in", "final", "inbox", "interceptor", "last_in",
         "last_message", "lent", "messages_in", "on_heartbeat", "on_pong", "reading", "turn",
     )  # fmt: skip
@@ -108,7 +107,7 @@ class Reader:
     def __init__(self, writer: Writer, codec: Codec, watch: Watch) -> None:
         self._writer = writer
         self._lock = writer.lock
-        self._recv = writer.transport.recv
+        self._read = writer.transport.read
         self._codec = codec
         self._watch = watch
         self.messages_in = 0
@@ -283,10 +282,7 @@ class Reader:
             return True
         data: bytes | None
         try:
-            if deadline is None:
-                data = self._recv(RECV_SIZE)
-            else:
-                data = writer.transport.recv_until(deadline)
+            data = self._read() if deadline is None else writer.transport.recv_until(deadline)
         except OSError:
             data = b""
         if data is None:
