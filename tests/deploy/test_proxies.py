@@ -35,6 +35,7 @@ FORGED = {
     "X-Forwarded-Host": "evil.example",
     "X-Forwarded-Proto": "http",
     "X-Forwarded-Port": "99",
+    "X-Forwarded-Prefix": "/evil",
     "Forwarded": "for=6.6.6.6;host=evil.example;proto=http",
 }
 
