@@ -49,7 +49,8 @@ class Daebus(Scaffold):
 
     Args:
         name: the app's name in logs.
-        debug: send exception texts and tracebacks to clients; never in production.
+        debug: send clients the traceback of what was raised, in the field ``traceback`` of the
+            error; never in production.
         version: of the program, such as ``"1.4.2"``: clients are told it by the check
             (``/_daebus/check``) and by each heartbeat, so that a page can reload itself.
 

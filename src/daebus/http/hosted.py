@@ -80,7 +80,7 @@ def _asked(environ: dict[str, Any], target: str) -> Handshake:
 
 def refuse(refusal: Refusal, start_response: Any) -> Iterable[bytes]:
     """Answer with a refusal, as JSON."""
-    body = error_body(refusal.text, refusal.code)
+    body = error_body(refusal.text, refusal.code, refusal.traceback)
     start_response(
         status_line(refusal.status),
         [

@@ -97,12 +97,14 @@ class Refusal:
         code: stable identifier for programs.
         text: for people.
         headers: to be added to the answer.
+        traceback: of what was raised, if the client may see it.
     """
 
     status: int
     code: str
     text: str
     headers: tuple[tuple[str, str], ...] = ()
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,18 @@ from werkzeug.http import HTTP_STATUS_CODES
 __all__ = ["error_body", "status_code_name", "status_line"]
 
 
-def error_body(text: str, code: str) -> bytes:
+def error_body(text: str, code: str, traceback: str | None = None) -> bytes:
     """Return the JSON body of an error.
 
     Args:
         text: for people.
         code: stable identifier for programs.
+        traceback: for the programmer, in a field of its own; None for none.
     """
-    return json.dumps({"error": text, "code": code}).encode()
+    body = {"error": text, "code": code}
+    if traceback is not None:
+        body["traceback"] = traceback
+    return json.dumps(body).encode()
 
 
 def status_line(status: int) -> str:

@@ -32,7 +32,7 @@ _PIECE = 1 << 18
 
 def error_response(refusal: Refusal) -> bytes:
     """Build a whole JSON error response that closes the connection."""
-    body = error_body(refusal.text, refusal.code)
+    body = error_body(refusal.text, refusal.code, refusal.traceback)
     lines = [f"HTTP/1.1 {status_line(refusal.status)}"]
     fields = {
         "Date": email.utils.formatdate(usegmt=True),

@@ -137,7 +137,7 @@ def keep_headers(response: Response, exc: HTTPException) -> None:
             response.headers.setdefault(name, own.headers[name])
 
 
-def json_error(status: int, text: str, code: str = "") -> Response:
+def json_error(status: int, text: str, code: str = "", *, traceback: str | None = None) -> Response:
     """Return an error as JSON, in the shape that all errors have."""
-    body = error_body(text, code or status_code_name(status))
+    body = error_body(text, code or status_code_name(status), traceback)
     return Response(body, status, mimetype="application/json")

@@ -323,7 +323,7 @@ class Router:
             return response
         if isinstance(exc, HTTPException):
             return exception_response(exc)
-        return json_error(500, self._describe(exc))
+        return self._failed(exc)
 
     def _run_after(self, response: Response, request: Request, loop: LoopThread) -> Response:
         """Return the response as the ``after_request`` hooks leave it."""
@@ -340,13 +340,12 @@ class Router:
 
     def _fail(self, who: str, exc: BaseException, request: Request) -> Response:
         logger.error("%s %s %r failed", who, request.method, request.path, exc_info=exc, kind=who)
-        return json_error(500, self._describe(exc))
+        return self._failed(exc)
 
-    def _describe(self, exc: BaseException) -> str:
+    def _failed(self, exc: BaseException) -> Response:
         """Return what a client is told of an exception."""
-        if not self.debug:
-            return "the view failed"
-        return format_exception(exc)
+        traceback = format_exception(exc) if self.debug else None
+        return json_error(500, "the view failed", traceback=traceback)
 
     def _answer_preflight(self, cors: Cors, environ: dict[str, Any]) -> Response | None:
         """Answer a preflight; return None if this request is not one."""

@@ -141,11 +141,11 @@ class Authenticator:
                 return STOPPING
             peer = handshake.remote_address or "a Unix socket"
             logger.exception("authenticate failed for a client from %s", peer)
-            text = format_exception(exc)
             return Refusal(
                 500,
                 "internal_server_error",
-                text if self._debug else "the authentication failed",
+                "the authentication failed",
+                traceback=format_exception(exc) if self._debug else None,
             )
         seconds = time.monotonic() - started
         if seconds > self._timeout:

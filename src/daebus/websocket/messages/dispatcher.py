@@ -53,7 +53,7 @@ class Dispatcher:
     """Calls the handler of each message, and answers.
 
     Args:
-        debug: put exception texts into error messages.
+        debug: put tracebacks into error messages.
 
     Attributes:
         table: the handlers.
@@ -221,10 +221,9 @@ class Dispatcher:
         more: dict[str, Any] = {}
         for hook in tuple(self.on_error):
             more = {**self._ask(hook, req, exc), **more}
-        text = "the handler failed"
         if self.debug:
-            text = format_exception(exc)
-        self._refuse(activity, "handler_error", text, kind, req.id, more)
+            more["traceback"] = format_exception(exc)
+        self._refuse(activity, "handler_error", "the handler failed", kind, req.id, more)
 
     def _ask(
         self,
