@@ -57,15 +57,52 @@ def test_a_port_can_be_taken_again_at_once() -> None:
 
 
 def test_an_address_that_is_not_ours() -> None:
-    with pytest.raises(OSError, match="assign") as caught:  # of TEST-NET-1, RFC 5737
-        listen("192.0.2.1", 0)
+    with pytest.raises(OSError, match="8080") as caught:  # of TEST-NET-1, RFC 5737
+        listen("192.0.2.1", 8080)
     assert not isinstance(caught.value, AddressInUseError)
-    assert caught.value.errno == errno.EADDRNOTAVAIL
+    assert (caught.value.errno, caught.value.strerror) == (
+        errno.EADDRNOTAVAIL,
+        "port 8080 on 192.0.2.1 cannot be opened, as 192.0.2.1 is not an address of this machine; "
+        "write host='127.0.0.1' for itself alone or host='0.0.0.0' for everybody",
+    )
 
 
 def test_a_host_that_does_not_exist() -> None:
-    with pytest.raises(OSError, match=r"."):
+    with pytest.raises(
+        socket.gaierror,
+        match=r"the host 'no\.such\.host\.invalid' is unknown \(.+\); host= is an address of this "
+        r"machine, '127\.0\.0\.1' for itself alone or '0\.0\.0\.0' for everybody",
+    ):
         listen("no.such.host.invalid", 0)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "text"),
+    [
+        (
+            errno.EACCES,
+            PermissionError,
+            "port 80 on 0.0.0.0 is not for this user, as most systems keep ports below 1024 for "
+            "root; choose a higher one, such as port=8080, or have systemd open it: fd='systemd'",
+        ),
+        (
+            errno.EAFNOSUPPORT,
+            OSError,
+            "port 80 on 0.0.0.0 cannot be opened, as this machine has no IPv6; leave it out",
+        ),
+        (errno.EMFILE, OSError, "port 80 on 0.0.0.0 cannot be opened: Too many open files"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, number: int, kind: type[OSError], text: str
+) -> None:
+    def refuse(sock: socket.socket, address: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(OSError, match="80") as caught:
+        listen("0.0.0.0", 80)
+    assert (type(caught.value), caught.value.strerror) == (kind, text)
 
 
 def test_ipv6(ipv6: None) -> None:
@@ -212,9 +249,11 @@ def test_a_forked_copy_leaves_the_file(tmp_path: Path) -> None:
         assert path.is_socket()
 
 
-@pytest.mark.parametrize("name", ["none/x.sock", "x" * 200])
-def test_a_path_that_cannot_be(tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match=re.escape(name)) as caught:
+@pytest.mark.parametrize(
+    ("name", "advice"), [("none/x.sock", "make its folder first"), ("x" * 200, "a shorter path")]
+)
+def test_a_path_that_cannot_be(tmp_path: Path, name: str, advice: str) -> None:
+    with pytest.raises(OSError, match=f"socket file .*{name}: .+; .*{advice}") as caught:
         listen_unix(str(tmp_path / name), 0o660)
     assert caught.value.errno in (errno.ENOENT, errno.ENAMETOOLONG)
 

@@ -21,6 +21,13 @@ logger = get_logger("daebus.server")
 # must not see refused connections.
 BACKLOG = 1024
 
+# What to do where a socket file cannot be made.
+_ADVICE = {
+    errno.ENOENT: "make its folder first",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.EACCES: "choose a folder that this user may write to",
+}
+
 AF_UNIX: int | None = getattr(socket, "AF_UNIX", None)  # Windows has none
 
 
@@ -104,8 +111,16 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> Listener:
 
     Raises:
         AddressInUseError: the port is taken.
+        PermissionError: the user may not open it.
         OSError: the address cannot be bound for another reason.
     """
+    try:
+        return _listen(host, port, reuse_port=reuse_port)
+    except OSError as exc:
+        raise _explained(exc, host, port) from None
+
+
+def _listen(host: str, port: int, *, reuse_port: bool) -> Listener:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)[0][4]
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -120,15 +135,43 @@ def listen(host: str, port: int, *, reuse_port: bool = False) -> Listener:
         sock.bind(address)
         sock.listen(BACKLOG)
         return Listener(sock)
-    except OSError as exc:
+    except BaseException:
         sock.close()
-        if exc.errno == errno.EADDRINUSE:
-            raise AddressInUseError(
-                errno.EADDRINUSE,
-                f"port {port} on {host} is in use; stop the other program or choose another "
-                f"port (port=0 takes a free one)",
-            ) from None
         raise
+
+
+def _explained(exc: OSError, host: str, port: int) -> OSError:
+    """Return an error whose text is a sentence: where, why, and what to type."""
+    number, where = exc.errno or 0, f"port {port} on {host}"
+    if isinstance(exc, socket.gaierror):
+        return socket.gaierror(
+            number,
+            f"the host {host!r} is unknown ({exc.strerror}); host= is an address of this machine, "
+            f"'127.0.0.1' for itself alone or '0.0.0.0' for everybody",
+        )
+    if number == errno.EADDRINUSE:
+        return AddressInUseError(
+            number,
+            f"{where} is in use; stop the other program or choose another port (port=0 takes a "
+            f"free one)",
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return PermissionError(
+            number,
+            f"{where} is not for this user, as most systems keep ports below 1024 for root; choose "
+            f"a higher one, such as port=8080, or have systemd open it: fd='systemd'",
+        )
+    if number == errno.EADDRNOTAVAIL:
+        return OSError(
+            number,
+            f"{where} cannot be opened, as {host} is not an address of this machine; write "
+            f"host='127.0.0.1' for itself alone or host='0.0.0.0' for everybody",
+        )
+    if number == errno.EAFNOSUPPORT:
+        return OSError(
+            number, f"{where} cannot be opened, as this machine has no IPv6; leave it out"
+        )
+    return OSError(number, f"{where} cannot be opened: {exc.strerror or exc}")
 
 
 def listen_unix(path: str, mode: int) -> Listener:
@@ -166,7 +209,10 @@ def _bind_file(sock: socket.socket, path: str) -> None:
         except OSError as exc:
             if exc.errno != errno.EADDRINUSE:
                 number = exc.errno or errno.ENAMETOOLONG  # which comes without a number
-                raise OSError(number, exc.strerror or str(exc), path) from None
+                why, advice = exc.strerror or str(exc), _ADVICE.get(number, "choose another path")
+                raise OSError(
+                    number, f"cannot make the socket file {path}: {why}; {advice}", path
+                ) from None
         if last or not _remove_stale(path):
             raise AddressInUseError(
                 errno.EADDRINUSE,
