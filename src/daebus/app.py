@@ -9,10 +9,10 @@ from __future__ import annotations
 import ssl
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NotRequired, TextIO, TypedDict, overload
 
-from . import signals
 from .arguments import header_text
 from .blueprint import Blueprint, take_steps
 from .checks.annotations import checked
@@ -23,6 +23,7 @@ from .lifecycle import Lifecycle
 from .monitoring.dump import describe
 from .scaffold import Decorator, Scaffold
 from .server.threads.track import roles
+from .signals import Foreground
 from .tasks.registry import TasksStats
 from .websocket.component import DaebusWebSocket
 from .websocket.stats import WebSocketStats
@@ -178,8 +179,8 @@ class Daebus(Scaffold):
     def running(self) -> bool:
         """True between a successful start and the beginning of the stop.
 
-        False as well once one of the app's own threads has died, which is logged; call
-        ``stop`` then, and start again if you like.
+        False as well once a signal has asked for the end (see ``serve``), or one of the app's
+        own threads has died, which is logged; call ``stop`` then, and start again if you like.
         """
         return self._lifecycle.running
 
@@ -249,7 +250,11 @@ class Daebus(Scaffold):
             timeout: seconds; None waits for ever.
 
         Returns:
-            True if the app does not run, or one of its threads has died.
+            True if the app does not run any more, one of its threads has died, or a signal
+                has asked for the end (see ``serve``).
+
+        Raises:
+            StateError: the app was never started.
         """
         return self._lifecycle.wait(timeout)
 
@@ -306,6 +311,9 @@ class Daebus(Scaffold):
     def run(self, *, timeout: float = 10.0, notify: bool = False) -> None:
         """Start the app unless it runs, and wait until it is stopped.
 
+        It says where it listens, as URLs to open: in the log, if that has a handler for
+        ``daebus`` at INFO, or else on standard error.
+
         In the main thread SIGINT and SIGTERM stop it; a second signal exits at once.
         SIGUSR1 calls ``dump``. The previous signal handlers are restored. In another thread
         signals are left alone.
@@ -313,15 +321,58 @@ class Daebus(Scaffold):
         Args:
             timeout: seconds for the stop.
             notify: see ``start``.
-        """
 
+        Raises:
+            SystemExit: in the main thread, with a sentence, if it cannot listen: the program
+                ends with code 1 and no traceback. To go on instead, call ``start`` first,
+                which raises the ``OSError``.
+            OSError: the same in another thread.
+        """
+        with self._foreground(timeout, notify=notify, watched=True):
+            self.wait()
+
+    def serve(
+        self, *, timeout: float = 10.0, notify: bool = False
+    ) -> AbstractContextManager[None, bool]:
+        """Start the app unless it runs, for the loop in a ``with`` block, and stop it after that.
+
+        ::
+
+            with app.serve():
+                while not app.wait(1.0):
+                    measure()
+
+        In the main thread SIGINT and SIGTERM leave the block, and the program goes on behind
+        it. ``wait`` returns True then, so a loop that asks it ends its round. A loop that asks
+        neither ``wait`` nor ``pump`` is interrupted where it is, also in a ``time.sleep``, by
+        ``KeyboardInterrupt`` or ``SystemExit``. A second signal ends the program at once.
+        SIGUSR1 calls ``dump``. Where it listens and what becomes of signal handlers and errors
+        is as in ``run``.
+
+        Args:
+            timeout: seconds for the stop.
+            notify: see ``start``.
+
+        Raises:
+            SystemExit, OSError: see ``run``.
+        """
+        return self._foreground(timeout, notify=notify, watched=False)
+
+    def _foreground(self, timeout: float, *, notify: bool, watched: bool) -> Foreground:
         def begin() -> None:
             if not self.running:
                 self.start(notify=notify)
             elif notify:
                 self._lifecycle.announce()
 
-        signals.run(self, begin, timeout)
+        return Foreground(
+            self,
+            self._lifecycle.ending,
+            begin=begin,
+            places=lambda: self.http.urls or self.http.addresses,
+            timeout=timeout,
+            watched=watched,
+        )
 
     def stats(self) -> AppStats:
         """Return counts and times of the app.

@@ -1,33 +1,38 @@
-"""Tell running apps that they are in a forked child, where their threads do not exist."""
+"""Tell running apps of what no stop announces: that they are in a forked child, and the exit."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import weakref
 from typing import Protocol
 
 from .server.threads.safelog import forget_repeats
 
-__all__ = ["Forkable", "forget", "remember"]
+__all__ = ["Running", "forget", "remember"]
 
 
-class Forkable(Protocol):
-    """An object that is told of a fork."""
+class Running(Protocol):
+    """An object that is told."""
 
     def after_fork(self) -> None:
         """Mark this object as the copy in the child."""
 
+    def before_exit(self) -> None:
+        """Stop, soon; the interpreter ends, and takes no new threads any more."""
 
-_running: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+_running: weakref.WeakSet[Running] = weakref.WeakSet()
 
 
-def remember(app: Forkable) -> None:
-    """Have ``after_fork`` called in every child that is forked from now on."""
+def remember(app: Running) -> None:
+    """Tell an app of every fork from now on, and of the exit."""
     _running.add(app)
 
 
-def forget(app: Forkable) -> None:
-    """Stop telling an app of forks; it has stopped."""
+def forget(app: Running) -> None:
+    """Tell an app nothing any more; it has stopped."""
     _running.discard(app)
 
 
@@ -38,5 +43,13 @@ def _in_child() -> None:
     _running.clear()
 
 
+def _at_exit() -> None:
+    for app in list(_running):
+        with contextlib.suppress(KeyboardInterrupt):  # somebody cannot wait
+            app.before_exit()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+# Registered at import: what the program registers later runs before it, with the app still up.
+atexit.register(_at_exit)

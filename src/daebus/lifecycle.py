@@ -13,6 +13,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable
@@ -24,10 +25,10 @@ from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import serving_of
 from .server.sockets.systemd import Notifier
-from .server.threads.pump import AFTER_STOP
+from .server.threads.pump import AFTER_STOP, Pump
 from .server.threads.safelog import flush_repeats, get_logger
 from .server.threads.track import is_own, track
-from .signals import SIGNAL_POLL
+from .signals import FAREWELL, SIGNAL_POLL, Ending
 from .waits import lock_timeout, until
 from .websocket.api.context import context_of
 from .wsgi import WsgiAdapter
@@ -55,6 +56,7 @@ class Lifecycle:
 
     Attributes:
         forked: True in a child process, where this copy is dead.
+        ending: whether a signal has asked the program to end.
     """
 
     def __init__(self, name: str, components: Components) -> None:
@@ -75,6 +77,7 @@ class Lifecycle:
         self._wsgi = WsgiAdapter(self)
         self._is_guest = False  # guarded by: _lock; it runs inside another server
         self.forked = False
+        self.ending = Ending()
 
     @property
     def state(self) -> str:
@@ -85,9 +88,9 @@ class Lifecycle:
     def running(self) -> bool:
         """True between a successful start and the beginning of the stop.
 
-        And False as soon as one of the app's threads has died.
+        And False as soon as one of the app's threads has died, or a signal asks for the end.
         """
-        return self._state == RUNNING and not self._over.is_set()
+        return self._state == RUNNING and not self._over.is_set() and not self.ending.asked
 
     @property
     def seconds(self) -> float:
@@ -151,6 +154,7 @@ class Lifecycle:
                     f"the app is {self._state}{where}; call app.stop() before another start"
                 )
             self._state = STARTING
+            self._over.clear()
             self._is_guest = False
 
     def _claim_as_guest(self) -> bool:
@@ -167,6 +171,7 @@ class Lifecycle:
                     f"app.wsgi, not both"
                 )
             self._state = STARTING
+            self._over.clear()
             self._is_guest = True
             return True
 
@@ -183,7 +188,6 @@ class Lifecycle:
             engine.bind(port)
             self._started = time.monotonic()
             self._stopped.clear()
-            self._over.clear()
             fork.remember(self)
             engine.run()
             if self._notify:
@@ -268,10 +272,18 @@ class Lifecycle:
 
     def wait(self, timeout: float | None) -> bool:
         """Wait until the app has stopped; see ``Daebus.wait``."""
-        if timeout is not None:
-            return self._over.wait(lock_timeout(timeout))
-        while not self._over.wait(SIGNAL_POLL):
-            pass
+        if self._state == NEW:
+            raise StateError(
+                "the app was not started; call app.start() before app.wait(), or write "
+                "with app.serve():"
+            )
+        self.ending.watch()
+        deadline = math.inf if timeout is None else time.monotonic() + lock_timeout(timeout)
+        while not self.ending.asked:
+            if self._over.wait(min(until(deadline), SIGNAL_POLL)):
+                return True
+            if time.monotonic() >= deadline:
+                return False
         return True
 
     # --- what the host does with a running app ----------------------------------
@@ -291,11 +303,26 @@ class Lifecycle:
         self._check_not_forked("pump the parent")
         hub = context_of(self._components.websocket).hub
         if hub is not None:
-            return hub.runtime.pump.run(timeout)
+            return self._pump(hub.runtime.pump, timeout)
         if self._state == NEW:
             raise StateError("the app was not started; call app.start() before app.pump()")
         time.sleep(lock_timeout(min(timeout, AFTER_STOP)))
         return 0
+
+    def _pump(self, pump: Pump, timeout: float) -> int:
+        self.ending.watch()
+        deadline = time.monotonic() + lock_timeout(timeout)
+        while True:
+            done = pump.run(min(until(deadline), SIGNAL_POLL))
+            if done or not self.running or time.monotonic() >= deadline:
+                return done
+
+    # --- the end of the process -------------------------------------------------
+
+    def before_exit(self) -> None:
+        """Say goodbye to the clients of a program that ends without a stop."""
+        if self._state == RUNNING:
+            self.stop(FAREWELL)
 
     # --- fork -------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class Child:
             text=True,
             start_new_session=True,
         )
+        self.told = 0  # the port, once it was asked for
         self.lines = self._follow(self.process.stdout)
         self.errors = self._follow(self.process.stderr)
 
@@ -76,7 +77,8 @@ class Child:
         """Return the port, once it runs."""
         word, port = self.line().split()
         assert word == "port"
-        return int(port)
+        self.told = int(port)
+        return self.told
 
     def send_signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -13,6 +13,7 @@ from ..arguments import positive, positive_or_none, seconds
 from ..checks.annotations import checked
 from ..depth import check_depth
 from ..server.sockets.addresses import Addresses
+from ..server.sockets.urls import urls
 from .protocol.cors import Cors
 from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
@@ -216,6 +217,15 @@ class DaebusHttp(HttpDecorators):
         Such as ``127.0.0.1:8080``, ``[::1]:8080`` and ``unix:/run/x.sock``.
         """
         return tuple(listener.address for listener in self._serving.listeners)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The same as a person can open them; a port on all addresses has several.
+
+        Such as ``http://127.0.0.1:8080/`` and ``http://192.168.1.5:8080/`` for ``0.0.0.0``. None
+        for socket files.
+        """
+        return tuple(urls(self._serving.listeners, secure=self.secure))
 
     @property
     def secure(self) -> bool:
