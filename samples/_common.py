@@ -1,4 +1,4 @@
-"""What the samples do around daebus: choose the port, say it, and explain one that is taken."""
+"""What the samples do around daebus: choose the port, and name a free one if it is taken."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from daebus import Daebus
 
 
 class Sample(Daebus):
-    """An app, named as its sample is, that says where its page is once ``run`` has it listen."""
+    """An app, named as its sample is, that tells a reader of the README what to type next."""
 
     def start(self, *, port: int | None = None, notify: bool = False) -> None:
         try:
             super().start(port=port, notify=notify)
         except OSError as error:
             exit_without_port(self.name, self.http.port, error)
-        print(f"{self.name}: http://127.0.0.1:{self.http.port}/  (Ctrl-C ends it)", flush=True)
 
 
 def port_from_environment(default: int = 8080) -> int:

@@ -1,22 +1,21 @@
 """An old boiler daemon, and the few lines that give it a live page.
 
-The daemon is ``Boiler`` and the ``while True:`` loop in ``main``; both were there before.
+The daemon is ``Boiler`` and the loop in ``main``; both were there before.
 Every line that daebus needs stands between the two rulers, or ends in ``# daebus``.
 ``SPEED=10`` makes the boiler ten times as quick.
 """
 
 import math
 import os
-import signal
 import threading
 import time
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-from _common import exit_without_port, port_from_environment
+from _common import Sample, port_from_environment
 
-from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import ClientError, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
 STEP = 0.25  # the boiler's seconds between two readings
 SPEED = float(os.environ.get("SPEED") or 1)  # how many of its seconds one of ours has
@@ -62,7 +61,7 @@ readings: deque[Message] = deque(maxlen=480)  # guarded by: lock
 alarms: deque[Message] = deque(maxlen=20)  # guarded by: lock
 
 # -------------------------------------------------------------------------- daebus, from here
-app = Daebus("boiler")
+app = Sample("dashboard")
 page = Path(__file__).parent / "dashboard"
 http = app.attach(DaebusHttp(port=port_from_environment(), static=page))
 websocket = app.attach(DaebusWebSocket())
@@ -96,15 +95,7 @@ def tell_client_count(client_id: str) -> None:
 
 
 def main() -> None:
-    asked_to_stop: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: asked_to_stop.append(number))
-    try:
-        app.start()  # daebus
-    except OSError as error:
-        exit_without_port("dashboard", http.port, error)
-    print(f"boiler dashboard: http://127.0.0.1:{http.port}/  (Ctrl-C ends it)", flush=True)
-    while True:
+    while not app.wait(STEP / SPEED):  # daebus; it was: while True, and a time.sleep()
         with lock:
             text = boiler.step(STEP)
             reading = boiler.reading()
@@ -115,11 +106,8 @@ def main() -> None:
         websocket.broadcast_to_all(reading, message_type="reading")  # daebus
         if text:
             websocket.broadcast_to_all(alarm, message_type="alarm")  # daebus
-        if asked_to_stop:
-            break
-        time.sleep(STEP / SPEED)
-    app.stop()  # daebus
 
 
 if __name__ == "__main__":
-    main()
+    with app.serve():  # daebus
+        main()
