@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any, Protocol
 
+from .server.threads.safelog import is_shown
 from .server.threads.track import track
 
 __all__ = ["FAREWELL", "SIGNAL_POLL", "Ending", "Foreground", "Served"]
@@ -156,7 +157,7 @@ class Foreground:
         end = "Ctrl-C ends it" if self._is_main else "app.stop() ends it"
         if not places:  # another server listens
             return
-        if _is_shown(logger, logging.INFO):
+        if is_shown(logger.name, logging.INFO):
             logger.info("%s: %s  (%s)", self._app.name, places, end)
         elif sys.stderr is not None:  # a program without a console has none
             with contextlib.suppress(OSError, ValueError):
@@ -215,18 +216,6 @@ def _stop_interruptibly(app: Served, timeout: float) -> None:
     track(stopper, "stop").start()
     while stopper.is_alive():
         stopper.join(SIGNAL_POLL)
-
-
-def _is_shown(found: logging.Logger | None, level: int) -> bool:
-    """Tell whether the host has a handler for what a logger logs."""
-    if found is None or not found.isEnabledFor(level):
-        return False
-    while found is not None:
-        for handler in found.handlers:
-            if handler.level <= level and not isinstance(handler, logging.NullHandler):
-                return True
-        found = found.parent if found.propagate else None
-    return False
 
 
 def _sentence(exc: OSError) -> str:

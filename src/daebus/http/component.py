@@ -94,6 +94,9 @@ class DaebusHttp(HttpDecorators):
             TLS then, ``https`` and ``wss``. It is read here and again by each start.
         keyfile: PEM file with its private key; None if that is in ``certfile``.
         ssl_context: a context of your own, in place of these.
+        access_log: log a line for each request to the logger ``daebus.access`` at INFO, in the
+            common log format, WebSocket handshakes and refusals included. The host is the
+            client's as ``trusted_proxies`` say.
 
     The reasons of the defaults stand in ``daebus.http.protocol.limits``. None of these limits lets
     a client hold a worker: it gets requests that are complete, and what a client takes
@@ -138,6 +141,7 @@ class DaebusHttp(HttpDecorators):
         certfile: str | Path | None = None,
         keyfile: str | Path | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        access_log: bool = False,
     ) -> None:
         limits = Limits(
             max_line=max_line,
@@ -181,6 +185,7 @@ class DaebusHttp(HttpDecorators):
             tls=(certfile, keyfile, ssl_context),
             proxies=trusted if trusted_proxies else None,
             entrance=Entrance(allowed_hosts, addresses.hosts),
+            access_log=access_log,
         )
         choose_context(*options.tls)  # errors are raised here rather than by the start
         router = Router(

@@ -16,11 +16,12 @@ from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, SMALL_READ, wait_for
 from ...server.threads.safelog import get_logger
 from ..protocol.errors import status_code_name
-from ..protocol.forwarded import TrustedProxies
+from ..protocol.forwarded import Seen, TrustedProxies
 from ..protocol.heads import BadRequest, Head
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Parser, Request
 from ..site.router import BodyReader
+from .access import AccessLog
 from .coming import ComingBody, say_continue
 from .entrance import Entrance
 from .environ import add_forwarded, add_request, common_environ
@@ -52,9 +53,11 @@ class Exchange:
         proxies: whose headers are believed; None to believe no one's.
         who_reads: tells who reads a large body first; see ``Router.who_reads``.
         entrance: judges requests by the host that they ask for.
+        access: has a line for each request; None for none.
 
     Attributes:
         limits: as given.
+        access: as given.
         draining: the server is stopping: new requests are refused, connections end.
 
     Threads:
@@ -72,8 +75,10 @@ class Exchange:
         proxies: TrustedProxies | None,
         who_reads: Callable[[dict[str, Any]], BodyReader],
         entrance: Entrance,
+        access: AccessLog | None,
     ) -> None:
         self.limits = limits
+        self.access = access
         self.draining = False
         self._acceptor = acceptor
         self._proxies = proxies
@@ -132,7 +137,7 @@ class Exchange:
             if refusal is not None:
                 if request is not None:
                     request.body.close()
-                self.refuse(client, refusal)
+                self.refuse(client, refusal, head, kept.seen)
                 return None
         if request is not None:
             return self._found(kept, request)
@@ -206,11 +211,28 @@ class Exchange:
         self._acceptor.close(client)
         return None
 
-    def refuse(self, client: Conn, refusal: Refusal) -> None:
-        """Answer with a refusal; the connection is not read any more."""
+    def refuse(
+        self,
+        client: Conn,
+        refusal: Refusal,
+        head: Head | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        """Answer with a refusal; the connection is not read any more.
+
+        Args:
+            client: owned by the caller; no longer after this.
+            refusal: what is said.
+            head: of the request, if it could be read.
+            seen: what a trusted proxy says of its client.
+        """
         logger.debug("refused a request from %s: %s", client.host, refusal.text)
+        data = error_response(refusal)
+        if self.access is not None:
+            size = len(data.partition(b"\r\n\r\n")[2])
+            self.access.note(client, head, seen, str(refusal.status), size)
         with contextlib.suppress(OSError):
-            client.sock.send(error_response(refusal), NOSIGNAL)
+            client.sock.send(data, NOSIGNAL)
         self._acceptor.linger(client)
 
 

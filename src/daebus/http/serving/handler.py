@@ -93,8 +93,19 @@ class RequestHandler(WSGIRequestHandler):
         self._chunked = False
         self._bodiless = False
         self._hangup: Hangup | None = None
+        self._size = 0  # bytes of the body: promised by Content-Length, or sent in chunks so far
         self._left: int | None = None  # bytes that Content-Length still promises
         super().__init__(client.raw, client.address, server)
+
+    @property
+    def status(self) -> str:
+        """The status of the answer, with its phrase; empty if nothing was sent."""
+        return self._status or "" if self._sent else ""
+
+    @property
+    def size_sent(self) -> int:
+        """Bytes of the body that were sent, or are left to the acceptor."""
+        return 0 if self._bodiless else self._size - (self._left or 0)
 
     def setup(self) -> None:
         """Do nothing: reading and writing need no further buffers."""
@@ -106,7 +117,7 @@ class RequestHandler(WSGIRequestHandler):
         """Answer the request."""
         try:
             if self._exchange.only_upgrades(self.client):
-                self._send(error_response(_UPGRADE_REQUIRED))
+                self._send_refusal(_UPGRADE_REQUIRED)
             else:
                 self.run_wsgi()
         except (_ClientGone, OSError):
@@ -133,9 +144,15 @@ class RequestHandler(WSGIRequestHandler):
             logger.exception("%s %r failed while it was written", head.method, head.target)
             self.keep = False
             if not self._sent:
-                self._send(error_response(_VIEW_FAILED))
+                self._send_refusal(_VIEW_FAILED)
         finally:
             self._close_result(result)
+
+    def _send_refusal(self, refusal: Refusal) -> None:
+        data = error_response(refusal)
+        self._status, self._size = str(refusal.status), len(data.partition(b"\r\n\r\n")[2])
+        self._bodiless, self._left = False, None
+        self._send(data)
 
     def _close_result(self, result: Any) -> None:
         if hasattr(result, "close"):
@@ -186,9 +203,11 @@ class RequestHandler(WSGIRequestHandler):
         final = False
         if self._bodiless:
             data = b""
-        elif self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        elif self._left is not None:
+        elif self._left is None:
+            self._size += len(data)
+            if self._chunked:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+        else:
             if len(data) > self._left:
                 logger.error("%s %r exceeds its length", self.head.method, self.head.target)
                 data = data[: self._left]
@@ -256,7 +275,7 @@ class RequestHandler(WSGIRequestHandler):
             if lowered == "content-length":
                 if code in ("204", "205"):  # RFC 9110 sections 8.6 and 15.3.6
                     continue
-                self._left = int(value)
+                self._left = self._size = int(value)
             elif lowered == "date":
                 dated = True
             elif lowered in _HOP_BY_HOP:

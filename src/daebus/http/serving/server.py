@@ -36,6 +36,7 @@ from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
 from ..site.own import CHECK, NO_WEBSOCKETS, OwnAnswer, check_answer
 from ..site.router import Router
+from .access import AccessLog
 from .entrance import Entrance
 from .environ import split_target
 from .exchange import Exchange
@@ -84,6 +85,7 @@ class HttpServer(BaseWSGIServer):
         proxies: whose headers are believed; None to believe no one's.
         vitals: watches over the threads.
         entrance: judges requests by the host that they ask for.
+        access: has a line for each request; None for none.
     """
 
     multithread = True
@@ -105,6 +107,7 @@ class HttpServer(BaseWSGIServer):
         proxies: TrustedProxies | None,
         vitals: Vitals,
         entrance: Entrance,
+        access: AccessLog | None,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -138,6 +141,7 @@ class HttpServer(BaseWSGIServer):
             proxies=proxies,
             who_reads=router.who_reads,
             entrance=entrance,
+            access=access,
         )
         self._spool.has_room = self._acceptor.has_room
         self._handshakes = None
@@ -192,7 +196,7 @@ class HttpServer(BaseWSGIServer):
         if client.state.phase == IDLE:
             self._acceptor.close(client)
         else:
-            self._exchange.refuse(client, _LATE)
+            self._exchange.refuse(client, _LATE, client.state.parser.head, client.state.seen)
 
     def refused(self, text: str) -> bytes:
         """Return the answer to a client that cannot be served for that reason."""
@@ -226,6 +230,10 @@ class HttpServer(BaseWSGIServer):
         request.body.close()
         keep = request.head.keep_alive and not last
         data = own_response(answer, request.head, keep=keep)
+        if self._exchange.access is not None:
+            size = 0 if request.head.method == "HEAD" else len(answer.body)
+            status = str(answer.status)
+            self._exchange.access.note(client, request.head, request.seen, status, size)
         try:
             sent = client.sock.send(data, NOSIGNAL)
         except (BlockingIOError, InterruptedError):
@@ -257,7 +265,7 @@ class HttpServer(BaseWSGIServer):
             refusal = OVERLOADED
         if refusal is not None:
             request.body.close()
-            self._exchange.refuse(client, refusal)
+            self._exchange.refuse(client, refusal, request.head, request.seen)
 
     # --- upgrades ---------------------------------------------------------------
 
@@ -281,8 +289,10 @@ class HttpServer(BaseWSGIServer):
             admitted = self._upgrades.admit(upgrade)
             if isinstance(admitted, Refusal):
                 client.sock.setblocking(False)  # it may have been made ready for its connection
-                exchange.refuse(client, admitted)
+                exchange.refuse(client, admitted, request.head, request.seen)
                 return None
+            if exchange.access is not None:
+                exchange.access.note(client, request.head, request.seen, "101", 0)
             client.state.close()
             return admitted
         except BaseException:
@@ -339,6 +349,10 @@ class HttpServer(BaseWSGIServer):
         handler = RequestHandler(
             client, request, self, self._exchange, step_aside=self._pool.step_aside
         )
+        if self._exchange.access is not None:
+            self._exchange.access.note(
+                client, request.head, request.seen, handler.status, handler.size_sent
+            )
         if handler.rest is not None:
             client.state.phase = "keep" if handler.keep else ""
             self._acceptor.flush(client, handler.rest)

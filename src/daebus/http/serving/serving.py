@@ -19,6 +19,7 @@ from ...server.threads.loop import LoopThread
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..site.router import Router
+from .access import AccessLog
 from .certificates import choose_context
 from .entrance import Entrance
 from .server import HttpServer
@@ -49,6 +50,7 @@ class ServingOptions:
         tls: certificate file, key file and context, as ``choose_context`` takes them.
         proxies: whose headers are believed; None to believe no one's.
         entrance: judges requests by the host that they ask for.
+        access_log: log a line for each request.
     """
 
     addresses: Addresses
@@ -59,6 +61,7 @@ class ServingOptions:
     tls: tuple[str | Path | None, str | Path | None, ssl.SSLContext | None]
     proxies: TrustedProxies | None
     entrance: Entrance
+    access_log: bool
 
 
 class Serving:
@@ -143,10 +146,18 @@ class Serving:
                 proxies=options.proxies,
                 vitals=loop.vitals,
                 entrance=options.entrance,
+                access=self._access_log(),
             )
             on_error.pop_all()
         self.listeners = listeners
         return others[0].port if others else self.port
+
+    def _access_log(self) -> AccessLog | None:
+        if not self.options.access_log:
+            return None
+        access = AccessLog()
+        access.check()
+        return access
 
     def be_guest(self, loop: LoopThread) -> None:
         """Answer the requests of another server: nothing is bound."""

@@ -25,6 +25,7 @@ __all__ = [
     "forget_repeats",
     "format_exception",
     "get_logger",
+    "is_shown",
 ]
 
 # Seconds between two warnings about the same trouble: a crowd must not flood the log.
@@ -177,6 +178,19 @@ def format_exception(exc: BaseException) -> str:
 def get_logger(name: str) -> logging.LoggerAdapter[logging.Logger]:
     """Return a logger for daebus's own threads."""
     return _Adapter(logging.getLogger(name), {})
+
+
+def is_shown(name: str, level: int) -> bool:
+    """Tell whether the host has a handler for what a logger logs at a level."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    if logger is None or not logger.isEnabledFor(level):
+        return False
+    while logger is not None:
+        for handler in logger.handlers:
+            if handler.level <= level and not isinstance(handler, logging.NullHandler):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
 
 
 class LogThrottle:
