@@ -91,7 +91,7 @@ class Daebus(Scaffold):
             TypeError: the argument is not a component.
         """
         self._lifecycle.check_at_rest()
-        self._components.attach(component, debug=self.debug, version=self.version)
+        self._components.attach(component, self.name, debug=self.debug, version=self.version)
         return component
 
     @property

@@ -58,8 +58,8 @@ class Blueprint(Scaffold):
         self._steps: list[Step] = []
         self._taken = False
         self._rehearsal = Components()
-        self._rehearsal.attach(DaebusHttp(health=None), debug=False, version=None)
-        self._rehearsal.attach(DaebusWebSocket(), debug=False, version=None)
+        self._rehearsal.attach(DaebusHttp(health=None), name, debug=False, version=None)
+        self._rehearsal.attach(DaebusWebSocket(), name, debug=False, version=None)
 
     def __repr__(self) -> str:
         return f"<Blueprint {self.name!r}>"

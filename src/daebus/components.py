@@ -67,9 +67,20 @@ class Components:
         return None if self._websocket is None else context_of(self._websocket)
 
     def attach(
-        self, component: DaebusHttp | DaebusWebSocket, *, debug: bool, version: str | None
+        self,
+        component: DaebusHttp | DaebusWebSocket,
+        name: str,
+        *,
+        debug: bool,
+        version: str | None,
     ) -> None:
         """Add a component, and take the steps that wait for it.
+
+        Args:
+            component: the component.
+            name: of the app.
+            debug: errors tell clients what was raised.
+            version: of the program, for clients; None for none.
 
         Raises:
             AttachError: the order is wrong, or there is one already.
@@ -96,7 +107,7 @@ class Components:
         if isinstance(component, DaebusWebSocket):
             context_of(component).attached(debug=debug, version=version)
         else:
-            serving_of(component).attached(debug=debug)
+            serving_of(component).attached(name, debug=debug)
         self._take(self._waiting)
 
     def register(self, steps: Iterable[Step]) -> None:

@@ -181,10 +181,10 @@ def test_an_idle_connection_is_closed_without_a_word(serve: Serve, raw: OpenRaw)
     app = serve(idle_timeout=0.1)
     app.start()
     client = raw(app)
-    assert client.get("/").status == 404
+    assert client.get("/nothing").status == 404
     assert client.ended()
     client = raw(app)
-    assert client.get("/").status == 404
+    assert client.get("/nothing").status == 404
     client.send("\r\n")  # an empty line is no request
     assert client.ended()
 
@@ -197,7 +197,7 @@ def test_the_second_head_has_a_deadline_of_its_own(
     app.start()
     client = raw(app)
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n" + ("GET /" if behind else ""))
-    assert client.answer().status == 404
+    assert client.answer().status == 200
     if not behind:
         client.send("GET /")
     refused(client, 408, "request_timeout")
@@ -324,12 +324,12 @@ def test_refused_connections_do_not_pile_up(serve: Serve, raw: OpenRaw) -> None:
     app = serve(max_connections=1)
     app.start()
     first = raw(app)
-    assert first.get("/").status == 404
+    assert first.get("/nothing").status == 404
     for _ in range(300):  # none of them closes its side
         assert raw(app).answer().status == 503
     server = server_of(app)
     assert len(server._acceptor._clients) <= 130
-    assert first.get("/").status == 404
+    assert first.get("/nothing").status == 404
 
 
 def test_the_host_keeps_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_idle_and_unfinished_connections_are_closed(serve: Serve, raw: OpenRaw) 
     app.start()
     silent, half, idle = raw(app), raw(app), raw(app)
     half.send("GET / HTTP/1.1\r\nHo")
-    assert idle.get("/").status == 404
+    assert idle.get("/nothing").status == 404
     began = time.monotonic()
     app.stop()
     assert time.monotonic() - began < 3

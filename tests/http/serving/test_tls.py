@@ -399,7 +399,7 @@ def test_an_error_in_the_context_of_the_user(
     context.sni_callback = choose
     app = serve(ssl_context=context)
     app.start()
-    assert raw(app).get("/").status == 404
+    assert raw(app).get("/nothing").status == 404
     assert len(names) == 1
 
 
@@ -435,7 +435,7 @@ def test_stop_closes_what_waits(serve: Serve, raw: Open, connect: Connect) -> No
     silent, begun = connect(app.http.port), connect(app.http.port)
     begun.sendall(Sealer(begun).hello()[:50])
     idle = raw(app)
-    assert idle.get("/").status == 404
+    assert idle.get("/nothing").status == 404
     assert app.stop() == []
     assert idle.ended()
     assert received(silent) == received(begun) == b""
@@ -539,7 +539,7 @@ def test_files(serve: Serve, raw: Open, files: Files) -> None:
         context.set_alpn_protocols(["h2", "http/1.1"])
         client = raw(app, context=context)
         assert client.sock.selected_alpn_protocol() == "http/1.1"  # type: ignore[attr-defined]
-        assert client.get("/").status == 404
+        assert client.get("/nothing").status == 404
         old = client_context()
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1

@@ -91,9 +91,10 @@ class Serving:
             return self.options.addresses.port or 0
         return next((listener.port for listener in self.listeners if listener.port), 0)
 
-    def attached(self, *, debug: bool) -> None:
-        """Note how much an error tells."""
-        self._router.debug = debug
+    def attached(self, name: str, *, debug: bool) -> None:
+        """Note the name of the app, and how much an error tells."""
+        self._router.debug = self._router.front.debug = debug
+        self._router.front.name = name
 
     def start(
         self,
@@ -121,6 +122,7 @@ class Serving:
         options, others = self.options, []
         tls = choose_context(*options.tls)  # a certificate may have been renewed
         self._router.health.draining = self._router.health.failed = False
+        self._router.front.websockets = upgrades is not None
         with contextlib.ExitStack() as on_error:
             addresses = options.addresses
             listeners = addresses.open() if port is None else addresses.open_port(port)

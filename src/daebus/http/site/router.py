@@ -24,6 +24,7 @@ from ...server.threads.safelog import format_exception, get_logger
 from ..protocol.cors import Cors
 from ..protocol.crosssite import is_cross_site
 from .files import StaticFolder
+from .front import Front
 from .hooks import VIEW_KINDS, Hooks
 from .mounts import Mount, Mounts
 from .own import Health, OwnPaths
@@ -64,6 +65,7 @@ class Router:
 
     Attributes:
         debug: the answers to errors hold the traceback.
+        front: the page at ``/`` until there is another one.
         own: paths that are answered before all others.
         health: what the health check says.
         spool: where bodies and uploads go that are too large for memory.
@@ -83,6 +85,7 @@ class Router:
         cross_site: bool = False,
     ) -> None:
         self.debug = False
+        self.front = Front()
         self.own = OwnPaths()
         self.health = Health()
         self.spool = Spool(max_spool)
@@ -274,7 +277,18 @@ class Router:
             return None
         if asks and path == "/":  # how some proxies look whether a server is there
             return _tell_methods(["OPTIONS"])
+        front = self._front_page(request)
+        if front is not None:
+            return front
         raise NotFound
+
+    def _front_page(self, request: Request) -> Response | None:
+        """Return the page of an app that has none; None if somebody has seen to that."""
+        if self._views or self._static is not None or self.mounts.all:
+            return None
+        if self.hooks.find(NotFound())[0] is not None:
+            return None
+        return self.front.answer(request)
 
     def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
         """Return the map bound to the host name of this request."""
