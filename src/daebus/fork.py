@@ -45,7 +45,8 @@ def _in_child() -> None:
 
 def _at_exit() -> None:
     for app in list(_running):
-        with contextlib.suppress(KeyboardInterrupt):  # somebody cannot wait
+        # Somebody cannot wait, or it is too late for a new thread.
+        with contextlib.suppress(KeyboardInterrupt, RuntimeError):
             app.before_exit()
 
 

@@ -46,6 +46,9 @@ STOPPED: Final = "stopped"
 # Seconds that another server's request waits for a start that an earlier request began.
 _START_TIMEOUT = 10.0
 
+# Seconds that clients and requests have to finish when another server's process ends.
+_GUEST_FAREWELL = 5.0
+
 
 class Lifecycle:
     """The state machine of one app; ``Daebus`` documents what users can rely on.
@@ -321,8 +324,11 @@ class Lifecycle:
 
     def before_exit(self) -> None:
         """Say goodbye to the clients of a program that ends without a stop."""
-        if self._state == RUNNING:
-            self.stop(FAREWELL)
+        with self._lock:
+            patience = _GUEST_FAREWELL if self._is_guest else FAREWELL
+            runs = self._state == RUNNING
+        if runs:
+            self.stop(patience)
 
     # --- fork -------------------------------------------------------------------
 

@@ -11,12 +11,9 @@ Rules of this module:
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import contextvars
 import signal
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -41,10 +38,6 @@ logger = get_logger("daebus")
 # Seconds between two checks whether gunicorn wants its worker to end.
 _WORKER_POLL = 0.25
 
-# Seconds that clients and requests have to finish when the server's process ends.
-_EXIT_TIMEOUT = 5.0
-
-
 _SEVERAL = (
     "the server runs several processes, and each knows its own clients alone: no broadcast, room "
     "or client id reaches those of another; run one process with more threads, such as "
@@ -64,9 +57,6 @@ class GuestApp(Protocol):
 
     def start_as_guest(self) -> bool:
         """Start without listening, unless that was done; return False once stopped."""
-
-    def stop(self, timeout: float) -> list[str]:
-        """Stop it within so many seconds."""
 
 
 class Doorkeeper(Protocol):
@@ -94,7 +84,6 @@ class WsgiAdapter:
         self._answer: Answer | None = None  # while the app runs, and after that
         self._judge: Judge | None = None
         self._up = False
-        self._at_exit = False
         self._hub: Doorkeeper | None = None
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
@@ -199,9 +188,6 @@ class WsgiAdapter:
         with self._lock:
             self._stopping = False
         self._up = True
-        if not self._at_exit:
-            self._at_exit = True
-            atexit.register(_stop_at_exit, weakref.ref(self._app))
         # gunicorn joins its threads before the functions that run at exit, so WebSockets
         # would delay the end of a worker until it is killed. The handler of SIGTERM is a
         # method of the worker.
@@ -230,10 +216,3 @@ def _say_goodbye_with(worker: Any, hub: Doorkeeper, minder: Minder) -> None:
         minder.call_later(_WORKER_POLL, lambda: _say_goodbye_with(worker, hub, minder))
     else:
         hub.begin_stop()
-
-
-def _stop_at_exit(reference: weakref.ref[GuestApp]) -> None:
-    app = reference()
-    if app is not None:
-        with contextlib.suppress(RuntimeError):  # too late for a new thread
-            app.stop(_EXIT_TIMEOUT)
