@@ -36,7 +36,7 @@ FLOORS = (
         ("http", "http/serving", "http/site", "http/protocol"),
     ),
     (("server", "server/sockets", "server/threads"),),
-    (("checks",),),
+    (("checks",), ("interrupts",)),
 )
 
 # Modules of the top that every room may import, and so lie below all of them.
@@ -53,6 +53,7 @@ TINTS = {
     "http": ("#e9f5ec", "#2f7d4a"),
     "server": ("#fbf3e2", "#8a5d12"),
     "checks": ("#eff0f2", "#5c6572"),
+    "interrupts": ("#f3eee9", "#7a5a3c"),
     "ground": ("#eff0f2", "#5c6572"),
 }
 

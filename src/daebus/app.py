@@ -19,6 +19,7 @@ from .checks.annotations import checked
 from .components import Components, Needs
 from .errors import DuplicateHandlerError
 from .http.component import DaebusHttp
+from .interrupts.stack import check_outside
 from .lifecycle import Lifecycle
 from .monitoring.dump import describe
 from .scaffold import Decorator, Scaffold
@@ -240,6 +241,8 @@ class Daebus(Scaffold):
             Any, including those of handlers. It does not wait for the calling thread. If two
                 handlers call it, the second call returns at once; in an async handler it returns
                 at once too, and the stop goes on in a thread of its own.
+            So it is in a signal handler or destructor that interrupted this thread within a
+            start, or within another call of ours that cannot wait; see ``wait``.
         """
         return self._lifecycle.stop(timeout)
 
@@ -359,6 +362,8 @@ class Daebus(Scaffold):
         return self._foreground(timeout, notify=notify, watched=False)
 
     def _foreground(self, timeout: float, *, notify: bool, watched: bool) -> Foreground:
+        check_outside("app.run()" if watched else "app.serve()")
+
         def begin() -> None:
             if not self.running:
                 self.start(notify=notify)
@@ -425,6 +430,7 @@ class Daebus(Scaffold):
         """
         from .testing import AppClient
 
+        check_outside("app.test_client()")
         return AppClient(
             self,
             path,

@@ -26,6 +26,10 @@ class Engine:
         is_guest: requests come from that server, so the app does not listen.
         on_death: called in a thread of ours that dies; must not wait.
 
+    Attributes:
+        loop: runs coroutines.
+        minder: keeps deadlines.
+
     Raises:
         OSError: no descriptor is left for the minder.
     """
@@ -40,7 +44,7 @@ class Engine:
     ) -> None:
         vitals = Vitals(on_death)
         self.loop = LoopThread(vitals)
-        self._minder = Minder(vitals=vitals)
+        self.minder = Minder(vitals=vitals)
         self._http = serving_of(components.http)
         self._websocket = components.context
         self._tasks = components.tasks
@@ -59,10 +63,8 @@ class Engine:
         http, websocket = self._http, self._websocket
         if self._is_guest:
             http.be_guest(self.loop)
-            started = None if websocket is None else websocket.start(self._minder, self.loop)
-            self._wsgi.begin(
-                http.answer, http.options.entrance.judge_environ, started, self._minder
-            )
+            started = None if websocket is None else websocket.start(self.minder, self.loop)
+            self._wsgi.begin(http.answer, http.options.entrance.judge_environ, started, self.minder)
             return
         if websocket is None:
             http.start(self.loop, port=port)
@@ -70,7 +72,7 @@ class Engine:
         own = websocket.configured_port
         if own is not None and own == http.options.addresses.port and own != 0:
             own = None
-        hub = websocket.start(self._minder, self.loop)
+        hub = websocket.start(self.minder, self.loop)
         shared = None if own is None or port is None else port
         ws_port = http.start(
             self.loop,
@@ -86,7 +88,7 @@ class Engine:
         Raises:
             RuntimeError: no thread can be started.
         """
-        self._minder.start()
+        self.minder.start()
         if not self._is_guest:
             self._http.accept()
         self._tasks.start(self.loop)
@@ -101,7 +103,7 @@ class Engine:
                 component.begin_stop()
                 component.finish_stop(now)
         self._tasks.finish_stop(now)
-        self._minder.stop()
+        self.minder.stop()
 
     def stop(self, deadline: float) -> list[threading.Thread]:
         """Stop everything; each part gets a share of the time.
@@ -112,7 +114,7 @@ class Engine:
         Returns:
             The threads that did not end.
         """
-        http, websocket, minder = self._http, self._websocket, self._minder
+        http, websocket, minder = self._http, self._websocket, self.minder
         left: list[threading.Thread] = []
         self._tasks.begin_stop()
         http.begin_stop()

@@ -16,7 +16,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from . import fork
@@ -24,6 +25,8 @@ from .components import Components
 from .engine import Engine
 from .errors import AttachError, ForkedError, StateError
 from .http.component import serving_of
+from .interrupts.flag import Flag
+from .interrupts.stack import check_outside, inside
 from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP, Pump
 from .server.threads.safelog import flush_repeats, get_logger
@@ -67,10 +70,13 @@ class Lifecycle:
         self._components = components
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._claimed: object = None  # whose start was the last one
+        self._busy = 0  # the thread that starts or stops it
+        self._stop_asked: float | None = None  # by what interrupted the start
         self._state = NEW  # written under _lock; one word, which any thread may read
-        self._stopped = threading.Event()  # set while the app does not run
+        self._stopped = Flag()  # set unless the app is up
         self._stopped.set()
-        self._over = threading.Event()  # set unless the app is up and all of its threads live
+        self._over = Flag()  # set unless the app is up and all of its threads live
         self._over.set()
         self._left: list[str] = []
         self._started = 0.0
@@ -118,9 +124,8 @@ class Lifecycle:
             Any. Takes ``_lock`` briefly.
         """
         self._components.check_complete()
-        self._claim()
-        self._notify = notify
-        self._begin(port, is_guest=False)
+        check_outside("app.start()")
+        self._begin(self._claim, port, notify=notify)
         http, websocket = self._components.http, self._components.context
         logger.info("%s %s", self.name, self._where())
         if websocket is not None and websocket.port != http.port:
@@ -136,9 +141,8 @@ class Lifecycle:
             Any number at once: one starts, the others wait for it.
         """
         self._components.check_complete()
-        if self._claim_as_guest():
-            self._notify = False
-            self._begin(None, is_guest=True)
+        check_outside("app.wsgi")
+        if self._begin(self._claim_as_guest, None, notify=False):
             logger.info("%s answers the requests of another server", self.name)
         return self.running
 
@@ -147,7 +151,7 @@ class Lifecycle:
         self._notify = True
         self._notifier.ready(self._where())
 
-    def _claim(self) -> None:
+    def _claim(self, claim: object) -> bool:
         """Make the app's state STARTING."""
         with self._changed:
             self._check_not_forked("make a new app in the child")
@@ -156,11 +160,11 @@ class Lifecycle:
                 raise StateError(
                     f"the app is {self._state}{where}; call app.stop() before another start"
                 )
-            self._state = STARTING
-            self._over.clear()
             self._is_guest = False
+            self._claim_locked(claim)
+            return True
 
-    def _claim_as_guest(self) -> bool:
+    def _claim_as_guest(self, claim: object) -> bool:
         """Make the state STARTING; return False if this guest runs or has stopped."""
         with self._changed:
             self._check_not_forked("make a new app in the child")
@@ -173,18 +177,39 @@ class Lifecycle:
                     f"the app is {self._state} with a port of its own; use app.start() or "
                     f"app.wsgi, not both"
                 )
-            self._state = STARTING
-            self._over.clear()
             self._is_guest = True
+            self._claim_locked(claim)
             return True
+
+    def _claim_locked(self, claim: object) -> None:
+        assert self._lock.locked()
+        self._busy, self._stop_asked = threading.get_ident(), None
+        # In one step, as a signal handler may raise whenever something is called.
+        self._claimed, self._state = claim, STARTING
+        self._over.clear()
 
     def _check_not_forked(self, advice: str) -> None:
         if self.forked:
             raise ForkedError(f"this process was forked after the app was started; {advice}")
 
-    def _begin(self, port: int | None, *, is_guest: bool) -> None:
+    def _begin(self, claim: Callable[[object], bool], port: int | None, *, notify: bool) -> bool:
+        """Start; whatever interrupts it, such as Ctrl-C, leaves the app at rest.
+
+        Args:
+            claim: makes the state STARTING, in the name of what it is given; or returns False.
+            port: see ``Daebus.start``.
+            notify: the same.
+
+        Returns:
+            What ``claim`` returned.
+        """
         engine: Engine | None = None
+        me = object()
         try:
+            if not claim(me):
+                return False
+            self._notify = notify
+            is_guest = self._is_guest  # unguarded: no other thread changes it amid a start
             engine = self._engine = Engine(
                 self._components, self._wsgi, is_guest=is_guest, on_death=self._fail
             )
@@ -195,7 +220,13 @@ class Lifecycle:
             engine.run()
             if self._notify:
                 self._notifier.ready(self._where())
+            with self._changed:  # a stop called by a first client's handler waits for this
+                self._state = RUNNING
+                self._changed.notify_all()
+            self._components.tasks.release()
         except BaseException:
+            if self._claimed is not me:  # refused: it is somebody else's
+                raise
             if engine is not None:
                 engine.abandon()
             fork.forget(self)
@@ -206,10 +237,9 @@ class Lifecycle:
             self._stopped.set()
             self._over.set()
             raise
-        with self._changed:  # a stop called by a first client's handler waits for this
-            self._state = RUNNING
-            self._changed.notify_all()
-        self._components.tasks.release()
+        if self._stop_asked is not None:
+            self._start_stopper(self.stop, self._stop_asked)
+        return True
 
     def _where(self) -> str:
         return "listens on " + ", ".join(self._components.http.addresses)
@@ -222,6 +252,19 @@ class Lifecycle:
         Threads:
             Any. Takes ``_lock`` briefly, and waits outside of it.
         """
+        mine = self._busy == threading.get_ident()
+        if mine and self._state == STARTING:
+            self._stop_asked = timeout  # once it is up
+            return []
+        if mine and self._state == STOPPING:
+            return list(self._left)
+        if inside():
+            # What interrupted this thread cannot wait for it, nor start a thread of its own,
+            # which would.
+            if self._engine is not None and self._state not in (NEW, STOPPED):
+                stop = partial(self._start_stopper, self.stop, timeout)
+                self._engine.minder.call_later(0.0, stop)
+            return []
         deadline = time.monotonic() + lock_timeout(timeout)
         with self._changed:
             if self.forked:
@@ -232,13 +275,11 @@ class Lifecycle:
             first = self._state == RUNNING
             if first:
                 self._state = STOPPING
+                self._busy = threading.get_ident()
         assert self._engine is not None
         if self._engine.loop.is_current():
             if first:
-                stopper = threading.Thread(
-                    target=self._stop, args=(deadline,), name="daebus-stop", daemon=True
-                )
-                track(stopper, "stop").start()
+                self._start_stopper(self._stop, deadline)
             return []
         if first:
             return self._stop(deadline)
@@ -247,7 +288,19 @@ class Lifecycle:
             self._stopped.wait(until(deadline))
         return list(self._left)
 
+    def _start_stopper(self, stop: Callable[[float], object], argument: float) -> None:
+        stopper = threading.Thread(target=stop, args=(argument,), name="daebus-stop", daemon=True)
+        track(stopper, "stop").start()
+
     def _stop(self, deadline: float) -> list[str]:
+        try:
+            return self._stop_now(deadline)
+        except BaseException:  # of a signal handler: the stop goes on without this thread
+            self._busy = 0
+            self._start_stopper(self._stop_now, deadline)
+            raise
+
+    def _stop_now(self, deadline: float) -> list[str]:
         assert self._engine is not None
         if self._notify:
             self._notifier.stopping()
@@ -280,6 +333,8 @@ class Lifecycle:
                 "the app was not started; call app.start() before app.wait(), or write "
                 "with app.serve():"
             )
+        if timeout is None:
+            check_outside("app.wait()")
         self.ending.watch()
         deadline = math.inf if timeout is None else time.monotonic() + lock_timeout(timeout)
         while not self.ending.asked:
@@ -339,8 +394,8 @@ class Lifecycle:
         self._state = STOPPED
         self._wsgi = WsgiAdapter(self)
         self.forked = True
-        self._stopped = threading.Event()
+        self._stopped = Flag()
         self._stopped.set()
-        self._over = threading.Event()
+        self._over = Flag()
         self._over.set()
         self._components.forget()

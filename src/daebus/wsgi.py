@@ -25,6 +25,7 @@ from .http.hosted import (
     wants_check,
     wants_websocket,
 )
+from .interrupts.stack import check_outside
 from .server.handoff import STOPPING, Checked, Handshake, Refusal, Upgrade
 from .server.threads.minder import Minder
 from .server.threads.safelog import get_logger
@@ -93,6 +94,7 @@ class WsgiAdapter:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer one request; see PEP 3333."""
+        check_outside("app.wsgi", self._lock)
         if not self._up:
             problem = find_greenlets(environ)
             if problem is not None:

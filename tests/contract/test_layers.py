@@ -72,6 +72,7 @@ LAYERS = [
     "checks",
     "depth",
     "origins",
+    "interrupts",
     "errors",
 ]
 

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import pytest
 
+from daebus.interrupts.stack import _NAMES
+
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "daebus"
 
 # Methods that need not assert that the lock is held, since each message passes through them
@@ -29,8 +31,6 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "daebus"
 HOT_PATH: set[str] = {
     "Reader._sort_locked",
     "Writer.flush_held_locked",
-    "Writer._take_held_locked",
-    "Writer._write_locked",
 }
 
 GUARDED = re.compile(r"\bguarded by: (\w+)(;|$)")
@@ -180,8 +180,8 @@ class Checker:
         ``writer``, ``self._writer`` and ``link.writer`` are each taken for a ``Writer``.
         """
         name = owner.rpartition(".")[2].strip("_")
-        same = self.classes.get(name[:1].upper() + name[1:], ()) if owner != "self" else ()
-        return same[0].guarded if len(same) == 1 else {}
+        kin = self.family(name[:1].upper() + name[1:]) if owner != "self" else ()
+        return {attribute: lock for found in kin for attribute, lock in found.guarded.items()}
 
     def every_class(self) -> Iterable[Class]:
         return (found for same in self.classes.values() for found in same)
@@ -477,3 +477,24 @@ def test_excuse_that_is_not_needed_is_found() -> None:
     assert (
         len(faults("def look(self): return self.name  # unguarded: it never changes").needless) == 1
     )
+
+
+# --- that one can see from the stack who holds a lock: ``stack.inside`` ---------------------
+
+
+def test_locks_are_taken_by_an_attribute_of_a_local_name() -> None:
+    checker = Checker(read())
+    locks = {lock for found in checker.every_class() for lock in found.locks}
+    conditions = {name for found in checker.every_class() for name in found.conditions}
+    hidden = [
+        f"{file}:{item.context_expr.lineno}"
+        for file, tree in checker.trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With)
+        for item in node.items
+        if isinstance(item.context_expr, ast.Attribute)
+        if item.context_expr.attr in locks | conditions
+        if not isinstance(item.context_expr.value, ast.Name)
+    ]
+    assert hidden == []
+    assert locks - {"door"} <= set(_NAMES)

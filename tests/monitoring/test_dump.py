@@ -45,7 +45,7 @@ def test_it_shows_connections_queues_and_stacks(make_app: MakeApp) -> None:
         assert slow.sock.fileno() >= 0
         lines = {i: next(line for line in text.splitlines() if line.strip().startswith(i))
                  for i in ids}  # fmt: skip
-        size, count = connection.writer.queued()
+        size, count = connection.writer.outlet.queued()
         assert f"outbox {size} bytes in {count} messages" in lines[ids[0]]
         assert "running wait" in lines[ids[1]]
         assert "running async" in lines[ids[2]]

@@ -345,7 +345,7 @@ def test_a_release_and_the_last_bytes_at_the_same_time_close_one_descriptor_once
     for _ in range(60):
         with narrow(app) as peer:
             (connection,) = connections(app)
-            while not connection.writer.queued()[1]:
+            while not connection.writer.outlet.queued()[1]:
                 app.websocket.broadcast_to_all("x" * 16384)
             at_once(
                 lambda: connection.shut(4000, "", "server"),  # noqa: B023

@@ -101,6 +101,6 @@ def test_a_connection_that_the_minder_wrote_for_is_freed(app: Daebus, no_collect
             stuff(app)
             ended = reference(app)
             peer.sock.settimeout(5)
-            while connections(app)[0].writer.queued()[1]:
+            while connections(app)[0].writer.outlet.queued()[1]:
                 peer.message()
         assert eventually(lambda: ended() is None)

@@ -65,4 +65,5 @@ def running_of(app: Daebus) -> set[Link]:
 
 def addresses_of(app: Daebus) -> dict[str, int]:
     """Return how many clients each address has, as ``max_clients_per_ip`` counts them."""
-    return dict(hub_of(app)._admission._per_address._counts)
+    clients = hub_of(app)._admission._per_address._clients
+    return {address: len(places) for address, places in clients.items()}

@@ -101,7 +101,7 @@ class FakeMinder:
         self.timers.append((seconds, timer))
         return timer
 
-    def due(self) -> list[tuple[float, Callable[[], None]]]:
+    def due(self) -> list[tuple[float, Callable[[], object]]]:
         """Return the calls that are not cancelled, each with its seconds."""
         return [(s, timer.callback) for s, timer in self.timers if timer.callback is not None]
 

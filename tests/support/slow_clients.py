@@ -37,7 +37,7 @@ def stuff(app: Daebus, send: Callable[[], object] | None = None) -> Link:
     """Send until something waits in the outbox of the app's first client; return that."""
     (connection, *_) = connections(app)
     for _ in range(2000):
-        if connection.writer.queued()[1]:
+        if connection.writer.outlet.queued()[1]:
             return connection
         if send is None:
             app.websocket.broadcast_to_all(KILOBYTES_16, "stuffing")

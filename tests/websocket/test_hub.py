@@ -59,7 +59,7 @@ def test_a_connection_that_cannot_begin_gives_its_places_back(
             assert peer.ended()
             peer.sock.close()
     hub = hub_of(app)
-    counts = hub._admission._per_address._counts
+    counts = hub._admission._per_address._clients
     assert eventually(lambda: hub.registry._reserved == 0 and counts == {})
     Peer.joined(connect(app.http.port)).close()
 

@@ -140,7 +140,7 @@ def test_what_waits_and_what_was_dropped_is_counted(make_app: MakeApp) -> None:
         while app.websocket.broadcast_to_all("x"):
             pass
         stats = app.websocket.stats()
-        size, count = connection.writer.queued()
+        size, count = connection.writer.outlet.queued()
         assert (stats["queued_bytes"], stats["queued_messages"]) == (size, count)
         assert count == 4
         assert stats["dropped"] == 1

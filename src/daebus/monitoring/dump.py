@@ -36,7 +36,7 @@ def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:
 
 def _connection(link: Link) -> list[str]:
     now, activity, counts = time.monotonic(), link.activity, link.account()
-    size, count = link.writer.queued()
+    size, count = link.writer.outlet.queued()
     lines = [
         f"  {link.client_id} from {link.peer.remote_address or 'a Unix socket'} "
         f"{link.peer.path} {counts.seconds:.1f} s, "

@@ -11,6 +11,8 @@ from ..arguments import LEAST_SECONDS
 from ..checks.annotations import checked
 from ..checks.functions import check_function
 from ..errors import DuplicateHandlerError, StateError, name_of
+from ..interrupts.flag import Flag
+from ..interrupts.stack import check_outside
 from ..server.threads.loop import LoopThread
 from ..server.threads.pool import join_all
 from ..waits import lock_timeout
@@ -48,7 +50,7 @@ class Tasks:
         self._lock = threading.Lock()
         self._tasks: dict[tuple[Kind, str], Task] = {}  # guarded by: _lock
         self._loop: LoopThread | None = None  # guarded by: _lock; None: the app does not run
-        self._gate = threading.Event()  # guarded by: _lock; of this start
+        self._gate = Flag()  # guarded by: _lock; of this start
 
     def add(
         self,
@@ -71,17 +73,19 @@ class Tasks:
                 f"a {kind} needs a name, not {name!r}; write @app.{kind}('my_name', ...)"
             )
         check_function(f"the function of {kind} {name!r}", function, _ARGUMENTS[kind])
+        check_outside(f"@app.{kind}")
         with self._lock:
             known = self._tasks.get((kind, name))
-            if known is not None:
-                raise DuplicateHandlerError(
-                    f"{kind} {name!r} has a function already: {name_of(known.function)}; "
-                    f"use another name for {name_of(function)}"
-                )
-            task = Task(kind, name, function, interval, auto_start)
-            if auto_start and self._loop is not None:
-                self._start_locked(task, self._loop)
-            self._tasks[kind, name] = task
+            if known is None:
+                task = Task(kind, name, function, interval, auto_start)
+                if auto_start and self._loop is not None:
+                    self._start_locked(task, self._loop)
+                self._tasks[kind, name] = task
+        if known is not None:
+            raise DuplicateHandlerError(
+                f"{kind} {name!r} has a function already: {name_of(known.function)}; "
+                f"use another name for {name_of(function)}"
+            )
 
     @checked
     def background(
@@ -124,7 +128,7 @@ class Tasks:
         """
         with self._lock:
             self._loop = loop
-            self._gate = threading.Event()
+            self._gate = Flag()
             for task in self._tasks.values():
                 if task.auto_start:
                     self._start_locked(task, loop)
@@ -157,6 +161,7 @@ class Tasks:
             StateError: the app does not run.
             RuntimeError: no thread can be started.
         """
+        check_outside("start_thread()")
         with self._lock:
             task = self._thread_locked(name)
             if self._loop is None:
@@ -172,6 +177,7 @@ class Tasks:
         Raises:
             LookupError: no thread has that name.
         """
+        check_outside("stop_thread()")
         with self._lock:
             task = self._thread_locked(name)
             run = task.run
@@ -205,8 +211,7 @@ class Tasks:
 
     def stats(self) -> TasksStats:
         """Return counts by kind and name."""
-        with self._lock:
-            tasks = list(self._tasks.values())
+        tasks = list(self._tasks.values())  # unguarded: one look
         stats: TasksStats = {"background": {}, "thread": {}}
         for task in tasks:
             stats[task.kind][task.name] = {
@@ -220,8 +225,7 @@ class Tasks:
 
     def describe(self) -> list[str]:
         """Return a line of text for each task."""
-        with self._lock:
-            tasks = list(self._tasks.values())
+        tasks = list(self._tasks.values())  # unguarded: one look
         now = time.monotonic()
         lines = []
         for task in tasks:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from ..errors import StateError
+from ..interrupts.flag import Flag
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
 from ..server.threads.track import track
@@ -121,7 +122,7 @@ class TaskRun:
         self._gate = gate
         # Threads of earlier starts, in calls that did not end.
         self._previous = [] if task.run is None else task.run.threads()
-        self._stop = threading.Event()
+        self._stop = Flag()
         self._async: asyncio.Task[Any] | None = None  # of an async function that runs
 
     def threads(self) -> list[threading.Thread]:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ..interrupts.stack import inside
 from ..server.handoff import STOPPING, Checked, Handshake, Refusal, Upgrade
 from ..server.sockets.transport import Transport
 from ..server.threads.connection_threads import ConnectionThreads
@@ -153,10 +154,10 @@ class Hub:
         try:
             activity = self._make(upgrade, admitted)
         except BaseException:  # such as a socket that has closed meanwhile
-            self._admission.cancel(upgrade.remote_address)
+            self._admission.cancel(upgrade.remote_address, admitted.place)
             raise
         if isinstance(activity, Refusal):
-            self._admission.cancel(upgrade.remote_address)
+            self._admission.cancel(upgrade.remote_address, admitted.place)
             return self._refused(activity)
         with self._lock:
             self._alive.add(activity.link)
@@ -218,6 +219,7 @@ class Hub:
             on_overflow=self._overflow,
         )
         link.identity = admitted.known.identity
+        link.place = admitted.place
         activity = Activity(link, self.stats)
         try:
             taken = self._client_ids.take(activity.connection, link, self._settings.client_id)
@@ -245,7 +247,7 @@ class Hub:
                 opened = self._runner.open(activity, response, early, expires)
             finally:
                 if not opened:  # it is not in the registry, and nobody said goodbye
-                    self._admission.cancel(link.peer.remote_address)
+                    self._admission.cancel(link.peer.remote_address, link.place)
                     link.writer.abort()
             if opened:
                 self._runner.serve(activity, route)
@@ -258,10 +260,17 @@ class Hub:
                     self._gone.notify_all()
 
     def _left(self, link: Link) -> None:
-        """Remove a connection from the registry; it may be called several times, by any thread."""
+        """Remove a connection from the registry; it may be called several times, by any thread.
+
+        And it is: what the exception of a signal handler leaves undone, the connection's own
+        thread does.
+        """
+        if inside():
+            self.runtime.minder.call_later(0.0, functools.partial(self._left, link))
+            return
         self.runtime.jobs.forget(link)  # again at the end, for jobs that came late
-        if self.registry.remove(link):
-            self._admission.left(link.peer.remote_address)
+        self.registry.remove(link)
+        self._admission.left(link.peer.remote_address, link.place)
 
     # --- slow clients and slow handlers -----------------------------------------
 

@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from typing import Protocol, TypedDict
 
+from ..interrupts.stack import inside
 from .connection.events import DisconnectInfo
 from .connection.link import Link
 from .protocol import envelope
@@ -85,6 +86,9 @@ class Counted(Protocol):
         """The connection."""
 
 
+_Ended = tuple[Counter[str], Counter[str], dict[str, int], dict[str, int], dict[str, Times]]
+
+
 class Stats:
     """The totals of ended connections, and the set of running ones.
 
@@ -143,19 +147,18 @@ class Stats:
         Args:
             connections: how many clients count as connected.
         """
-        with self._lock:
-            totals, errors = Counter(self._totals), Counter(self._errors)
-            reasons, refused = dict(self._reasons), dict(self._refused)
-            times: dict[str, Times] = {}
-            _merge(times, self._times)
-            running = list(self._current)
-            # Under the lock, so that none of them ends meanwhile and is counted twice. Their
-            # locks come after this one and are never held while waiting.
-            for activity in running:
-                _add(totals, activity.link.account())
-                errors.update(activity.errors.copy())
-                _merge(times, activity.times.copy())
-        queued = [activity.link.writer.queued() for activity in running]
+        if self._lock.locked() and inside():
+            ended, running = self._read()
+        else:
+            with self._lock:
+                ended, running = self._read()
+        totals, errors, reasons, refused, times = ended
+        # One that ends meanwhile is among the running ones, and not in these sums.
+        for activity in running:
+            _add(totals, activity.link.account())
+            errors.update(activity.errors.copy())
+            _merge(times, activity.times.copy())
+        queued = [activity.link.writer.outlet.queued() for activity in running]
         return {
             "connections": connections,
             "connections_total": len(running) + sum(reasons.values()),
@@ -174,6 +177,19 @@ class Stats:
             "handlers": {kind: _describe(time) for kind, time in times.items()},
             "json": envelope.package(),
         }
+
+    def _read(self) -> tuple[_Ended, list[Counted]]:
+        """Return copies of the sums, and the running connections."""
+        times: dict[str, Times] = {}
+        _merge(times, self._times.copy())  # unguarded: see report
+        ended = (
+            Counter(self._totals),  # unguarded: see report
+            Counter(self._errors),  # unguarded: see report
+            dict(self._reasons),  # unguarded: see report
+            dict(self._refused),  # unguarded: see report
+            times,
+        )
+        return ended, list(self._current)  # unguarded: see report
 
 
 def _add(totals: Counter[str], info: DisconnectInfo) -> None:

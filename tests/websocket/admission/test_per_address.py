@@ -37,19 +37,30 @@ def test_what_counts_as_one(address: str, network: str) -> None:
 
 def test_a_place_that_is_left_can_be_taken_again() -> None:
     limit = PerAddressLimit(2)
-    assert [limit.enter("192.0.2.7") for _ in range(3)] == [True, True, False]
-    assert limit.enter("192.0.2.8")
-    limit.leave("192.0.2.7")
-    assert limit.enter("192.0.2.7")
-    for address in ("192.0.2.7", "192.0.2.7", "192.0.2.8"):
-        limit.leave(address)
-    assert limit._counts == {}  # nobody who has left is remembered
+    assert [limit.enter("192.0.2.7", n) for n in range(3)] == [True, True, False]
+    assert limit.enter("192.0.2.8", 3)
+    limit.leave("192.0.2.7", 0)
+    assert limit.enter("192.0.2.7", 4)
+    for address, place in (("192.0.2.7", 1), ("192.0.2.7", 4), ("192.0.2.8", 3)):
+        limit.leave(address, place)
+    assert limit._clients == {}  # nobody who has left is remembered
+
+
+def test_a_place_is_given_back_once() -> None:
+    """Who counts a client out may be interrupted by an exception, and does it again."""
+    limit = PerAddressLimit(2)
+    assert limit.enter("192.0.2.7", "one")
+    assert limit.enter("192.0.2.7", "other")
+    limit.leave("192.0.2.7", "one")
+    limit.leave("192.0.2.7", "one")
+    assert limit.enter("192.0.2.7", "third")
+    assert not limit.enter("192.0.2.7", "fourth")
 
 
 def test_a_unix_socket_has_no_address_to_count() -> None:
     limit = PerAddressLimit(1)
-    assert all(limit.enter("") for _ in range(5))
-    limit.leave("")
+    assert all(limit.enter("", n) for n in range(5))
+    limit.leave("", 0)
 
 
 def test_one_too_many_is_429_until_one_leaves(make_app: MakeApp, connect: Connect) -> None:

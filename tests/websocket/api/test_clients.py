@@ -107,7 +107,8 @@ def test_what_waits_for_a_client_that_does_not_read(make_app: MakeApp) -> None:
         client_id = the_only(app)
         connection = stuff(app)
         found = known(app, client_id)
-        assert (found["queued_bytes"], found["queued_messages"]) == connection.writer.queued()
+        queued = connection.writer.outlet.queued()
+        assert (found["queued_bytes"], found["queued_messages"]) == queued
         assert found["dropped"] == 0
         while app.websocket.send_to_client(client_id, "x" * 16384):
             pass

@@ -477,9 +477,9 @@ def test_conflated_messages_replace_each_other_however_they_are_addressed(
         app.websocket.identify(client_id, "ann")
         connection = stuff(app)
         told(app, client_id, "first", conflate="key")
-        waiting = connection.writer.queued()[1]
+        waiting = connection.writer.outlet.queued()[1]
         assert told(app, client_id, "second", conflate="key") == {(1, 1, 0)}
-        assert connection.writer.queued()[1] == waiting
+        assert connection.writer.outlet.queued()[1] == waiting
 
 
 # --- without a running app ----------------------------------------------------------

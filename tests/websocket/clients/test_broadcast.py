@@ -224,8 +224,8 @@ def test_after_a_jam_messages_are_written_inline_again(make_app: MakeApp) -> Non
         app.websocket.broadcast_to_all("last", "last")
         while b'"last"' not in peer.frame()[1][:20]:
             pass
-        assert eventually(lambda: connection.writer.queued() == (0, 0))
+        assert eventually(lambda: connection.writer.outlet.queued() == (0, 0))
         for number in range(10):
             app.websocket.broadcast_to_all(number)
             assert peer.message()["data"] == number
-            assert connection.writer.queued() == (0, 0)
+            assert connection.writer.outlet.queued() == (0, 0)

@@ -173,7 +173,7 @@ def test_the_number_of_queued_messages_is_bounded(make_app: MakeApp, on_full: On
         for _ in range(1000):
             app.websocket.broadcast_to_all("x" * 4096)
             # The close frame that says 1013 stands behind them.
-            assert connection.writer.queued()[1] <= 10
+            assert connection.writer.outlet.queued()[1] <= 10
         assert connection.open == (on_full != "disconnect")
 
 
@@ -190,7 +190,7 @@ def test_drop_newest_keeps_what_waits(make_app: MakeApp) -> None:
         taken = [number for number, clients in enumerate(reached) if clients]
         assert taken[-1] < 1400, "nothing was dropped"
         (connection,) = connections(app)
-        assert connection.writer.dropped == 1500 - len(taken)
+        assert connection.writer.outlet.dropped == 1500 - len(taken)
         assert app.websocket.stats()["dropped"] == 1500 - len(taken)
         assert not slow.get(timeout=5).cut
         peer.say("done")  # unknown: the error comes behind all that waits
@@ -206,7 +206,7 @@ def test_drop_oldest_keeps_the_newest(make_app: MakeApp) -> None:
     with narrow(app) as peer:
         assert set(broadcast_numbers(app, 1500)) == {1}
         (connection,) = connections(app)
-        dropped = connection.writer.dropped
+        dropped = connection.writer.outlet.dropped
         assert dropped > 100
         peer.say("done")
         seen = numbers(texts_until(peer, "error"))
@@ -221,12 +221,12 @@ def test_a_droppable_message_makes_room_for_others_and_cuts_nobody(make_app: Mak
     app.start()
     with narrow(app) as peer:
         connection = stuff(app)
-        while connection.writer.queued()[1] < 5:
+        while connection.writer.outlet.queued()[1] < 5:
             app.websocket.broadcast_to_all("chatter", "chatter", droppable=True)
         assert app.websocket.broadcast_to_all("late", "chatter", droppable=True) == 0
         assert app.websocket.broadcast_to_all("weighty", "alarm") == 1
         assert connection.open
-        assert connection.writer.dropped == 2
+        assert connection.writer.outlet.dropped == 2
         peer.say("done")
         texts = [m for m in texts_until(peer, "error") if m["type"] != "stuffing"]
         assert [m["data"] for m in texts] == ["chatter"] * 3 + ["weighty"]
@@ -246,7 +246,7 @@ def test_of_conflated_messages_the_newest_arrives_in_the_place_of_the_first(
             assert app.websocket.broadcast_to_all(number, "level", conflate="level") == 1
             assert app.websocket.broadcast_to_all(-number, "heat", conflate="heat") == 1
         app.websocket.broadcast_to_all("after", "mark")
-        assert connection.writer.dropped == 2 * 4999
+        assert connection.writer.outlet.dropped == 2 * 4999
         peer.say("done")
         texts = [m["data"] for m in texts_until(peer, "error") if m["type"] != "stuffing"]
         assert texts == ["before", 4999, -4999, "after"]
@@ -304,14 +304,14 @@ def test_block_has_the_handler_wait_until_its_client_reads(make_app: MakeApp) ->
     with narrow(app) as peer:
         peer.say("download")
         (connection,) = connections(app)
-        assert eventually(lambda: connection.writer.queued()[0] > 90_000)
+        assert eventually(lambda: connection.writer.outlet.queued()[0] > 90_000)
         assert not eventually(lambda: sent.qsize() >= 1500, 0.3), "it did not wait"
         # Others do not wait for this client.
         assert app.websocket.broadcast_to_all("x" * 20_000) == 0
         seen = numbers(texts_until(peer, "response"))
         assert seen == list(range(1500))
         assert {sent.get() for _ in range(1500)} == {1}
-        assert connection.writer.dropped == 1
+        assert connection.writer.outlet.dropped == 1
 
 
 def test_block_gives_up_after_send_timeout(make_app: MakeApp) -> None:
@@ -350,7 +350,7 @@ def test_a_handler_that_waits_for_room_is_woken_when_its_connection_is_closed(
     with narrow(app) as peer:
         peer.say("send")
         (connection,) = connections(app)
-        assert eventually(lambda: connection.writer.queued()[0] > (1 << 20) - 5000)
+        assert eventually(lambda: connection.writer.outlet.queued()[0] > (1 << 20) - 5000)
         connection.shut(4000, "enough", "server")
         assert outcome.get(timeout=3)
         connection.writer.abort()
@@ -428,6 +428,6 @@ def test_many_senders_and_a_slow_reader_tear_and_mix_nothing(make_app: MakeApp) 
             assert text == chr(97 + sender) * plans[sender][number]
         for thread in threads:
             thread.join(10)
-        assert connection.writer.dropped == 0
+        assert connection.writer.outlet.dropped == 0
         peer.send(CLOSE, (1000).to_bytes(2, "big"))
         assert peer.close_frame() == (1000, "")

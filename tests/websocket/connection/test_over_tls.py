@@ -208,7 +208,7 @@ def test_a_client_that_does_not_read_is_cut(make: MakeApp, join: Join) -> None:
     while app.websocket.get_client_count() == 2:
         app.websocket.broadcast_to_all([sent, "x" * 20_000])
         assert good.message()["data"][0] == sent
-        assert connection.writer.queued()[0] <= 200_000
+        assert connection.writer.outlet.queued()[0] <= 200_000
         sent += 1
         assert sent < 2000
     assert eventually(lambda: app.websocket.stats()["slow_consumers"] == 1)
@@ -240,7 +240,7 @@ def test_dropped_messages_tear_no_record(make: MakeApp, join: Join, on_full: str
                 conflate="key" if number % 5 == 0 else None,
                 droppable=number % 3 == 0,
             )
-        assert eventually(lambda: connections(app)[0].writer.queued() == (0, 0))
+        assert eventually(lambda: connections(app)[0].writer.outlet.queued() == (0, 0))
         app.websocket.broadcast_to_all(None, "end")
 
     thread = threading.Thread(target=flood)

@@ -146,7 +146,7 @@ def test_nobody_reads_until_it_is_lent() -> None:
 def test_lending_asks_the_minder_to_look() -> None:
     both = Both()
     looks: list[int] = []
-    both.writer.attend = lambda: looks.append(1)
+    both.writer.outlet.attend = lambda: looks.append(1)
     both.reader.lend(both.reader.turn)
     assert looks == [1]
     assert both.wants_more()

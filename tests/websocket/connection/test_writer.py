@@ -37,7 +37,7 @@ def test_a_client_that_does_not_take_the_handshake_is_lost(problem: str) -> None
     transport = FakeTransport()
     writer = make_writer(transport)
     again = FakeTransport()
-    writer.transport = again  # type: ignore[assignment]  # the fake has what is used
+    writer.transport = writer.outlet.transport = again  # type: ignore[assignment]  # the fake has what is used
     if problem == "full":
         again.room = 2
     else:
@@ -51,22 +51,22 @@ def test_a_frame_that_fits_leaves_at_once(transport: FakeTransport) -> None:
     writer = make_writer(transport)
     assert writer.offer(b"frame") == SENT
     assert transport.sent == b"frame"
-    assert (writer.messages_out, writer.bytes_out, writer.queued()) == (1, 5, (0, 0))
+    assert (writer.messages_out, writer.outlet.bytes_out, writer.outlet.queued()) == (1, 5, (0, 0))
 
 
 def test_what_the_socket_leaves_is_queued_and_follows_in_order(transport: FakeTransport) -> None:
     writer = make_writer(transport)
     attended: list[str] = []
-    writer.attend = lambda: attended.append("looked at")
+    writer.outlet.attend = lambda: attended.append("looked at")
     transport.room = 3
     assert writer.offer(b"first") == QUEUED
     assert writer.offer(b"second") == QUEUED
     assert attended == ["looked at"]  # once: the minder knows it from then on
-    assert writer.queued() == (8, 2)
+    assert writer.outlet.queued() == (8, 2)
     transport.room = None
     drain(writer)
     assert transport.sent == b"firstsecond"
-    assert writer.queued() == (0, 0)
+    assert writer.outlet.queued() == (0, 0)
     assert writer.offer(b"third") == SENT
 
 
@@ -127,7 +127,7 @@ def test_a_full_outbox_cuts_the_client_and_says_so_once(transport: FakeTransport
     minder = FakeMinder()
     writer = make_writer(transport, Limits(max_outbox_messages=2), minder)
     overflows: list[tuple[int, int, bool]] = []
-    writer.on_overflow = lambda size, count, cut: overflows.append((size, count, cut))
+    writer.outlet.on_overflow = lambda size, count, cut: overflows.append((size, count, cut))
     transport.room = 1
     assert [writer.offer(b"frame") for _ in range(3)] == [QUEUED, QUEUED, GONE]
     assert overflows == [(9, 2, True)]
@@ -149,7 +149,7 @@ def test_a_message_that_may_be_dropped_is(transport: FakeTransport) -> None:
     transport.room = 1
     assert writer.offer(b"frame") == QUEUED
     assert writer.offer(b"late", droppable=True) == DROPPED
-    assert writer.dropped == 1
+    assert writer.outlet.dropped == 1
     assert writer.open
 
 
@@ -171,7 +171,7 @@ def test_the_owner_goes_on_once_there_is_room(transport: FakeTransport) -> None:
     assert writer.offer(b"frame") == QUEUED
 
     def make_room() -> None:
-        assert eventually(lambda: writer.room is not None)  # it has begun to wait
+        assert eventually(lambda: writer.outlet._room is not None)  # it has begun to wait
         transport.room = None
         drain(writer)
 
@@ -210,7 +210,7 @@ def test_a_pong_passes_a_full_outbox(transport: FakeTransport) -> None:
 
 def test_the_end_drops_everything_that_refers_back(transport: FakeTransport) -> None:
     writer = make_writer(transport)
-    writer.on_gone = writer.attend = lambda: pytest.fail("called after the end")
+    writer.on_gone = writer.outlet.attend = lambda: pytest.fail("called after the end")
     writer.on_end.append(lambda: pytest.fail("called after the end"))
     assert not writer.finish()
     assert writer.offer(b"frame") == GONE
@@ -224,3 +224,63 @@ def test_the_minder_closes_what_it_has_watched(transport: FakeTransport) -> None
     writer.offer(b"frame")
     assert writer.finish()
     assert writer.state != OPEN
+
+
+# --- what interrupts a send -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError("from a signal handler")])
+def test_an_exception_amid_a_send_cuts_the_connection(
+    transport: FakeTransport, error: BaseException | type[BaseException]
+) -> None:
+    writer = make_writer(transport)
+
+    def interrupted(data: bytes | memoryview, flags: int) -> int:
+        raise error
+
+    writer.outlet.send = interrupted
+    with pytest.raises((KeyboardInterrupt, TimeoutError)):
+        writer.offer(b"frame")
+    assert (writer.state, transport.calls) == (CLOSED, ["abort"])
+    assert writer.offer(b"next") == GONE
+    assert not writer.lock.locked()
+
+
+def test_what_is_sent_within_a_send_leaves_right_behind_it(transport: FakeTransport) -> None:
+    minder = FakeMinder()
+    writer = make_writer(transport, minder=minder)
+    done: list[int] = []
+    send = writer.outlet.send
+
+    def interrupted(data: bytes | memoryview, flags: int) -> int:
+        writer.outlet.send = send
+        done.append(writer.offer(b"inner "))
+        done.append(writer.shut(1000, "", "server"))
+        return send(data, flags)
+
+    writer.outlet.send = interrupted
+    assert writer.offer(b"outer ") == SENT
+    assert done == [QUEUED, True]
+    assert writer.offer(b"next ") == SENT
+    assert transport.sent == b"outer inner next "
+    for _, timer in list(minder.timers):
+        assert timer.callback is not None
+        timer.callback()
+    assert transport.sent == b"outer inner next " + close_frame(1000)
+    assert writer.messages_out == 3
+
+
+def test_what_is_sent_within_a_send_is_bounded(transport: FakeTransport) -> None:
+    writer = make_writer(transport, Limits(max_outbox_messages=2), FakeMinder())
+    done: list[int] = []
+    send = writer.outlet.send
+
+    def interrupted(data: bytes | memoryview, flags: int) -> int:
+        writer.outlet.send = send
+        done.extend(writer.offer(b"inner") for _ in range(3))
+        return send(data, flags)
+
+    writer.outlet.send = interrupted
+    writer.offer(b"outer")
+    assert done == [QUEUED, QUEUED, DROPPED]
+    assert writer.outlet.dropped == 1

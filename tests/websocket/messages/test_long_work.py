@@ -224,7 +224,7 @@ def test_a_generator_waits_for_a_client_that_reads_slowly(
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("much")
-    assert eventually(lambda: [c for c in connections(app) if c.writer.queued()[0]])
+    assert eventually(lambda: [c for c in connections(app) if c.writer.outlet.queued()[0]])
     for _ in range(count):
         assert len(peer.message()["data"]) == size
     peer.close()
@@ -526,7 +526,7 @@ def test_progress_does_not_pile_up_for_a_client_that_does_not_read(
 
     @app.socket("work")
     def work(req: WebSocketRequest) -> str:
-        while not connections(app)[0].writer.queued()[1]:
+        while not connections(app)[0].writer.outlet.queued()[1]:
             app.websocket.send("x" * 50_000, "fill")
         for number in range(10_000):
             req.progress(number, 10_000)

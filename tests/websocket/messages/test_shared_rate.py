@@ -16,6 +16,7 @@ from daebus.websocket.messages.ratelimit import Rate
 from daebus.websocket.messages.shared_rate import SharedRate, owner_of
 from tests.support.fixture_types import MakeApp
 from tests.support.links import make_link
+from tests.support.waiting import eventually
 
 
 def passes(client: AppClient, message_type: str = "echo") -> bool:
@@ -64,6 +65,7 @@ def test_by_default_each_client_has_its_own(app: Daebus, how: str) -> None:
 def test_a_user_has_one_bucket_and_other_users_theirs(app: Daebus) -> None:
     app.websocket.enable_rate_limiting(3, 3600, per="user")
     with app.test_client() as one, app.test_client() as two, app.test_client() as other:
+        assert eventually(lambda: app.websocket.get_client_count() == 3)
         ids = app.websocket.get_clients()
         for client_id, user in zip(ids, ("ada", "ada", "bob"), strict=True):
             app.websocket.identify(client_id, user)

@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import json
 import math
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -254,3 +255,24 @@ def test_any_rubbish_is_judged_alike(rubbish: str, number: int) -> None:
     ):
         standard, fast = (with_package(f, functools.partial(decoded, text)) for f in (False, True))
         assert same(standard, fast), (text, standard, fast)
+
+
+class Interrupted:
+    """Has no JSON form, and is asked for one as a signal comes."""
+
+    def __lt__(self, other: object) -> bool:
+        signal.raise_signal(signal.SIGUSR2)
+        return True
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, TimeoutError])
+def test_what_a_signal_handler_raises_is_no_error_of_the_data(error: type[BaseException]) -> None:
+    def handler(number: int, frame: object) -> None:
+        raise error
+
+    previous = signal.signal(signal.SIGUSR2, handler)
+    try:
+        with pytest.raises(error):  # a set is sorted, which asks its items
+            envelope.encode("kind", {Interrupted(), Interrupted()})
+    finally:
+        signal.signal(signal.SIGUSR2, previous)

@@ -11,6 +11,7 @@ import errno
 import io
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
@@ -38,13 +39,16 @@ class Spool:
         self.has_room: Callable[[], bool] = lambda: True
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        # What was given back since: files may be closed by their destructor, and so by a
+        # thread that has the lock.
+        self._back: deque[tuple[int, int]] = deque()
         self._bytes = 0  # guarded by: _lock
         self._files = 0  # guarded by: _lock
 
     @property
     def files(self) -> int:
         """How many files are open."""
-        return self._files  # unguarded: a hint, old as soon as it is given
+        return self._files - sum(files for _, files in tuple(self._back))  # unguarded: a hint
 
     def open(self) -> IO[bytes]:
         """Return a new file without a name, gone when it is closed.
@@ -68,6 +72,10 @@ class Spool:
             OSError: they are too many.
         """
         with self._lock:
+            for _ in range(len(self._back)):
+                gone, closed = self._back.popleft()
+                self._bytes -= gone
+                self._files -= closed
             full = self._bytes + size > self._max_bytes
             if not full:
                 self._bytes += size
@@ -81,10 +89,8 @@ class Spool:
             raise OSError(errno.ENOSPC, f"bodies on the disk would exceed {self._max_bytes} bytes")
 
     def give_back(self, size: int, *, files: int = 0) -> None:
-        """Count no longer what has been deleted."""
-        with self._lock:
-            self._bytes -= size
-            self._files -= files
+        """Count no longer what has been deleted, from the next ``take`` on."""
+        self._back.append((size, files))
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
+from ...interrupts.stack import inside
 from .transport import DONTWAIT, SMALL_READ
 
 __all__ = ["PlainTextError", "TlsSocket"]
@@ -206,6 +207,8 @@ class TlsSocket:
             BlockingIOError: nothing, the kernel's buffer is full.
             OSError: the connection is broken.
         """
+        if self._lock.locked() and inside():
+            raise BlockingIOError("this very thread was interrupted while it reads")
         with self._lock:
             if not self._flush_locked():
                 raise BlockingIOError("the kernel takes no more ciphertext")

@@ -32,6 +32,10 @@ class Wakeup:
         Threads:
             Any; never waits. After ``close`` it does nothing.
         """
+        # Whoever holds the lock is about to send, or to look at the inbox, where the
+        # caller's entry is already; perhaps it is this very thread, interrupted.
+        if self._lock.locked():
+            return
         with self._lock:
             if self._pending or self._closed:
                 return

@@ -98,8 +98,10 @@ class FairPool:
             share = self._shares.get(client)
             if share is None:
                 return
-            dropped, share.jobs = share.jobs, deque()  # freed after the lock
-            self._waiting -= len(dropped)
+            dropped, none = share.jobs, deque[Job]()  # freed after the lock
+            waiting = self._waiting - len(dropped)
+            # In one step, as a signal handler may raise whenever something is called.
+            share.jobs, self._waiting = none, waiting
             self._tidy_locked(client, share)
 
     def stop(self) -> list[threading.Thread]:

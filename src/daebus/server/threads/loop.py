@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from ...errors import StateError
+from ...interrupts.stack import check_outside
 from ...waits import until
 from .safelog import get_logger
 from .track import track
@@ -74,32 +75,42 @@ class LoopThread:
             Any, the loop's own included, but that one must not wait for the result.
         """
         coroutine = awaitable if isinstance(awaitable, Coroutine) else _await(awaitable)
-        with self._lock:
-            if self._stopped:
-                coroutine.close()
-                raise StateError("the app is stopping; no coroutine can be started any more")
-            loop = self._loop
-            if loop is None:
-                # It keeps the context that it is made in, which must not be that of the
-                # client that happens to need it first.
-                loop = contextvars.Context().run(asyncio.new_event_loop)
-                thread = threading.Thread(
-                    target=self.vitals.guard,
-                    args=(self._run, loop),
-                    name="daebus-loop",
-                    daemon=True,
-                )
-                track(thread, "loop")
-                try:
-                    thread.start()
-                except RuntimeError:
-                    coroutine.close()
-                    loop.close()
-                    raise
-                self._loop, self._thread = loop, thread
-            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-            self._futures.add(future)
-            return future
+        try:
+            return self._submit(coroutine)
+        except BaseException:
+            coroutine.close()  # not under the lock: it frees what is the user's
+            raise
+
+    def _submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        check_outside("an async function", self._lock)
+        spare: asyncio.AbstractEventLoop | None = None
+        if self._loop is None:  # unguarded: looked at again below
+            # Before the lock, as the policy may be the user's. It keeps the context that it is
+            # made in, which must not be that of the client that happens to need it first.
+            spare = contextvars.Context().run(asyncio.new_event_loop)
+        try:
+            with self._lock:
+                if self._stopped:
+                    raise StateError("the app is stopping; no coroutine can be started any more")
+                if self._loop is None:
+                    assert spare is not None  # a loop that was made stays
+                    self._start_locked(spare)
+                    spare = None
+                assert self._loop is not None
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+                self._futures.add(future)
+                return future
+        finally:
+            if spare is not None:
+                spare.close()
+
+    def _start_locked(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert self._lock.locked()
+        thread = threading.Thread(
+            target=self.vitals.guard, args=(self._run, loop), name="daebus-loop", daemon=True
+        )
+        track(thread, "loop").start()
+        self._loop, self._thread = loop, thread
 
     def run(self, awaitable: Awaitable[T]) -> T:
         """Await on the loop, and wait here for the result.

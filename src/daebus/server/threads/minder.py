@@ -10,6 +10,10 @@ Rules of this module:
 2. A callback that raises is logged; the minder goes on.
 3. A socket that was ever watched is closed here (``release``), after it left the
    selector, so that a reused descriptor number cannot be mistaken for it.
+4. It has no lock, so that whatever interrupts a thread may leave work here (see
+   ``interrupts``): others put things into queues and then look at what the minder has said,
+   and the minder says it and then looks into the queues, so that one of them sees the
+   other. Timers and selector are the minder's alone.
 """
 
 from __future__ import annotations
@@ -38,6 +42,9 @@ _LONGEST_SLEEP = 60.0
 # Calls that are due before sockets get their turn: clients that came together are pinged
 # together.
 _BURST = 64
+# New timers that may wait until the minder wakes for another reason; most are cancelled
+# before they are due, and the minder sweeps those out.
+_MAX_NEW = 1000
 
 
 class Watched(Protocol):
@@ -61,8 +68,8 @@ class Timer:
 
     __slots__ = ("callback",)
 
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self.callback: Callable[[], None] | None = callback
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
         """Cancel the call, and forget the callback with all that it refers to."""
@@ -91,14 +98,16 @@ class Minder:
     ) -> None:
         self.vitals = vitals or Vitals()
         self.clock = clock
-        self._lock = threading.Lock()
-        self._inbox: deque[Watched] = deque()  # guarded by: _lock
-        self._released: deque[Watched] = deque()  # guarded by: _lock
-        self._timers: list[tuple[float, int, Timer]] = []  # guarded by: _lock
-        self._additions = 0  # guarded by: _lock; since the heap was swept
-        self._sleeps_until = 0.0  # guarded by: _lock
-        self._stopping = False  # guarded by: _lock
+        self._inbox: deque[Watched] = deque()
+        self._released: deque[Watched] = deque()
+        self._new: deque[tuple[float, int, Timer]] = deque()
+        self._sleeps_until = 0.0
+        self._stopping = False
+        self._closed = False
         self._number = itertools.count()
+        # The minder's alone.
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._additions = 0  # since the heap was swept
         self._selector = selectors.DefaultSelector()
         self._wakeup = Wakeup(self._selector)
         thread = threading.Thread(
@@ -117,8 +126,7 @@ class Minder:
 
     def stop(self) -> None:
         """Make the thread end; join it afterwards."""
-        with self._lock:
-            self._stopping = True
+        self._stopping = True
         self._wakeup.set()
         if self._thread.ident is None:  # never started, so no thread cleans up
             self._close()
@@ -128,37 +136,26 @@ class Minder:
         self._wakeup.abandon()
         self._selector.close()
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Schedule a call on the minder's thread after that many seconds."""
         timer = Timer(callback)
         when = self.clock() + seconds
-        with self._lock:
-            heapq.heappush(self._timers, (when, next(self._number), timer))
-            self._additions += 1
-            if self._additions > len(self._timers) // 2 + 1000:
-                # Sweep: cancelled ones would otherwise stay until they are due.
-                self._additions = 0
-                self._timers = [entry for entry in self._timers if entry[2].callback is not None]
-                heapq.heapify(self._timers)
-            early = when < self._sleeps_until
-        if early:
+        self._new.append((when, next(self._number), timer))
+        if when < self._sleeps_until or len(self._new) > _MAX_NEW:
             self._wakeup.set()
         return timer
 
     def attend(self, target: Watched) -> None:
         """Have the minder's thread ask for the target's ``interest()`` again."""
-        with self._lock:
-            self._inbox.append(target)
+        self._inbox.append(target)
         self._wakeup.set()
 
     def release(self, target: Watched) -> None:
         """Take over a socket for good: stop watching it, then close it."""
-        with self._lock:
-            if not self._stopping:
-                self._released.append(target)
-                self._wakeup.set()
-                return
-        target.release()
+        self._released.append(target)
+        self._wakeup.set()
+        if self._closed:  # nobody takes it any more
+            self._release_all(_release)
 
     def run_due(self) -> float | None:
         """Run all calls that are due and do the socket work that waits for nothing.
@@ -191,16 +188,20 @@ class Minder:
     # In functions of their own, whose names do not keep a connection while the minder sleeps.
 
     def _take_inbox(self) -> bool:
-        with self._lock:
-            if self._stopping:
-                return False
-            inbox, self._inbox = self._inbox, deque()
-            released, self._released = self._released, deque()
-        for target in inbox:
-            self._guarded(self._watch, target)
-        for target in released:
-            self._guarded(self._forget, target)
+        if self._stopping:
+            return False
+        for _ in range(len(self._inbox)):
+            self._guarded(self._watch, self._inbox.popleft())
+        self._release_all(self._forget)
         return True
+
+    def _release_all(self, release: Callable[[Watched], None]) -> None:
+        while True:
+            try:
+                target = self._released.popleft()
+            except IndexError:
+                return
+            self._guarded(release, target)
 
     def _serve_all(self, ready: list[tuple[selectors.SelectorKey, int]]) -> None:
         for key, events in ready:
@@ -208,16 +209,14 @@ class Minder:
                 self._guarded(self._serve, key.data, events)
 
     def _close(self) -> None:
-        with self._lock:
-            self._stopping = True
-            released, self._released = self._released, deque()
-            self._timers.clear()
-        for target in released:
-            self._guarded(target.release)
+        self._stopping = self._closed = True
+        self._release_all(_release)
+        self._timers.clear()
+        self._new.clear()
         self._wakeup.close()
         self._selector.close()
 
-    def _guarded(self, function: Callable[..., None], *args: object) -> None:
+    def _guarded(self, function: Callable[..., object], *args: object) -> None:
         try:
             function(*args)
         except Exception:
@@ -226,22 +225,35 @@ class Minder:
     def _fire_timers(self) -> float:
         """Run what is due, not too much of it, and return how long the minder may sleep."""
         for _ in range(_BURST):
+            self._take_new()
             now = self.clock()
-            with self._lock:
-                while self._timers and self._timers[0][2].callback is None:
-                    heapq.heappop(self._timers)
-                if self._inbox or self._released or self._stopping:
+            timers = self._timers
+            while timers and timers[0][2].callback is None:
+                heapq.heappop(timers)
+            if timers and timers[0][0] <= now:
+                timer = heapq.heappop(timers)[2]
+            else:
+                until = now + _LONGEST_SLEEP
+                self._sleeps_until = min(timers[0][0], until) if timers else until
+                if self._inbox or self._released or self._new or self._stopping:
                     self._sleeps_until = now
                     return 0.0
-                if not self._timers or self._timers[0][0] > now:
-                    until = self._timers[0][0] if self._timers else now + _LONGEST_SLEEP
-                    self._sleeps_until = min(until, now + _LONGEST_SLEEP)
-                    return self._sleeps_until - now
-                timer = heapq.heappop(self._timers)[2]
+                return self._sleeps_until - now
             callback = timer.callback
             if callback is not None:
                 self._guarded(callback)
         return 0.0  # sockets first
+
+    def _take_new(self) -> None:
+        """Take over the new timers, and drop cancelled ones now and then."""
+        for _ in range(len(self._new)):
+            heapq.heappush(self._timers, self._new.popleft())
+            self._additions += 1
+        if self._additions > len(self._timers) // 2 + 1000:
+            # They would otherwise stay until they are due.
+            self._additions = 0
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
 
     def _watch(self, target: Watched) -> None:
         """Bring the selector in line with the target's interest."""
@@ -269,3 +281,7 @@ class Minder:
         if key is not None and key.data is target:
             self._selector.unregister(fd)
         target.release()
+
+
+def _release(target: Watched) -> None:
+    target.release()

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Callable
 
 from ...errors import StateError
-from ...waits import lock_timeout, until
+from ...interrupts.flag import Flag
+from ...interrupts.stack import check_outside
+from ...waits import lock_timeout
 from .safelog import get_logger
 
 __all__ = ["AFTER_STOP", "Pump"]
@@ -32,7 +34,7 @@ class _Call:
     def __init__(self, function: Callable[[], object], wanted: Callable[[], bool]) -> None:
         self.function = function
         self.wanted = wanted
-        self.ended = threading.Event()
+        self.ended = Flag()
 
 
 class Pump:
@@ -45,7 +47,8 @@ class Pump:
     def __init__(self, begin_timeout: float) -> None:
         self._begin_timeout = begin_timeout
         self._lock = threading.Lock()
-        self._work = threading.Condition(self._lock)
+        # Not a condition, whose wait leaves the lock to nobody if a signal handler raises.
+        self._work = Flag()  # there are calls, or no more will come
         self._calls: deque[_Call] = deque()  # guarded by: _lock
         self._current: _Call | None = None  # guarded by: _lock; the running one
         self._runner: int | None = None  # guarded by: _lock; the thread that pumps
@@ -73,7 +76,7 @@ class Pump:
             if self._closed:
                 return True
             self._calls.append(call)
-            self._work.notify()
+        self._work.set()
         if not call.ended.wait(lock_timeout(self._begin_timeout)):
             with self._lock:
                 late = call in self._calls
@@ -113,29 +116,39 @@ class Pump:
         Threads:
             One of the host's.
         """
+        check_outside("app.pump()", self._lock)
         deadline = time.monotonic() + lock_timeout(timeout)
         me = threading.get_ident()
-        with self._lock:
-            if self._runner is not None:
-                where = "a handler that it runs" if self._runner == me else "another thread"
-                raise StateError(f"app.pump() is called by {where} already; call it in one place")
-            self._runner = me
-            self._told = False
+        mine = False
         try:
             with self._lock:
-                if self._closed:
-                    self._work.wait(lock_timeout(min(timeout, AFTER_STOP)))
-                while not (self._calls or self._closed):
-                    if not self._work.wait(until(deadline)):
-                        return 0
-                most = len(self._calls)
+                if self._runner is not None:
+                    where = "a handler that it runs" if self._runner == me else "another thread"
+                    raise StateError(
+                        f"app.pump() is called by {where} already; call it in one place"
+                    )
+                self._runner = me
+                mine = True
+                self._told = False
             done = 0
-            for _ in range(most):
+            for _ in range(self._wait(deadline)):
                 done += self._run_one()
             return done
         finally:
+            if mine:  # nothing is called here, so that no signal handler can raise first
+                self._runner = None  # unguarded: see above
+
+    def _wait(self, deadline: float) -> int:
+        """Wait for the first call; return how many there are."""
+        if self._closed:  # unguarded: set once
+            Flag().wait(min(deadline - time.monotonic(), AFTER_STOP))
+        while True:
+            self._work.clear()
             with self._lock:
-                self._runner = None
+                if self._calls or self._closed:
+                    return len(self._calls)
+            if not self._work.wait(deadline - time.monotonic()):
+                return 0
 
     def _run_one(self) -> int:
         with self._lock:
@@ -148,8 +161,7 @@ class Pump:
             call.function()
             return 1
         finally:
-            with self._lock:
-                self._current = None
+            self._current = None  # unguarded: one store, before a signal handler can raise
             call.ended.set()
 
     # --- the end ----------------------------------------------------------------
@@ -163,8 +175,8 @@ class Pump:
         with self._lock:
             self._closed = True
             dropped, self._calls = list(self._calls), deque()
-            self._work.notify_all()
             mine = self._runner == threading.get_ident()
+        self._work.set()
         for call in dropped:
             call.ended.set()
         if mine:

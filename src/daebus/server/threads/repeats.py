@@ -19,6 +19,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
+from ...interrupts.stack import inside
+
 __all__ = ["FOLD_SECONDS", "MAX_KINDS", "Count", "Repeats", "place_of"]
 
 # Seconds between two lines about the same.
@@ -73,8 +75,7 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # One may be logging in this very thread: what interrupted it logs too.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._counts: OrderedDict[Hashable, Count] = OrderedDict()  # guarded by: _lock
         self._due = math.inf  # guarded by: _lock; no count is due before
 
@@ -92,6 +93,8 @@ class Repeats:
         """
         now = self._clock()
         forgotten: list[Count] = []
+        if self._lock.locked() and inside():  # what interrupted this thread logs too
+            return Count(logger, level, "", now, now), forgotten
         with self._lock:
             count = self._counts.get(kind)
             if count is not None:
@@ -110,6 +113,8 @@ class Repeats:
         if now < self._due:  # unguarded: a late look writes with the next record
             return []
         due: list[Count] = []
+        if self._lock.locked() and inside():
+            return due
         with self._lock:
             for kind, count in list(self._counts.items()):
                 if now - count.since < FOLD_SECONDS:
@@ -128,6 +133,8 @@ class Repeats:
 
     def take_all(self) -> list[Count]:
         """Return all counts that have yet to be written, and forget everything."""
+        if self._lock.locked() and inside():
+            return []
         with self._lock:
             counts, self._counts = self._counts, OrderedDict()
             self._due = math.inf

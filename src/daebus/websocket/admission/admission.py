@@ -40,11 +40,19 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A client that may come in, with a place that the caller must give back."""
+    """A client that may come in, with a place that the caller must give back.
+
+    Attributes:
+        accepted: the answer to its handshake.
+        known: who it is.
+        route: where its path leads.
+        place: what it is counted as, for its address.
+    """
 
     accepted: Accepted
     known: Known
     route: Route
+    place: object
 
 
 class Admission:
@@ -85,8 +93,8 @@ class Admission:
             if accepted is WRONG_ORIGIN:
                 _tell_of_origin(handshake)
             return accepted
-        known = self._seat(handshake)
-        return known if isinstance(known, Refusal) else Admitted(accepted, known, route)
+        seat = self._seat(handshake)
+        return seat if isinstance(seat, Refusal) else Admitted(accepted, seat[0], route, seat[1])
 
     def check(self, handshake: Handshake) -> Refusal | None:
         """Judge a request as if it were an upgrade, and let nobody in.
@@ -102,17 +110,18 @@ class Admission:
         if refusal is not None:
             _tell_of_origin(handshake)
             return refusal
-        known = self._seat(handshake)
-        if isinstance(known, Refusal):
-            return known
-        self.cancel(handshake.remote_address)
+        seat = self._seat(handshake)
+        if isinstance(seat, Refusal):
+            return seat
+        self.cancel(handshake.remote_address, seat[1])
         return None
 
-    def _seat(self, handshake: Handshake) -> Known | Refusal:
-        """Take a place, and ask the program who the client is."""
+    def _seat(self, handshake: Handshake) -> tuple[Known, object] | Refusal:
+        """Take a place, and ask the program who the client is; return both."""
         if not self._registry.reserve():
             return Refusal(503, "too_many_clients", "too many clients", RETRY)
-        if not self._per_address.enter(handshake.remote_address):
+        place = object()
+        if not self._per_address.enter(handshake.remote_address, place):
             self._registry.cancel()
             return Refusal(
                 429, "too_many_from_address", "too many clients from this address", RETRY
@@ -120,17 +129,18 @@ class Admission:
         # After the place is taken, so that at most ``max_clients`` are asked at once.
         known = self._authenticator.ask(self._settings.authenticate, handshake)
         if isinstance(known, Refusal):
-            self.cancel(handshake.remote_address)
-        return known
+            self.cancel(handshake.remote_address, place)
+            return known
+        return known, place
 
-    def cancel(self, address: str) -> None:
+    def cancel(self, address: str, place: object) -> None:
         """Give back the place of a client whose connection did not open."""
         self._registry.cancel()
-        self._per_address.leave(address)
+        self._per_address.leave(address, place)
 
-    def left(self, address: str) -> None:
-        """Count a client of that address out: it has left the registry."""
-        self._per_address.leave(address)
+    def left(self, address: str, place: object) -> None:
+        """Count a client of that address out, unless that was done: it has left the registry."""
+        self._per_address.leave(address, place)
 
     def stop(self) -> None:
         """Refuse all clients from now on."""

@@ -22,30 +22,39 @@ class PerAddressLimit:
     def __init__(self, most: int | None) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._counts: dict[str, int] = {}  # guarded by: _lock
+        # Sets, so that who counts a client out may do it again, if a signal handler's
+        # exception came amid it.
+        self._clients: dict[str, set[object]] = {}  # guarded by: _lock
 
-    def enter(self, address: str) -> bool:
-        """Count a client in; return False, without counting it, if its network is full."""
+    def enter(self, address: str, place: object) -> bool:
+        """Count a client in; return False, without counting it, if its network is full.
+
+        Args:
+            address: of the client.
+            place: any object of this client alone.
+        """
         if self._most is None:
             return True
         network = network_of(address)
         if not network:
             return True
         with self._lock:
-            count = self._counts.get(network, 0)
-            if count >= self._most:
+            clients = self._clients.setdefault(network, set())
+            if len(clients) >= self._most:
                 return False
-            self._counts[network] = count + 1
+            clients.add(place)
             return True
 
-    def leave(self, address: str) -> None:
-        """Count a client out."""
+    def leave(self, address: str, place: object) -> None:
+        """Count a client out, unless that was done."""
         if self._most is None:
             return
         network = network_of(address)
         if not network:
             return
         with self._lock:
-            self._counts[network] -= 1
-            if not self._counts[network]:
-                del self._counts[network]
+            clients = self._clients.get(network)
+            if clients is not None:
+                clients.discard(place)
+                if not clients:
+                    self._clients.pop(network, None)

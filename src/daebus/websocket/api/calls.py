@@ -9,6 +9,7 @@ from typing import Any
 
 from ...arguments import check_ids, check_name, seconds
 from ...errors import CallError, CallTimeout, ClientGone, StateError
+from ...interrupts.stack import check_outside
 from ..messages.activity import Activity
 from ..messages.pending import PendingCall
 from ..protocol import envelope
@@ -226,6 +227,7 @@ class Calls(Section):
         return PendingCall(link, activity.pending, message_type, message)
 
     def _check_blocking(self, name: str) -> None:
+        check_outside(f"{name}()")
         hub = self._context.hub
         if hub is not None and hub.runtime.loop.is_current():
             raise StateError(

@@ -96,7 +96,8 @@ class Context:
             TypeError: the id is not a string.
         """
         check_client_id(client_id)
-        return None if self.hub is None else self.hub.registry.get(client_id)
+        hub = self.hub
+        return None if hub is None else hub.registry.get(client_id)
 
     def deliver(self, target: Target, message_type: str, data: Any, policy: Policy) -> SendResult:
         """Encode a message and send it through the door, if the app runs.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from ...arguments import check_client_id, check_name
@@ -49,6 +50,9 @@ class Rooms(Section):
             self._context.settings.on_join and not self._may_join(hub.registry, client_id, room)
         ):
             return False
+        if hub.registry.interrupted():
+            hub.runtime.minder.call_later(0.0, partial(hub.registry.rooms.join, client_id, room))
+            return hub.registry.get(client_id) is not None
         return hub.registry.rooms.join(client_id, room)
 
     @checked
@@ -107,7 +111,13 @@ class Rooms(Section):
         self._context.check_fork()
         check_client_id(client_id)
         hub = self._context.hub
-        return hub is not None and hub.registry.rooms.leave(client_id, room)
+        if hub is None:
+            return False
+        rooms = hub.registry.rooms
+        if hub.registry.interrupted():
+            hub.runtime.minder.call_later(0.0, partial(rooms.leave, client_id, room))
+            return room in rooms.of(client_id)
+        return rooms.leave(client_id, room)
 
     def get_rooms(self) -> list[str]:
         """Return the rooms that have clients, in the order in which they were made."""
@@ -147,7 +157,13 @@ class Rooms(Section):
         if user is not None:
             check_name(user, "identify(client_id, {})")
         hub = self._context.hub
-        return hub is not None and hub.registry.identify(client_id, user)
+        if hub is None:
+            return False
+        registry = hub.registry
+        if registry.interrupted():
+            hub.runtime.minder.call_later(0.0, partial(registry.identify, client_id, user))
+            return registry.get(client_id) is not None
+        return registry.identify(client_id, user)
 
     def get_user_clients(self, user: str) -> list[str]:
         """Return the ids of a user's clients, in the order in which they were identified."""

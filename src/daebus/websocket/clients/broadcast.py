@@ -221,21 +221,30 @@ def _offer_to_all(
     """
     size, flags, reached, queued, dropped = len(data), DONTWAIT, 0, 0, 0
     for writer in writers:
-        with writer.lock:
-            if writer.state == OPEN and writer.outbox is None and not writer.held:
-                try:
-                    written = writer.send(data, flags)
-                except OSError:
-                    written = 0
-                if written:
-                    reached += 1
-                    writer.messages_out += 1
-                    if written == size:
-                        writer.bytes_out += size
-                    else:
-                        writer.keep_rest_locked(data, written, conflate)
-                        queued += 1
-                    continue
+        outlet = writer.outlet
+        if not writer.lock.locked():  # if this very thread has it, ``offer`` knows what to do
+            with writer.lock:
+                if (
+                    writer.state == OPEN
+                    and outlet.outbox is None
+                    and not (outlet.held or writer.late)
+                ):
+                    try:
+                        written = outlet.send(data, flags)
+                    except BlockingIOError:
+                        written = 0
+                    except BaseException as exc:
+                        writer.failed_locked(exc)
+                        written = 0
+                    if written:
+                        reached += 1
+                        writer.messages_out += 1
+                        if written == size:
+                            outlet.bytes_out += size
+                        else:
+                            writer.keep_rest_locked(data, written, conflate)
+                            queued += 1
+                        continue
         done = writer.offer(data, droppable, conflate)
         if done in TAKEN:
             reached += 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from ...errors import RoomLimitError
+from ...interrupts.stack import inside
 from ...server.threads.safelog import get_logger
 from ..connection.link import Link
 from ..connection.writer import Writer
@@ -105,10 +106,10 @@ class Groups:
             mine = self._groups.get(client_id, {})
             if group not in mine:
                 return False
+            change = self._exit_locked(client_id, group)
             del mine[group]
             if not mine:
                 del self._groups[client_id]
-            change = self._exit_locked(client_id, group)
         self.tell((change,))
         return True
 
@@ -123,8 +124,10 @@ class Groups:
     def forget_locked(self, client_id: str) -> tuple[Change, ...]:
         """Take a client out of all groups."""
         assert self._lock.locked()
-        groups = self._groups.pop(client_id, ())
-        return tuple(self._exit_locked(client_id, group) for group in groups)
+        groups = list(self._groups.get(client_id, ()))
+        changes = tuple(self._exit_locked(client_id, group) for group in groups)
+        self._groups.pop(client_id, None)
+        return changes
 
     def tell(self, changes: tuple[Change, ...]) -> None:
         """Announce changes; call it without the lock. A listener that raises is logged."""
@@ -135,46 +138,49 @@ class Groups:
                 logger.exception("a change of groups could not be announced")
 
     def names(self) -> list[str]:
-        """Return the names of all groups."""
-        with self._lock:
-            return list(self._members)
+        """Return the groups that somebody is in."""
+        return list(self._members)  # unguarded: one look
 
     def of(self, client_id: str) -> list[str]:
-        """Return the names of the groups that a client is in."""
-        with self._lock:
-            return list(self._groups.get(client_id, ()))
+        """Return the groups that a client is in."""
+        return list(self._groups.get(client_id, ()))  # unguarded: one look
 
     def members(self, group: str) -> list[str]:
         """Return the ids of the clients in a group."""
-        with self._lock:
-            return list(self._members.get(group, ()))
+        return list(self._members.get(group, ()))  # unguarded: one look
 
     def writers(self, group: str) -> tuple[Writer, ...]:
         """Return the writers of the clients in a group, in the order in which they joined."""
-        with self._lock:
-            snapshot = self._snapshots.get(group)
-            if snapshot is None:
-                members = self._members.get(group)
-                if members is None:
-                    return ()
-                snapshot = tuple(link.writer for link in members.values())
-                self._snapshots[group] = snapshot
+        snapshot = self._snapshots.get(group)  # unguarded: one look
+        if snapshot is not None:
             return snapshot
+        if self._lock.locked() and inside():
+            members = self._members.get(group, {})  # unguarded: this thread has the lock
+            return tuple(link.writer for link in list(members.values()))
+        with self._lock:
+            found = self._members.get(group)
+            if found is None:
+                return ()
+            snapshot = tuple(link.writer for link in found.values())
+            self._snapshots[group] = snapshot
+        return snapshot
 
     def _enter_locked(self, client_id: str, group: str) -> Change:
         assert self._lock.locked()
+        # The client's own list comes first and goes last. So whatever a signal handler's
+        # exception leaves half done here is undone when the client leaves.
+        self._snapshots.pop(group, None)
         self._groups.setdefault(client_id, {})[group] = None
         self._members.setdefault(group, {})[client_id] = self._connections[client_id]
-        self._snapshots.pop(group, None)
         return self._change_locked(client_id, group, joined=True)
 
     def _exit_locked(self, client_id: str, group: str) -> Change:
         assert self._lock.locked()
-        members = self._members[group]
-        del members[client_id]
-        if not members:
-            del self._members[group]
         self._snapshots.pop(group, None)
+        members = self._members.get(group, {})
+        members.pop(client_id, None)
+        if not members:
+            self._members.pop(group, None)
         return self._change_locked(client_id, group, joined=False)
 
     def _change_locked(self, client_id: str, group: str, *, joined: bool) -> Change:

@@ -48,7 +48,7 @@ def describe(link: Link) -> ClientMetadata:
     """
     counts = link.account()
     peer = link.peer
-    queued_bytes, queued_messages = link.writer.queued()
+    queued_bytes, queued_messages = link.writer.outlet.queued()
     facts: ClientMetadata = {
         "client_id": link.client_id,
         "user": link.user,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 
+from ...interrupts.stack import inside
 from ..connection.link import Link
 from ..connection.writer import Writer
 from .groups import Groups
@@ -38,6 +39,10 @@ class Registry:
         self.rooms = Groups(self._lock, self._open, max_rooms, numbers)
         self.users = Groups(self._lock, self._open, 1, numbers)
 
+    def interrupted(self) -> bool:
+        """Tell whether this thread was interrupted inside: what is to change must wait."""
+        return self._lock.locked() and inside()
+
     def reserve(self) -> bool:
         """Reserve a place for a connection about to open; return False if all are taken."""
         with self._lock:
@@ -64,10 +69,12 @@ class Registry:
         with self._lock:
             if self._open.get(client_id) is not link:
                 return False
-            del self._open[client_id]
+            # The entry goes last: if an exception of a signal handler comes amid this, the
+            # connection's own thread does it again.
+            self._snapshot = self._writers = None
             rooms = self.rooms.forget_locked(client_id)
             users = self.users.forget_locked(client_id)
-            self._snapshot = self._writers = None
+            del self._open[client_id]
         self.rooms.tell(rooms)
         self.users.tell(users)
         return True
@@ -84,23 +91,27 @@ class Registry:
 
     def get(self, client_id: str) -> Link | None:
         """Return the connection of that client, or None."""
-        with self._lock:
-            return self._open.get(client_id)
+        return self._open.get(client_id)  # unguarded: one look
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._open)
+        return len(self._open)  # unguarded: one look
 
     def snapshot(self) -> tuple[Link, ...]:
         """Return the connections that are open now, in order of arrival."""
-        with self._lock:
-            if self._snapshot is None:
-                self._snapshot = tuple(self._open.values())
-            return self._snapshot
+        snapshot = self._snapshot  # unguarded: replaced as a whole
+        if snapshot is None:
+            if self.interrupted():
+                return tuple(self._open.values())  # unguarded: this thread has the lock
+            with self._lock:
+                snapshot = self._snapshot = tuple(self._open.values())
+        return snapshot
 
     def writers(self) -> tuple[Writer, ...]:
         """Return the writers of the open connections, in order of arrival."""
-        with self._lock:
-            if self._writers is None:
-                self._writers = tuple(link.writer for link in self._open.values())
-            return self._writers
+        writers = self._writers  # unguarded: replaced as a whole
+        if writers is None:
+            if self.interrupted():
+                return tuple(link.writer for link in self.snapshot())
+            with self._lock:
+                writers = self._writers = tuple(link.writer for link in self._open.values())
+        return writers

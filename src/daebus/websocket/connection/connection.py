@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import ConnectionClosed, StateError
+from ...interrupts.stack import check_outside
 from ...waits import lock_timeout
 from ..protocol.codec import BINARY, PING, TEXT
 from ..protocol.opening import Headers, Values, parse_cookies, parse_query, unpack
@@ -150,6 +151,7 @@ class Connection:
             StateError: called from another thread than the handler's.
         """
         link = self._link
+        check_outside("recv()", link.writer.lock)
         if not link.writer.is_owner():
             raise StateError(
                 "recv() was called outside of the connection's own thread; call it in a "

@@ -6,8 +6,10 @@ import math
 import random
 import threading
 import time
+from functools import partial
 from typing import Any, Protocol
 
+from ...interrupts.stack import inside
 from ...server.threads.minder import Minder
 from .limits import Limits
 
@@ -88,13 +90,18 @@ class Lifetime:
 
     def renew(self, identity: Any, expires: float | None) -> bool:
         """Replace the identity; return False if the connection has just been ended."""
+        if self._lock.locked() and inside():
+            self._minder.call_later(0.0, partial(self.renew, identity, expires))
+            return True
         with self._lock:
             if self._over:
                 return False
+            before = self._connection.identity  # which is freed after the lock
             self._connection.identity = identity
             self._expires = math.inf if expires is None else expires
             self._arm_locked(self._minder.clock())
-            return True
+        del before
+        return True
 
     def stop(self) -> None:
         """Stop the timer: the connection has ended."""

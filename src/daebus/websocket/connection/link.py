@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ...interrupts.flag import Flag
+from ...interrupts.stack import check_outside, inside
 from ...server.sockets.transport import Transport
 from ..protocol.codec import PING, Codec, close_frame
 from ..runtime import Runtime
@@ -92,6 +94,7 @@ class Link:
         client_id: empty until the hub has set it.
         session: a dict for the app, which lives as long as the connection.
         identity: what ``authenticate`` returned, or ``renew`` was given.
+        place: what it is counted as, for its address; the hub sets it.
         user: the name that ``identify`` gave; the registry sets it.
         activity: what the connection's thread is doing; set by the messages' side, None once
             the connection has ended.
@@ -111,6 +114,7 @@ class Link:
         "limits",
         "opened_at",
         "peer",
+        "place",
         "reader",
         "runtime",
         "session",
@@ -138,12 +142,13 @@ class Link:
         self.reader = Reader(self.writer, codec, watch)
         self._lock = self.writer.lock
         self.writer.on_gone = functools.partial(on_gone, self)
-        self.writer.on_overflow = lambda size, count, cut: on_overflow(
+        self.writer.outlet.on_overflow = lambda size, count, cut: on_overflow(
             self, SlowConsumerInfo(size, count, cut)
         )
-        self.writer.attend = functools.partial(runtime.minder.attend, self)
+        self.writer.outlet.attend = functools.partial(runtime.minder.attend, self)
         self.session: dict[str, Any] = {}
         self.identity: Any = None
+        self.place: object = None
         self.user: str | None = None
         self.activity: Activity | None = None
         self.opened_at = self.reader.last_in  # by ``time.monotonic()``
@@ -242,7 +247,7 @@ class Link:
         with self._lock:
             if self.writer.state == CLOSED:
                 return 0
-            events = selectors.EVENT_WRITE if self.writer.outbox is not None else 0
+            events = selectors.EVENT_WRITE if self.writer.outlet.outbox is not None else 0
             if self.reader.wants_more_locked():
                 events |= selectors.EVENT_READ
             return events
@@ -280,7 +285,7 @@ class Link:
 
         A full socket that takes bytes again counts: the peer has received some.
         """
-        return max(self.reader.last_in, self.writer.last_drained)
+        return max(self.reader.last_in, self.writer.outlet.last_drained)
 
     @property
     def last_in(self) -> float:
@@ -341,9 +346,13 @@ class Link:
     @property
     def cancelled(self) -> threading.Event:
         """Set as soon as the connection is no longer open, even while its handler runs."""
+        made = self._cancelled  # unguarded: made once
+        if made is not None:
+            return made
+        check_outside("cancelled", self._lock)
         with self._lock:
             if self._cancelled is None:
-                self._cancelled = threading.Event()
+                self._cancelled = Flag()
                 self.writer.on_end.append(self._cancelled.set)
                 if self.writer.state > OPEN:
                     self._cancelled.set()
@@ -364,6 +373,9 @@ class Link:
         Threads:
             Any; never waits.
         """
+        if self._lock.locked() and inside():
+            self.runtime.minder.call_later(0.0, functools.partial(self.renew, identity, expires))
+            return self.open
         with self._lock:
             if self.writer.state != OPEN:
                 return False
@@ -379,6 +391,9 @@ class Link:
         Raises:
             ValueError: there would be more than ``MAX_NOTES``.
         """
+        if self._lock.locked() and inside():
+            self.runtime.minder.call_later(0.0, functools.partial(self.note, values))
+            return
         with self._lock:
             before = self._notes  # the replaced values are freed after the lock
             notes = {**before, **values}
@@ -393,21 +408,25 @@ class Link:
 
     def notes(self) -> dict[str, Any]:
         """Return a copy of what the app noted."""
-        with self._lock:
-            return dict(self._notes)
+        return dict(self._notes)  # unguarded: replaced as a whole
 
     def account(self) -> DisconnectInfo:
         """Return the cause of its end (``lost`` while it is open) and its counts."""
+        if self._lock.locked() and inside():
+            return self._account()
+        with self._lock:  # who has just received a message finds it counted
+            return self._account()
+
+    def _account(self) -> DisconnectInfo:
         reader, writer = self.reader, self.writer
-        with writer.lock:
-            cause = writer.cause or LOST
-            return DisconnectInfo(
-                cause.why,
-                cause.code,
-                time.monotonic() - self.opened_at,
-                reader.messages_in,
-                writer.messages_out,
-                reader.bytes_in,
-                writer.bytes_out,
-                writer.dropped,
-            )
+        cause = writer.cause or LOST  # unguarded: one look
+        return DisconnectInfo(
+            cause.why,
+            cause.code,
+            time.monotonic() - self.opened_at,
+            reader.messages_in,
+            writer.messages_out,  # unguarded: one look
+            reader.bytes_in,
+            writer.outlet.bytes_out,  # unguarded: one look
+            writer.outlet.dropped,  # unguarded: one look
+        )

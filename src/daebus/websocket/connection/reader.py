@@ -268,7 +268,7 @@ class Reader:
             self.lent = False
             if self.inbox:
                 return True
-            if writer.held:
+            if writer.outlet.held:
                 writer.flush_held_locked()
             if self.final is not None and not writer.ended:
                 self._finish_locked(self.final)
@@ -347,7 +347,7 @@ class Reader:
                     if not self.lent:
                         self.ahead = sum(map(weigh, self.inbox))
                     self.lent = True
-                    writer.attend_locked()
+                    writer.outlet.attend_locked()
             gone = writer.state != OPEN
         if gone:
             writer.on_gone()

@@ -9,6 +9,10 @@ Rules of this module:
 3. The up-calls are set once and dropped when the connection has ended. ``on_gone`` is
    called without the lock, because the registry's lock comes before ours; ``on_end``,
    ``on_overflow`` and ``attend`` are called under it and must not wait.
+4. Whatever interrupts this thread may call what any thread may (see ``interrupts``): what it
+   sends while this thread is inside comes ``late``, before anything that is sent after it.
+5. What is handed to the socket is counted before an exception can come, such as that of a
+   signal handler; where that cannot be told, the connection is cut.
 """
 
 from __future__ import annotations
@@ -16,13 +20,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
+from ...interrupts.stack import inside
 from ...server.sockets.transport import DONTWAIT, Transport
-from ...waits import lock_timeout
 from ..protocol.codec import Codec, close_frame, frame
 from ..runtime import Runtime
 from .limits import Limits
-from .outbox import DROPPED, GONE, QUEUED, SENT, Outbox
+from .outbox import DROPPED, GONE, QUEUED, SENT
+from .outlet import Outlet, nothing
 from .states import CLOSED, CLOSING, CONNECTING, LOST, OPEN, Cause
 
 __all__ = ["Writer"]
@@ -31,12 +37,10 @@ __all__ = ["Writer"]
 MAX_HELD = 65536
 
 
-def _nothing(*_: object) -> None:
-    """Do nothing; the up-call was dropped."""
-
-
 class Writer:
-    """The sending half of a connection. It makes the lock that both halves share.
+    """The sending half of a connection, as any thread may use it.
+
+    It makes the lock that both halves of a connection share.
 
     Args:
         transport: the socket; the connection's thread owns it.
@@ -47,19 +51,17 @@ class Writer:
     Attributes:
         compress: builds one frame from an opcode and a payload.
         compression: a key; writers with equal ones can be sent the same frames.
+        outlet: where frames go.
         owner: identifier of the connection's thread, as in ``threading.get_ident``.
         more: the owner has further messages to answer; only the owner sets it.
         on_gone: called after the connection has left ``OPEN``, perhaps more than once.
         on_end: called as it leaves ``OPEN``, perhaps more than once.
-        on_overflow: called with bytes and messages queued, and whether the client is cut.
-        attend: has the minder look at what the connection waits for.
     """
 
     __slots__ = (
-        "attend", "bytes_out", "cause", "compress", "compression", "dropped", "ended", "held",
-        "last_drained", "limits", "lock", "messages_out", "more", "on_end", "on_gone",
-        "on_overflow", "outbox", "owner", "released", "room", "runtime", "send", "state",
-        "transport", "watched",
+        "cause", "compress", "compression", "ended", "late", "limits", "lock",
+        "messages_out", "more", "on_end", "on_gone", "outlet", "owner", "released",
+        "runtime", "state", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +69,7 @@ class Writer:
     ) -> None:
         self.lock = threading.Lock()
         self.transport = transport
-        self.send = transport.send
+        self.outlet = Outlet(transport, limits, self.lock)
         self.compress = codec.compress
         self.compression = codec.compression
         self.limits = limits
@@ -75,21 +77,15 @@ class Writer:
         self.owner = 0
         self.more = False
         self.state = CONNECTING  # guarded by: lock
-        self.outbox: Outbox | None = None  # guarded by: lock
-        self.held = bytearray()  # guarded by: lock
-        self.room: threading.Condition | None = None  # guarded by: lock
-        self.watched = False  # guarded by: lock
+        # What was sent by whatever interrupted the thread that has the lock: frame,
+        # droppable, conflate. Appended to without the lock.
+        self.late: list[tuple[bytes, bool, str | None]] = []
         self.released = False  # guarded by: lock
         self.ended = False  # guarded by: lock
         self.cause: Cause | None = None  # guarded by: lock
         self.messages_out = 0  # guarded by: lock
-        self.bytes_out = 0  # guarded by: lock
-        self.dropped = 0  # guarded by: lock
-        self.last_drained = 0.0  # when the socket last took bytes again after it was full
-        self.on_gone: Callable[[], None] = _nothing
+        self.on_gone: Callable[[], None] = nothing
         self.on_end: list[Callable[[], None]] = []
-        self.on_overflow: Callable[[int, int, bool], None] = _nothing
-        self.attend: Callable[[], None] = _nothing
 
     # --- sending ----------------------------------------------------------------
 
@@ -110,36 +106,54 @@ class Writer:
         Threads:
             Any. Takes ``lock`` briefly; never waits for the network.
         """
+        if self.lock.locked() and inside():
+            return self._send_later(data, droppable, conflate)
+        size, outlet = len(data), self.outlet
         with self.lock:
             if self.state != OPEN:
                 return GONE
-            if self.outbox is None and not self.held:
+            if self.late:
+                self._send_late_locked()
+            if outlet.outbox is None and not outlet.held:
                 # The common case: nothing waits, so one call hands the frame over.
                 try:
-                    written = self.send(data, DONTWAIT)
-                except OSError:  # full or broken: the slow path finds out
+                    written = outlet.send(data, DONTWAIT)
+                except BlockingIOError:  # full
                     written = 0
-                if written == len(data):
-                    self.bytes_out += written
+                except BaseException as exc:
+                    self.failed_locked(exc)
+                    written = 0
+                if written == size:
+                    outlet.bytes_out += written
                     self.messages_out += 1
                     return SENT
                 if written:
                     self.messages_out += 1
                     self.keep_rest_locked(data, written, conflate)
                     return QUEUED
-            if self.held:
-                self.flush_held_locked()
-            if self.outbox is None:
-                done = self._write_locked(data, conflate)
-            else:
-                done = self._queue_locked(self.outbox, data, droppable, conflate)
-            if done == DROPPED:
-                return DROPPED
+            done = self._offer_slowly_locked(data, droppable, conflate)
             if done != GONE:
-                self.messages_out += 1
                 return done
         self.on_gone()
         return GONE
+
+    def _send_later(self, data: bytes, droppable: bool, conflate: str | None) -> int:
+        """Leave a frame to whoever comes next: this very thread is inside."""
+        if self.state != OPEN:  # unguarded: who is late finds out
+            return GONE
+        if len(self.late) >= self.limits.max_outbox_messages:
+            self.outlet.dropped += 1  # unguarded: by the thread that has the lock
+            return DROPPED
+        self.late.append((data, droppable, conflate))
+        self.runtime.minder.call_later(0.0, self._send_late)
+        return QUEUED
+
+    def _send_late(self) -> None:
+        with self.lock:
+            self._send_late_locked()
+            gone = self.state != OPEN
+        if gone:
+            self.on_gone()
 
     def answer(self, data: bytes) -> None:
         """Send the one automatic answer to a message; it may leave with the next ones.
@@ -147,17 +161,18 @@ class Writer:
         Threads:
             The owner; may wait for room in its outbox.
         """
-        # A stale value is harmless here: ``offer`` checks again under the lock.
-        if self.more and self.outbox is None and len(self.held) < MAX_HELD:  # unguarded: see above
+        outlet = self.outlet
+        full = outlet.outbox is not None  # unguarded: asked again in ``offer``
+        if self.more and not full and len(outlet.held) < MAX_HELD:  # unguarded: only the owner
             with self.lock:
                 if self.state == OPEN:
-                    self.held += data
+                    outlet.held += data
                     self.messages_out += 1
             return
-        if self.held:  # unguarded: only the owner holds answers back
+        if outlet.held:  # unguarded: only the owner holds answers back
             with self.lock:
-                data = self._take_held_locked(data)
-        if self.outbox is not None and self.limits.waits:  # unguarded: see above
+                data = outlet.take_held_locked(data)
+        if full and self.limits.waits:
             self._wait_for_room(len(data))
         self.offer(data)
 
@@ -182,7 +197,7 @@ class Writer:
             As ``offer``.
         """
         if (
-            self.outbox is not None  # unguarded: with a stale value the wait ends at once
+            self.outlet.outbox is not None  # unguarded: with a stale value the wait ends at once
             and self.limits.waits
             and not (droppable or conflate)
             and (patient or self.is_owner())
@@ -196,17 +211,15 @@ class Writer:
         Returns:
             False if the connection is no longer open.
         """
+        if self.lock.locked() and inside():
+            self.runtime.minder.call_later(0.0, partial(self.control, opcode, data))
+            return self.open
         with self.lock:
             self.control_locked(opcode, data)
             state = self.state
         if state == CLOSED:
             self.on_gone()
         return state == OPEN
-
-    def queued(self) -> tuple[int, int]:
-        """Return how many bytes and messages wait in the outbox."""
-        with self.lock:
-            return (0, 0) if self.outbox is None else (self.outbox.size, len(self.outbox))
 
     def is_owner(self) -> bool:
         """Tell whether this is the connection's own thread."""
@@ -253,11 +266,20 @@ class Writer:
             Any; never waits.
         """
         data = close_frame(code, reason)
+        if self.lock.locked() and inside():
+            self.runtime.minder.call_later(0.0, partial(self.shut, code, reason, why))
+            return self.open
         with self.lock:
             if self.state != OPEN:
                 return False
-            self.close_locked(why, code, reason, data)
-        self.runtime.minder.call_later(self.limits.close_timeout, self.abort)
+            try:
+                if self.late:
+                    self._send_late_locked()
+                self.runtime.minder.call_later(self.limits.close_timeout, self.abort)
+                self.close_locked(why, code, reason, data)
+            except BaseException:
+                self.break_locked()
+                raise
         self.on_gone()
         return True
 
@@ -275,6 +297,9 @@ class Writer:
         Threads:
             Any; never waits.
         """
+        if self.lock.locked() and inside():
+            self.runtime.minder.call_later(0.0, self.abort)
+            return
         with self.lock:
             if not self.released:
                 self.transport.abort()
@@ -288,7 +313,7 @@ class Writer:
         Threads:
             The owner.
         """
-        self._wait_until(deadline, lambda outbox: False)
+        self.outlet.wait(deadline, lambda outbox: False)
         return self.state != CLOSED  # unguarded: only our own stop can change it now
 
     def finish(self) -> bool:
@@ -302,12 +327,19 @@ class Writer:
         """
         with self.lock:
             self.state = CLOSED
-            self.outbox = None
+            self.outlet.outbox = None
             self.released = True
             # These are reference cycles, which are not left to the garbage collector.
-            self.on_gone = self.on_overflow = self.attend = _nothing
-            self.on_end = []
-            return self.watched
+            self.on_gone, self.on_end = nothing, []
+            self.outlet.drop_calls_locked()
+            return self.outlet.watched
+
+    def _wait_for_room(self, size: int) -> None:
+        """Wait until the outbox has room, ``send_timeout`` has passed or the client is gone."""
+        self.outlet.wait(
+            time.monotonic() + self.limits.send_timeout,
+            lambda outbox: outbox.has_room(size) or self.state != OPEN,  # unguarded: it is held
+        )
 
     # --- with the lock held -----------------------------------------------------
 
@@ -316,22 +348,18 @@ class Writer:
         assert self.lock.locked()
         if self.state != OPEN:
             return
-        if self.held:
-            self.flush_held_locked()
-        if self.outbox is None:
-            self._write_locked(frame(opcode, data))
-        else:
-            self.outbox.push_control(frame(opcode, data), opcode)
+        try:
+            self.outlet.control_locked(frame(opcode, data), opcode)
+        except BaseException as exc:
+            self.failed_locked(exc)
 
     def close_locked(self, why: str, code: int, reason: str, data: bytes) -> None:
         """Leave ``OPEN`` with a last frame; queued frames are sent before it."""
         assert self.lock.locked()
         self._note_locked(Cause(why, code, reason))
-        if self.held:
-            data = self._take_held_locked(data)
-        self._append_locked(data)
         if self.state == OPEN:
             self.state = CLOSING
+        self._append_locked(data)
         self._end_locked()
 
     def lose_locked(self) -> None:
@@ -340,104 +368,85 @@ class Writer:
         self._note_locked(LOST)
         self.ended = True
         self.state = CLOSED
-        self.outbox = None
+        self.outlet.outbox = None
+        self.late.clear()
         self._end_locked()
         if not self.released:  # after another kind of error the owner may still read
             self.transport.abort()
 
+    def failed_locked(self, exc: BaseException) -> None:
+        """Note that the peer vanished, as an error of its socket says; raise any other.
+
+        Of another, such as what a signal handler raised (a ``TimeoutError`` is an
+        ``OSError`` too, without a number), nobody knows how much was sent before it.
+        """
+        assert self.lock.locked()
+        told = isinstance(exc, OSError) and exc.errno is not None
+        if not (told or isinstance(exc, ConnectionError)):
+            self.break_locked()
+            raise exc
+        self.lose_locked()
+
+    def break_locked(self) -> None:
+        """Cut the connection: an exception came amid a frame, or amid its accounts."""
+        assert self.lock.locked()
+        # Before anything else that calls, where the next exception may come.
+        self.state = CLOSED
+        self.outlet.outbox = None
+        self.lose_locked()
+
     def flush_held_locked(self) -> None:
         """Send the replies that were held back."""
-        if self.held and self.state == OPEN:
-            self._append_locked(self._take_held_locked(b""))
+        if self.outlet.held and self.state == OPEN:
+            self._append_locked(b"")
 
     def keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
         """Queue the rest of a partly written frame, for the minder to write."""
         assert self.lock.locked()
-        self.bytes_out += written
-        self.outbox = Outbox(self.limits.max_outbox, self.limits.max_outbox_messages)
-        self.outbox.push(data, written, key=conflate)
-        self.attend_locked()
+        try:
+            self.outlet.keep_rest_locked(data, written, conflate)
+        except BaseException:
+            self.break_locked()
+            raise
 
     def drain_outbox_locked(self) -> None:
         """Write queued frames; for the minder, when the socket takes more."""
         assert self.lock.locked()
-        if self.outbox is not None:
-            try:
-                written = self.outbox.write(self.transport.try_send)
-            except OSError:
-                self.lose_locked()
-                return
-            self.bytes_out += written
-            if written:
-                self.last_drained = time.monotonic()
-            if not len(self.outbox):
-                self.outbox = None
-        if self.room is not None and (self.outbox is None or self.outbox.low):
-            self.room.notify_all()
-
-    def attend_locked(self) -> None:
-        """Have the minder look at what the connection waits for."""
-        assert self.lock.locked()
-        self.watched = True
-        self.attend()
-
-    def _write_locked(self, data: bytes, conflate: str | None = None) -> int:
-        """Hand a frame to the socket; queue the rest for the minder."""
         try:
-            written = self.transport.try_send(data)
-        except OSError:
-            self.lose_locked()
+            self.outlet.drain_locked()
+        except BaseException as exc:
+            self.failed_locked(exc)
+
+    def _offer_slowly_locked(self, data: bytes, droppable: bool, conflate: str | None) -> int:
+        """Send behind what waits, or find out why the socket takes nothing."""
+        assert self.lock.locked()
+        if self.state == CLOSED:  # the socket has just said so
             return GONE
-        if written == len(data):
-            self.bytes_out += written
-            return SENT
-        self.keep_rest_locked(data, written, conflate)
-        return QUEUED
+        try:
+            done = self.outlet.offer_locked(data, droppable, conflate)
+            if done == GONE:
+                self._cut_slow_locked()
+            elif done != DROPPED:
+                self.messages_out += 1
+            return done
+        except BaseException as exc:
+            self.failed_locked(exc)
+            return GONE
+
+    def _send_late_locked(self) -> None:
+        """Send what came while a thread was inside that could not wait for itself."""
+        assert self.lock.locked()
+        while self.late and self.state == OPEN:
+            data, droppable, conflate = self.late.pop(0)
+            self._offer_slowly_locked(data, droppable, conflate)
 
     def _append_locked(self, data: bytes) -> None:
         """Send after the queued frames, beyond the limits of the outbox."""
         assert self.lock.locked()
-        if self.outbox is None:
-            self._write_locked(data)
-        else:
-            self.outbox.push(data)
-
-    def _queue_locked(
-        self, outbox: Outbox, data: bytes, droppable: bool, conflate: str | None
-    ) -> int:
-        """Queue a frame; if there is no room, do as ``on_full`` says."""
-        assert self.lock.locked()
-        before = outbox.dropped
-        taken = outbox.admit(data, self.limits.on_full, droppable=droppable, key=conflate)
-        self.dropped += outbox.dropped - before
-        if taken and outbox.dropped == before:
-            return QUEUED
-        if taken is None or not (outbox.complained or conflate):
-            outbox.complained = True
-            self.on_overflow(outbox.size, len(outbox), taken is None)
-        if taken is None:
-            self._cut_slow_locked(outbox)
-            return GONE
-        return QUEUED if taken else DROPPED
-
-    def _cut_slow_locked(self, outbox: Outbox) -> None:
-        """Cut a client that does not read; it has a moment to read the 1013."""
-        assert self.lock.locked()
-        self._note_locked(Cause("slow_consumer", 1013, "too slow"))
-        self.dropped += outbox.clear() + 1
-        outbox.push(close_frame(1013, "too slow"))
-        self.state = CLOSING
-        self.ended = True
-        self._end_locked()
-        self.attend_locked()
-        self.runtime.minder.call_later(self.limits.slow_close_timeout, self.abort)
-        # Wakes the owner if it is reading; the write side stays open for the close frame.
-        self.transport.shutdown_read()
-
-    def _take_held_locked(self, data: bytes) -> bytes:
-        joined = b"".join((self.held, data))
-        self.held.clear()
-        return joined
+        try:
+            self.outlet.append_locked(data)
+        except BaseException as exc:
+            self.failed_locked(exc)
 
     def _note_locked(self, cause: Cause) -> None:
         """Keep the cause of the end; the first one counts."""
@@ -450,23 +459,16 @@ class Writer:
         assert self.lock.locked()
         for tell in self.on_end:
             tell()
-        if self.room is not None:
-            self.room.notify_all()
+        self.outlet.wake_locked()
 
-    def _wait_for_room(self, size: int) -> None:
-        """Wait until the outbox has room, ``send_timeout`` has passed or the client is gone."""
-        self._wait_until(
-            time.monotonic() + self.limits.send_timeout,
-            lambda outbox: outbox.has_room(size) or self.state != OPEN,  # unguarded: it is held
-        )
-
-    def _wait_until(self, deadline: float, enough: Callable[[Outbox], bool]) -> None:
-        """Wait until nothing is queued, ``enough`` is true, or the deadline has passed."""
-        with self.lock:
-            if self.room is None:
-                self.room = threading.Condition(self.lock)
-            while self.outbox is not None and not enough(self.outbox):
-                rest = deadline - time.monotonic()
-                if rest <= 0:
-                    return
-                self.room.wait(lock_timeout(rest))
+    def _cut_slow_locked(self) -> None:
+        """Cut a client that does not read; it has a moment to read the 1013."""
+        assert self.lock.locked()
+        self._note_locked(Cause("slow_consumer", 1013, "too slow"))
+        self.state = CLOSING
+        self.ended = True
+        self.outlet.give_up_locked(close_frame(1013, "too slow"))
+        self._end_locked()
+        self.runtime.minder.call_later(self.limits.slow_close_timeout, self.abort)
+        # Wakes the owner if it is reading; the write side stays open for the close frame.
+        self.transport.shutdown_read()

@@ -7,6 +7,7 @@ import time
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+from ...interrupts.stack import check_outside
 from ..connection.connection import Connection
 from ..connection.link import Link
 from ..connection.states import OPEN
@@ -97,12 +98,16 @@ class Activity:
     @property
     def pending(self) -> Pending:
         """The open calls and stoppable requests, made when first asked for."""
-        with self.writer.lock:
+        pending, writer = self._pending, self.writer
+        if pending is not None:
+            return pending
+        check_outside("a call", writer.lock)
+        with writer.lock:
             if self._pending is None:
-                over = self.writer.state > OPEN
+                over = writer.state > OPEN
                 link, reader = self.link, self.link.reader
                 self._pending = Pending(
-                    self.writer.lock,
+                    writer.lock,
                     link.client_id,
                     reader.charge_locked,
                     over=over,
@@ -113,12 +118,14 @@ class Activity:
 
     def take_pending(self, kind: str, payload: dict[str, Any]) -> bool:
         """Act on an answer or a cancel; return False if nothing waits for it."""
-        with self.writer.lock:
+        writer = self.writer
+        with writer.lock:
             return self._pending is not None and self._pending.take_locked(kind, payload)
 
     def has_work(self) -> bool:
         """Tell whether a job runs for its client, or a call waits for the client's answer."""
-        with self.writer.lock:
+        writer = self.writer
+        with writer.lock:
             return self._pending is not None and self._pending.has_work_locked()
 
     def charge(self, rate: AnyRate, *, overall: bool = False) -> float:

@@ -8,6 +8,7 @@ import threading
 from typing import Any, Final, Literal
 
 from ...errors import Cancelled
+from ...interrupts.flag import Flag
 from ...server.threads.minder import Minder, Timer
 
 __all__ = ["Reason", "CancelToken", "cancel_task"]
@@ -21,7 +22,7 @@ _TEXTS: Final = {
 }
 
 
-class CancelToken(threading.Event):
+class CancelToken(Flag):
     """``req.cancelled``: set when the request should end, and why.
 
     The connection keeps a weak reference to this event, so the event is set for as long as

@@ -13,15 +13,17 @@ Rules of this module:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, Protocol
 from weakref import ref
 
 from ...depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
+from ...interrupts.flag import Flag
+from ...interrupts.stack import check_outside, inside
 from ...waits import lock_timeout
 from ..clients.broadcast import reply
 from ..connection.link import Link
@@ -53,6 +55,49 @@ class Stoppable(Protocol):
         """The id that the client gave it."""
 
 
+class Answer(Flag):
+    """What a client will answer: settled once, under the connection's lock.
+
+    No future: settling one takes a lock of its own, which a thread that was interrupted in
+    its wait may hold.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._data: Any = None
+        self._problem: Exception | None = None
+        self._wake: Callable[[], None] | None = None
+
+    def settle(self, data: Any, problem: Exception | None) -> None:
+        """Keep the answer, or what has come in its place, and wake who waits."""
+        self._data, self._problem = data, problem
+        self.set()
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def get(self) -> Any:
+        """Return the data, or raise the problem; it is there."""
+        problem, self._problem = self._problem, None  # an exception refers to its frames
+        if problem is not None:
+            raise problem
+        return self._data
+
+    async def wait_async(self, timeout: float) -> bool:
+        """Wait in a coroutine; False if the time passed first."""
+        loop, here = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                loop.call_soon_threadsafe(here.set)
+
+        self._wake = wake  # before the look, as who settles looks after
+        if not self.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(here.wait(), timeout)
+        return self.is_set()
+
+
 class Pending:
     """The open calls and the stoppable requests of one connection.
 
@@ -80,7 +125,7 @@ class Pending:
         self._over = over  # guarded by: _lock
         self._mark = secrets.token_hex(8)  # in the id of every call
         self._asked = 0  # guarded by: _lock
-        self._calls: dict[str, Future[Any]] = {}  # guarded by: _lock
+        self._calls: dict[str, Answer] = {}  # guarded by: _lock
         # Weak: a request may outlive its handler, in a thread that the handler started.
         # No WeakSet: it is changed by whichever thread drops the last reference.
         self._tokens: list[ref[CancelToken]] = []  # guarded by: _lock
@@ -96,18 +141,18 @@ class Pending:
         assert self._lock.locked()
         return bool(self._calls) or any(not token.ended for token in self._alive_locked())
 
-    def ask(self) -> tuple[str, Future[Any]]:
+    def ask(self) -> tuple[str, Answer]:
         """Open a call.
 
         Returns:
-            Its id, and the future of the answer; call ``forget`` to give up.
+            Its id, and its answer; call ``forget`` to give up.
 
         Raises:
             ClientGone: the connection is no longer open.
             CallError: too many calls are open already (code ``too_many_calls``).
         """
-        future: Future[Any] = Future()
-        future.set_running_or_notify_cancel()  # only this class sets its result
+        answer = Answer()
+        check_outside("a call", self._lock)
         with self._lock:
             if self._over:
                 raise ClientGone(self._client_id)
@@ -118,16 +163,16 @@ class Pending:
                 )
             self._asked += 1
             ident = f"{self._mark}-{self._asked}"
-            self._calls[ident] = future
-        return ident, future
+            self._calls[ident] = answer
+        return ident, answer
 
     def forget(self, ident: str) -> bool:
         """Give up an answer; return False if it has arrived."""
-        with self._lock:
-            return self._calls.pop(ident, None) is not None
+        return self._calls.pop(ident, None) is not None  # unguarded: in one step
 
     def enlist(self, req: Stoppable) -> CancelToken:
         """Return the request's token, which is set when its client cancels it or leaves."""
+        check_outside("req.cancelled", self._lock)
         with self._lock:
             if req._token is None:
                 token = CancelToken(self._lock, req.id)
@@ -167,13 +212,11 @@ class Pending:
                 return False
             self._charge()
             return True
-        future = self._calls.pop(ident, None) if isinstance(ident, str) else None
-        if future is None:
+        answer = self._calls.pop(ident, None) if isinstance(ident, str) else None
+        if answer is None:
             return False
-        if kind == "response":
-            future.set_result(payload.get("data"))
-        else:
-            future.set_exception(_call_error(payload.get("data")))
+        data = payload.get("data")
+        answer.settle(data, None if kind == "response" else _call_error(data))
         return True
 
     def end_locked(self) -> None:
@@ -182,9 +225,9 @@ class Pending:
         if self._over:
             return
         self._over = True
-        for future in self._calls.values():
-            future.set_exception(ClientGone(self._client_id))
-        self._calls.clear()
+        calls, self._calls = self._calls, {}
+        for answer in list(calls.values()):
+            answer.settle(None, ClientGone(self._client_id))
         for token in self._alive_locked():
             token.stop_locked("gone")
 
@@ -219,11 +262,14 @@ class PendingCall:
         self._client_id = link.client_id
         self._pending = pending
         self._kind = kind
-        self._ident, self._future = pending.ask()
+        self._ident, self._answer = pending.ask()
         sent = reply(link.writer, envelope.stamp(message, self._ident))
         if not sent and pending.forget(self._ident):
             raise CallTimeout(f"{kind!r} was dropped, as client {link.client_id} does not read")
-        link.reader.listen()
+        if link.writer.lock.locked() and inside():
+            link.runtime.minder.call_later(0.0, link.reader.listen)
+        else:
+            link.reader.listen()
 
     def result(self, timeout: float) -> Any:
         """Wait for the answer, so many seconds at most.
@@ -232,20 +278,18 @@ class PendingCall:
             ClientGone, CallTimeout, CallError: as ``DaebusWebSocket.call``.
         """
         try:
-            return self._future.result(lock_timeout(timeout))
-        except TimeoutError:
-            self._give_up(timeout)
-            return self._future.result()
+            if not self._answer.wait(lock_timeout(timeout)):
+                self._give_up(timeout)
+            return self._answer.get()
         finally:
             self.forget()
 
     async def result_async(self, timeout: float) -> Any:
         """Wait for the answer in a coroutine."""
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(self._future), timeout)
-        except TimeoutError:
-            self._give_up(timeout)
-            return self._future.result()
+            if not await self._answer.wait_async(timeout):
+                self._give_up(timeout)
+            return self._answer.get()
         finally:
             self.forget()
 

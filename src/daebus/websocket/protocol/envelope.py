@@ -28,6 +28,7 @@ from typing import Any, NoReturn, TypeGuard
 
 from ...depth import MAX_DEPTH, is_too_deep, nests
 from ...errors import EncodeError
+from ...interrupts.raised import from_signal
 from . import fastjson
 
 __all__ = ["BadMessage", "decode", "encode", "error", "is_id", "package", "stamp"]
@@ -223,7 +224,9 @@ def encode(kind: str, data: Any) -> bytes:
             f"the data of the {kind!r} message contains itself, or is nested too deep; "
             f"send a copy without the cycle"
         ) from None
-    except Exception as exc:  # or whatever an object of the user's raises while it is converted
+    except Exception as exc:  # or whatever an object of the user's raises when it is asked
+        if from_signal(exc):
+            raise
         raise EncodeError(
             f"the data of the {kind!r} message has no JSON form: {exc}; "
             f"send dict, list, str, int, float, bool or None"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from ...interrupts.raised import from_signal
+
 try:
     import orjson
 except ImportError:
@@ -56,7 +58,10 @@ def dumps(value: Any, default: Callable[[Any], Any]) -> bytes | None:
     """Encode; return None if orjson cannot, or for a ``null`` that may stand for a NaN."""
     try:
         data = orjson.dumps(value, default, _OPTIONS)
-    except TypeError:
+    except TypeError as exc:
+        cause = exc.__cause__
+        if cause is not None and (not isinstance(cause, Exception) or from_signal(cause)):
+            raise cause from None  # such as a KeyboardInterrupt
         return None
     if value.__class__ is not str and b"null" in data:
         return None

@@ -1,0 +1,60 @@
+"""An event without a lock."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+__all__ = ["Flag"]
+
+
+class Flag(threading.Event):
+    """An event without a lock, so that whatever interrupts ``set`` or ``wait`` may do both.
+
+    An event of the standard library takes a lock that is not re-entrant.
+    """
+
+    def __init__(self) -> None:
+        self._flag = False
+        # A lock for each thread that waits. Whoever waits first puts its lock here and then
+        # looks, whoever sets first sets and then looks here.
+        self._waiters: deque[threading.Lock] = deque()
+
+    def is_set(self) -> bool:
+        """Tell whether it is set."""
+        return self._flag
+
+    def set(self) -> None:
+        """Set it, and wake who waits."""
+        self._flag = True
+        while self._waiters:
+            try:
+                waiter = self._waiters.popleft()
+            except IndexError:  # another thread, or whoever interrupted us, was faster
+                return
+            waiter.release()
+
+    def clear(self) -> None:
+        """Set it no more."""
+        self._flag = False
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set; False if the time passed first."""
+        if self.is_set():
+            return True
+        deadline = None if timeout is None else time.monotonic() + timeout
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        try:
+            if self.is_set():
+                return True
+            if deadline is None:
+                return waiter.acquire()
+            return waiter.acquire(timeout=max(0.0, deadline - time.monotonic())) or self.is_set()
+        finally:
+            try:
+                self._waiters.remove(waiter)
+            except ValueError:  # it was woken
+                pass

@@ -1,0 +1,220 @@
+"""A host whose main thread is interrupted all the time; run as a program of its own.
+
+It prints its port, waits for the clients, works until it was interrupted often enough, and
+prints what it found as JSON. What interrupts is the first argument: ``signal`` (a handler
+calls public methods), ``raise`` (it raises), or ``destructor`` (the collector calls
+destructors, and the log a handler, which call them).
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from daebus import Daebus, DaebusHttp, DaebusWebSocket
+from daebus.errors import CallError, CallTimeout, ClientGone, StateError
+
+MODE, TIMES, CLIENTS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+# The longest that a method may take here, in seconds; a deadlock is for ever.
+PROMISE = 3.0
+
+app = Daebus("interrupted")
+app.attach(DaebusHttp(port=0))
+ws = DaebusWebSocket(max_outbox=1 << 26, max_outbox_messages=1 << 20)
+app.attach(ws)
+chance = random.Random(7)
+names: list[str] = []
+numbers = {"main": itertools.count(1), "inner": itertools.count(1)}
+found: dict[str, Any] = {"interrupts": 0, "slowest": 0.0, "refused": 0, "errors": []}
+inner = threading.local()
+
+
+@app.socket("echo")
+def echo(req: Any) -> Any:
+    litter()
+    return req.data
+
+
+class Alarm(Exception):
+    """What a handler that ends long calls raises."""
+
+
+class Litter:
+    """Garbage that only the collector finds, and that calls public methods as it goes."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        interrupt()
+
+
+def litter() -> None:
+    if MODE == "destructor":
+        Litter()
+
+
+def count(who: str) -> dict[str, Any]:
+    return {"who": who, "n": next(numbers[who]), "text": "x" * chance.choice((1, 200, 5000))}
+
+
+def call(client_id: str) -> None:
+    if MODE == "raise":  # it waits in a condition of the standard library, which may break
+        return
+    try:
+        ws.call(client_id, "question", timeout=0.001)
+    except (CallTimeout, ClientGone, CallError):
+        pass
+
+
+def methods(who: str) -> list[Callable[[], Any]]:
+    name, room = chance.choice(names), chance.choice("abc")
+    send: list[Callable[[], Any]] = [lambda: ws.broadcast_to_all(count(who), "number")] * 6
+    return [
+        *send,
+        lambda: ws.broadcast_to_room(room, "to a room"),
+        lambda: ws.send_to_client(name, "to one"),
+        lambda: ws.broadcast_to_clients(names, "to some"),
+        lambda: ws.join(name, room),
+        lambda: ws.leave(name, room),
+        lambda: ws.identify(name, chance.choice(("ada", "bob", None))),
+        lambda: ws.set_client_metadata(name, note=Note() if MODE != "raise" else 1),
+        lambda: ws.get_client_metadata(name),
+        lambda: ws.get_clients_by_filter(lambda *_: True),
+        lambda: (ws.get_clients(), ws.get_rooms(), ws.get_room_clients(room)),
+        lambda: (ws.get_client_rooms(name), ws.get_user_clients("ada")),
+        lambda: ws.is_client_connected(name),
+        lambda: ws.disconnect_client("nobody"),
+        lambda: found_stats(ws.stats()),
+        lambda: app.stats(),
+        lambda: app.pump(0.0),
+        lambda: app.heartbeat(),
+        lambda: call(name),
+    ]
+
+
+class Note:
+    """A value that is freed when the next one takes its place."""
+
+    def __del__(self) -> None:
+        if not getattr(inner, "busy", False):
+            ws.broadcast_to_all("freed")
+
+
+def found_stats(stats: dict[str, Any]) -> None:
+    if min(stats["queued_bytes"], stats["queued_messages"]) < 0:
+        found["errors"].append("the outbox counts below zero")
+
+
+def do(who: str) -> None:
+    method = chance.choice(methods(who))
+    began = time.monotonic()
+    try:
+        method()
+    except StateError:
+        found["refused"] += 1
+    found["slowest"] = max(found["slowest"], time.monotonic() - began)
+
+
+def interrupt() -> None:
+    if getattr(inner, "busy", False) or not names:
+        return
+    inner.busy = True
+    found["interrupts"] += 1
+    try:
+        do("inner")
+    except BaseException as exc:
+        found["errors"].append(repr(exc))
+    finally:
+        inner.busy = False
+
+
+class Telling(logging.Handler):
+    """A handler of the log that tells the clients."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        interrupt()
+
+
+def again() -> None:
+    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.0008))
+
+
+def on_alarm(number: int, frame: Any) -> None:
+    if MODE == "raise":
+        if not armed:
+            return
+        found["interrupts"] += 1
+        raise chance.choice((Alarm, KeyboardInterrupt, TimeoutError))("interrupted")
+    interrupt()
+    again()
+
+
+armed = False  # an exception may come
+
+
+def work() -> None:
+    global armed
+    if MODE == "raise":
+        names[:] = ws.get_clients() or names  # those that were cut come again
+        try:
+            armed = True
+            again()
+            do("main")
+        finally:
+            armed = False
+    else:
+        do("main")
+        litter()
+
+
+def main() -> None:
+    app.start()
+    print("port", app.http.port, flush=True)
+    while ws.get_client_count() < CLIENTS:
+        time.sleep(0.01)
+    names.extend(ws.get_clients())
+    signal.signal(signal.SIGALRM, on_alarm)
+    if MODE == "signal":
+        again()
+    elif MODE == "destructor":
+        gc.set_threshold(50, 2, 2)
+        logging.getLogger("daebus").addHandler(Telling())
+        logging.getLogger("daebus").setLevel(logging.DEBUG)
+    while found["interrupts"] < TIMES:
+        try:
+            work()
+        except (Alarm, KeyboardInterrupt, TimeoutError):
+            pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.set_threshold(0)
+    clients = ws.get_clients()
+    names.clear()  # nothing interrupts any more
+    while ws.get_client_count() < CLIENTS:
+        time.sleep(0.01)
+    deadline = time.monotonic() + 10
+    while ws.stats()["queued_messages"] and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)  # what was left to the minder
+    found["numbers"] = {who: next(counter) - 1 for who, counter in numbers.items()}
+    described = map(ws.get_client_metadata, clients)
+    found["sent"] = {d["client_id"]: d["messages_out"] for d in described if d}
+    found["reached"] = ws.broadcast_to_all("the end", "end")
+    found["left"] = app.stop(5)
+    print(json.dumps(found), flush=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
