@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import socket
+import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket
-from daebus.errors import StateError
-from daebus.websocket.api.context import context_of
 from tests.support.child import Child
 from tests.support.peer import CLOSE, TEXT, Peer
-from tests.support.waiting import eventually
 
 PROGRAM = Path(__file__).resolve().parents[1] / "support" / "interrupted.py"
 CLIENTS = 3
+
+
+def dial(port: int, wire: str) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), 60)
+    if wire == "plain":
+        return sock
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # the certificate was made by the child
+    context.verify_mode = ssl.CERT_NONE
+    return context.wrap_socket(sock)
 
 
 class Listener:
@@ -31,8 +36,9 @@ class Listener:
     One that is cut comes again.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, wire: str) -> None:
         self.port = port
+        self.wire = wire
         self.streams: list[bytearray] = []  # of each connection
         self.thread = threading.Thread(target=self._listen)
         self.thread.start()
@@ -40,7 +46,7 @@ class Listener:
     def _listen(self) -> None:
         while True:
             try:
-                with socket.create_connection(("127.0.0.1", self.port), 60) as sock:
+                with dial(self.port, self.wire) as sock:
                     self._read(sock)
             except (OSError, AssertionError):  # the end: nobody listens, or says 503
                 return
@@ -75,17 +81,17 @@ class Listener:
 
 @pytest.fixture
 def outcome(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], list[Listener]]]:
-    mode, times = request.param
+    mode, times, wire = request.param
     child = Child(
-        f"import runpy, sys\nsys.argv[1:] = [{mode!r}, '{times}', '{CLIENTS}']\n"
+        f"import runpy, sys\nsys.argv[1:] = [{mode!r}, '{times}', '{CLIENTS}', {wire!r}]\n"
         f"runpy.run_path({str(PROGRAM)!r}, run_name='__main__')",
         preamble="",
     )
     listeners: list[Listener] = []
     try:
         port = child.port()
-        listeners += [Listener(port) for _ in range(CLIENTS)]
-        line = child.lines.get(timeout=50)
+        listeners += [Listener(port, wire) for _ in range(CLIENTS)]
+        line = child.lines.get(timeout=50 + times / 20)
         yield json.loads(line), listeners
     finally:
         child.end()
@@ -93,7 +99,20 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], li
             listener.thread.join(20)
 
 
-@pytest.mark.parametrize("outcome", [("signal", 4000), ("destructor", 4000)], indirect=True)
+def much(mode: str, wire: str) -> Any:
+    """Return thousands of interruptions; the quick ones are a few hundred."""
+    return pytest.param((mode, 5000, wire), marks=pytest.mark.slow, id=f"{mode}-{wire}-long")
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        ("signal", 300, "tls"),
+        ("destructor", 300, "plain"),
+        *(much(mode, wire) for mode in ("signal", "destructor") for wire in ("plain", "tls")),
+    ],
+    indirect=True,
+)
 def test_public_methods_may_interrupt_each_other(
     outcome: tuple[dict[str, Any], list[Listener]],
 ) -> None:
@@ -121,7 +140,11 @@ def test_public_methods_may_interrupt_each_other(
     assert sorted(counts) == sorted(found["sent"].values())
 
 
-@pytest.mark.parametrize("outcome", [("raise", 3000)], indirect=True)
+@pytest.mark.parametrize(
+    "outcome",
+    [("raise", 300, "tls"), much("raise", "plain"), much("raise", "tls")],
+    indirect=True,
+)
 def test_exceptions_of_signal_handlers_tear_no_frame(
     outcome: tuple[dict[str, Any], list[Listener]],
 ) -> None:
@@ -139,55 +162,3 @@ def test_exceptions_of_signal_handlers_tear_no_frame(
             # A client that was cut has seen it; nothing follows a frame that was begun.
             assert not rest or frames[-1][0] != CLOSE
         assert frames[-1][0] == CLOSE
-
-
-CALLS: dict[str, Callable[[Daebus, DaebusWebSocket, str], object]] = {
-    "stop": lambda app, ws, name: app.stop(5),
-    "wait": lambda app, ws, name: app.wait(0.01),
-    "stats": lambda app, ws, name: app.stats(),
-    "dump": lambda app, ws, name: app.dump(io.StringIO()),
-    "pump": lambda app, ws, name: app.pump(0),
-    "heartbeat": lambda app, ws, name: app.heartbeat(),
-    "background": lambda app, ws, name: app.background("late", 9.0)(lambda: None),
-    "broadcast_to_all": lambda app, ws, name: ws.broadcast_to_all(1),
-    "send_to_client": lambda app, ws, name: ws.send_to_client(name, 1),
-    "call": lambda app, ws, name: ws.call(name, "question", timeout=9),
-    "join": lambda app, ws, name: ws.join(name, "room"),
-    "leave": lambda app, ws, name: ws.leave(name, "room"),
-    "identify": lambda app, ws, name: ws.identify(name, "ada"),
-    "set_client_metadata": lambda app, ws, name: ws.set_client_metadata(name, note=1),
-    "get_client_metadata": lambda app, ws, name: ws.get_client_metadata(name),
-    "get_clients": lambda app, ws, name: (ws.get_clients(), ws.get_rooms()),
-    "disconnect_client": lambda app, ws, name: ws.disconnect_client(name),
-    "disconnect_all_clients": lambda app, ws, name: ws.disconnect_all_clients(),
-}
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_public_method_within_a_send_returns_at_once(name: str) -> None:
-    app = Daebus("interrupted")
-    app.attach(DaebusHttp(port=0))
-    ws = app.attach(DaebusWebSocket())
-    app.start()
-    took: list[float] = []
-    try:
-        with app.test_client():
-            eventually(lambda: ws.get_client_count() == 1)
-            link = context_of(ws).hub.registry.snapshot()[0]  # type: ignore[union-attr]  # it runs
-            send = link.writer.outlet.send
-
-            def interrupted(data: Any, flags: int) -> int:
-                link.writer.outlet.send = send
-                began = time.monotonic()
-                with contextlib.suppress(StateError):
-                    CALLS[name](app, ws, link.client_id)
-                took.append(time.monotonic() - began)
-                return send(data, flags)
-
-            link.writer.outlet.send = interrupted
-            assert ws.broadcast_to_all("outer") == 1
-            if name == "stop":
-                assert app.wait(10)
-        assert took[0] < 1
-    finally:
-        app.stop(5)

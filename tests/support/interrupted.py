@@ -3,7 +3,8 @@
 It prints its port, waits for the clients, works until it was interrupted often enough, and
 prints what it found as JSON. What interrupts is the first argument: ``signal`` (a handler
 calls public methods), ``raise`` (it raises), or ``destructor`` (the collector calls
-destructors, and the log a handler, which call them).
+destructors and callbacks of weak references, and the log a handler, which call them). The
+others are how often, the number of clients, and ``plain`` or ``tls``.
 """
 
 from __future__ import annotations
@@ -18,23 +19,31 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
-from daebus.errors import CallError, CallTimeout, ClientGone, StateError
+from daebus.errors import StateError
+from daebus.scaffold import Scaffold
+from daebus.websocket.stats import WebSocketStats
+from tests.support.inside import activity_of, connections
+from tests.support.public import ENDS, REFUSALS, PublicCall, app_calls
+from tests.support.tls import server_context
 
-MODE, TIMES, CLIENTS = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+MODE, TIMES, CLIENTS, WIRE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 
 # The longest that a method may take here, in seconds; a deadlock is for ever.
 PROMISE = 3.0
 
 app = Daebus("interrupted")
-app.attach(DaebusHttp(port=0))
+app.attach(DaebusHttp(port=0, ssl_context=server_context() if WIRE == "tls" else None))
 ws = DaebusWebSocket(max_outbox=1 << 26, max_outbox_messages=1 << 20)
 app.attach(ws)
 chance = random.Random(7)
 names: list[str] = []
+others: list[PublicCall] = []
+references: list[weakref.ref[Any]] = []
 numbers = {"main": itertools.count(1), "inner": itertools.count(1)}
 found: dict[str, Any] = {"interrupts": 0, "slowest": 0.0, "refused": 0, "errors": []}
 inner = threading.local()
@@ -60,22 +69,52 @@ class Litter:
         interrupt()
 
 
+class Watched:
+    """The same, by a weak reference to it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+        references.append(weakref.ref(self, lambda reference: interrupt()))
+        del references[:-50]
+
+
 def litter() -> None:
     if MODE == "destructor":
         Litter()
+        Watched()
 
 
 def count(who: str) -> dict[str, Any]:
     return {"who": who, "n": next(numbers[who]), "text": "x" * chance.choice((1, 200, 5000))}
 
 
-def call(client_id: str) -> None:
-    if MODE == "raise":  # it waits in a condition of the standard library, which may break
-        return
+# What would leave something behind each time, or begins and ends more than a call. Those are
+# tried within each lock, in ``tests/races/test_reentrancy.py``.
+LEFT_OUT = {
+    *(name for name in dir(Scaffold) if not name.startswith("_")),
+    *("attach", "enable_rate_limiting", "register", "set_client_id_generator"),
+    *("identify", "join", "leave", "set_client_metadata", "send"),  # with other arguments below
+    *("dump", "start", "test_client", "wsgi"),
+    *ENDS,
+}
+
+
+def all_others() -> list[PublicCall]:
+    """Return a call of every other public method."""
+    return [
+        call
+        for link in connections(app)
+        for call in app_calls(app, activity_of(link).connection, link.client_id)
+        if call.name.rpartition(".")[2] not in LEFT_OUT
+        if "send" not in call.name and "broadcast" not in call.name
+    ]
+
+
+def any_other() -> None:
     try:
-        ws.call(client_id, "question", timeout=0.001)
-    except (CallTimeout, ClientGone, CallError):
-        pass
+        chance.choice(others).run()
+    except REFUSALS:
+        found["refused"] += 1
 
 
 def methods(who: str) -> list[Callable[[], Any]]:
@@ -100,7 +139,7 @@ def methods(who: str) -> list[Callable[[], Any]]:
         lambda: app.stats(),
         lambda: app.pump(0.0),
         lambda: app.heartbeat(),
-        lambda: call(name),
+        *[any_other] * 8,
     ]
 
 
@@ -112,7 +151,7 @@ class Note:
             ws.broadcast_to_all("freed")
 
 
-def found_stats(stats: dict[str, Any]) -> None:
+def found_stats(stats: WebSocketStats) -> None:
     if min(stats["queued_bytes"], stats["queued_messages"]) < 0:
         found["errors"].append("the outbox counts below zero")
 
@@ -185,6 +224,7 @@ def main() -> None:
     while ws.get_client_count() < CLIENTS:
         time.sleep(0.01)
     names.extend(ws.get_clients())
+    others.extend(all_others())
     signal.signal(signal.SIGALRM, on_alarm)
     if MODE == "signal":
         again()
