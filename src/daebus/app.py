@@ -242,7 +242,8 @@ class Daebus(Scaffold):
                 handlers call it, the second call returns at once; in an async handler it returns
                 at once too, and the stop goes on in a thread of its own.
             So it is in a signal handler or destructor that interrupted this thread within a
-            start, or within another call of ours that cannot wait; see ``wait``.
+            start, or within another call of ours at a moment when that cannot wait: the result
+            is an empty list then, and ``wait`` tells when the stop has ended.
         """
         return self._lifecycle.stop(timeout)
 
@@ -257,7 +258,8 @@ class Daebus(Scaffold):
                 has asked for the end (see ``serve``).
 
         Raises:
-            StateError: the app was never started.
+            StateError: the app was never started; or it is to wait without a time, in what
+                interrupted this very thread within a call of ours, which goes on only after that.
         """
         return self._lifecycle.wait(timeout)
 

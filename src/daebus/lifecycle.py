@@ -31,6 +31,7 @@ from .server.sockets.systemd import Notifier
 from .server.threads.pump import AFTER_STOP, Pump
 from .server.threads.safelog import flush_repeats, get_logger
 from .server.threads.track import is_own, track
+from .server.threads.vitals import Vitals
 from .signals import FAREWELL, SIGNAL_POLL, Ending
 from .waits import lock_timeout, until
 from .websocket.api.context import context_of
@@ -262,8 +263,12 @@ class Lifecycle:
             # What interrupted this thread cannot wait for it, nor start a thread of its own,
             # which would.
             if self._engine is not None and self._state not in (NEW, STOPPED):
+                minder = self._engine.minder
                 stop = partial(self._start_stopper, self.stop, timeout)
-                self._engine.minder.call_later(0.0, stop)
+                if minder.thread.is_alive():
+                    minder.call_later(0.0, stop)
+                else:  # it has died
+                    stop()
             return []
         deadline = time.monotonic() + lock_timeout(timeout)
         with self._changed:
@@ -289,7 +294,10 @@ class Lifecycle:
         return list(self._left)
 
     def _start_stopper(self, stop: Callable[[float], object], argument: float) -> None:
-        stopper = threading.Thread(target=stop, args=(argument,), name="daebus-stop", daemon=True)
+        watch = Vitals(self._fail)
+        stopper = threading.Thread(
+            target=watch.guard, args=(stop, argument), name="daebus-stop", daemon=True
+        )
         track(stopper, "stop").start()
 
     def _stop(self, deadline: float) -> list[str]:
@@ -297,7 +305,15 @@ class Lifecycle:
             return self._stop_now(deadline)
         except BaseException:  # of a signal handler: the stop goes on without this thread
             self._busy = 0
-            self._start_stopper(self._stop_now, deadline)
+            self._start_stopper(self._stop_after_all, deadline)
+            raise
+
+    def _stop_after_all(self, deadline: float) -> None:
+        try:
+            self._stop_now(deadline)
+        except BaseException:
+            with self._lock:
+                self._state = RUNNING  # half of it; another stop may try
             raise
 
     def _stop_now(self, deadline: float) -> list[str]:

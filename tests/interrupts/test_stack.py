@@ -92,3 +92,11 @@ def test_a_flag_is_waited_for_no_longer_than_said() -> None:
     flag.clear()
     assert not flag.wait(0)
     assert not flag._waiters
+
+
+def test_who_starts_a_thread_is_inside() -> None:
+    """Every new thread takes a lock of ``threading`` before its start is over."""
+    space: dict[str, Any] = {"__name__": "threading"}
+    exec("def start(lock, probe):\n    with lock:\n        return probe()", space)
+    assert space["start"](threading.RLock(), inside)
+    assert not inside()

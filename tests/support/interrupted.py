@@ -94,7 +94,7 @@ LEFT_OUT = {
     *(name for name in dir(Scaffold) if not name.startswith("_")),
     *("attach", "enable_rate_limiting", "register", "set_client_id_generator"),
     *("identify", "join", "leave", "set_client_metadata", "send"),  # with other arguments below
-    *("dump", "start", "test_client", "wsgi"),
+    *("dump", "serve", "start", "test_client", "wsgi"),
     *ENDS,
 }
 
