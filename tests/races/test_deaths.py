@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import threading
@@ -10,8 +11,12 @@ from typing import Any
 
 import pytest
 
-from daebus import Daebus
+import daebus.tasks.task as task_module
+from daebus import Daebus, StopToken
+from daebus.engine import Engine
+from tests.support.inside import hub_of
 from tests.support.raw import Raw, server_of
+from tests.support.tls import dial, secure
 from tests.support.waiting import eventually
 
 
@@ -43,13 +48,26 @@ def poke_http(app: Daebus) -> None:
         pass
 
 
-KINDS = ["accept", "minder", "loop", "http-", "ws-parked", "job-", "background-"]
+KINDS = [
+    "accept",
+    "minder",
+    "loop",
+    "http-",
+    "ws-parked",
+    "job-",
+    "hook-",
+    "background-",
+    "thread-",
+]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_death_is_known(
-    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture, kind: str
+    make_app: Callable[..., Daebus],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
 ) -> None:
     app = make_app()
     app.route("/")(lambda req: "here")
@@ -60,6 +78,13 @@ def test_a_death_is_known(
         return 1
 
     app.background("often", 0.01)(lambda: None)
+    monkeypatch.setattr(task_module, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(task_module, "MAX_PAUSE", 0.02)
+
+    @app.thread("always")
+    def always(running: StopToken) -> None:
+        raise ValueError("so that it mostly waits")
+
     app.start()
     with app.test_client() as client:
         assert client.request("pool") == 1
@@ -68,6 +93,7 @@ def test_a_death_is_known(
     pool = server_of(app)._pool
     assert eventually(lambda: pool._idle)
     assert eventually(lambda: [t for t in threading.enumerate() if t.name == "daebus-ws-parked"])
+    hub_of(app)._notices.submit(lambda: None)
     assert app.running
     waiting = threading.Thread(target=app.wait)
     waiting.start()
@@ -83,6 +109,9 @@ def test_a_death_is_known(
         if kind == "loop":
             hub.runtime.loop.cancel_all()
         hub.runtime.jobs.submit(object(), lambda: None)
+        hub._notices.submit(lambda: None)
+        if kind == "thread-":  # what it calls may have been struck, which is caught
+            strike(thread)
         if kind in ("accept", "http-"):
             poke_http(app)
         elif kind == "ws-parked":
@@ -104,6 +133,50 @@ def test_a_death_is_known(
     assert app.running
     with Raw(app) as raw:
         assert raw.get("/_daebus/health").status == 200
+
+
+def test_a_death_amid_handshakes_is_known(
+    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture
+) -> None:
+    app = make_app(http=secure())
+    app.start()
+    with dial(app.http.port):
+        pass
+    thread = find("daebus-tls-")
+    while thread.is_alive():
+        strike(thread)  # what it calls may be struck, which is caught
+        with contextlib.suppress(OSError), dial(app.http.port):
+            pass
+        thread.join(0.05)
+    assert not app.running
+    assert app.wait(5)
+    assert "daebus-tls-1 died; stop the app" in caplog.messages
+    with dial(app.http.port) as client:  # another thread has its place
+        client.sendall(b"GET /_daebus/health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 500 ")
+
+
+def test_a_death_amid_a_stop_is_known(
+    make_app: Callable[..., Daebus],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = make_app()
+    app.start()
+
+    def blow(*args: object) -> None:
+        raise _Blow
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Engine, "stop", blow)
+        with pytest.raises(_Blow):
+            app.stop(5)
+        assert app.wait(5)
+        assert eventually(lambda: "daebus-stop died; stop the app" in caplog.messages)
+    assert eventually(lambda: app.stats()["state"] == "running")
+    assert not app.running
+    assert app.stop(5) == []
+    assert app.stats()["state"] == "stopped"
 
 
 def test_run_returns(make_app: Callable[..., Daebus]) -> None:

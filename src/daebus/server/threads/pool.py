@@ -198,8 +198,10 @@ class WorkerPool:
                 self._idle += 1
                 try:
                     while not self._jobs and not self._stopping:
-                        self._work.wait()
-                        self._waking = False
+                        try:
+                            self._work.wait()
+                        finally:  # if it dies here, the next one is woken all the same
+                            self._waking = False
                 finally:
                     self._idle -= 1
                 if not self._jobs:
