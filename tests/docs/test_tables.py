@@ -16,7 +16,7 @@ from daebus.http.protocol import errors as wire
 from daebus.http.protocol import parser
 from daebus.http.protocol.limits import Limits
 from daebus.http.site import request
-from daebus.websocket.connection import control_rate
+from daebus.websocket.connection import controls
 from daebus.websocket.connection import reader as reading
 from daebus.websocket.messages import pending, shared_rate
 from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, table
@@ -41,8 +41,8 @@ FIXED = {
     "the same, for a call": reading.MAX_WAITING,
     "calls to one client": pending.MAX_CALLS,
     "users or addresses": shared_rate.MAX_BUCKETS,
-    "control frames a second": control_rate.CONTROL_RATE,
-    "control frames at once": control_rate.CONTROL_BURST,
+    "control frames a second": controls.CONTROL_RATE,
+    "control frames at once": controls.CONTROL_BURST,
 }
 
 

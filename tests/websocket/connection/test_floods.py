@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from daebus import DisconnectInfo, WebSocketRequest
-from daebus.websocket.connection.control_rate import CONTROL_BURST, CONTROL_RATE, ControlRate
+from daebus.websocket.connection.controls import CONTROL_BURST, CONTROL_RATE, ControlFrames
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.connection.reader import EVENTS_AT_ONCE, READ_AHEAD_SIZE, Reader
 from daebus.websocket.connection.states import OPEN
@@ -194,7 +194,7 @@ def test_the_minder_reads_little_at_a_time() -> None:
 
 
 def test_nobody_honest_is_cut() -> None:
-    rate, now = ControlRate(0.0), 0.0
+    rate, now = ControlFrames(0.0), 0.0
     assert rate.take(CONTROL_BURST, now)  # what a busy handler let gather
     for _ in range(86_400):  # a ping a second, and a pong unasked
         now += 1
@@ -206,7 +206,7 @@ def test_nobody_honest_is_cut() -> None:
 
 
 def test_who_sends_more_than_the_rate_has_used_up_the_burst_some_day() -> None:
-    rate, now = ControlRate(0.0), 0.0
+    rate, now = ControlFrames(0.0), 0.0
     taken = 0
     while rate.take(1, now):
         taken += 1

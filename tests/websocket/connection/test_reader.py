@@ -102,7 +102,7 @@ def test_pings_are_answered_while_nobody_waits_for_messages() -> None:
 def test_pongs_are_passed_on() -> None:
     both = Both()
     pongs: list[bytes] = []
-    both.reader.on_pong = pongs.append
+    both.reader.controls.on_pong = pongs.append
     both.transport.incoming += [frame(PONG, b"1"), text(1)]
     next(both.reader.messages())
     assert pongs == [b"1"]

@@ -8,29 +8,27 @@ the error handler of what was raised; ``after_request`` hooks.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Literal
 
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
-from werkzeug.routing import Map, MapAdapter, Rule
 from werkzeug.wrappers import Response
 
-from ...checks.functions import check_function
-from ...errors import DuplicateHandlerError, name_of
+from ...errors import DuplicateHandlerError
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
 from ..protocol.cors import Cors
 from ..protocol.crosssite import is_cross_site
 from .files import StaticFolder
 from .front import Front
-from .hooks import VIEW_KINDS, Hooks
+from .hooks import Hooks
 from .mounts import Mount, Mounts
 from .own import Health, OwnPaths
 from .request import JsonReader, Request, close_uploads_with, spool_to
 from .results import exception_response, json_error, keep_headers, to_response
 from .spool import Spool
+from .views import METHODS, Views
 
 __all__ = ["RECEIVE", "BodyReader", "Router"]
 
@@ -42,13 +40,6 @@ RECEIVE = "daebus.receive"
 
 # See ``Router.who_reads``.
 BodyReader = Literal["nobody", "hooks", "view"]
-
-# Host names for which the bound map is kept; a client may invent many.
-MAX_HOSTS = 64
-
-# Views may be registered for others too, unless they look like a slip of one of these; who asks
-# about the server as a whole is told of these.
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Router:
@@ -97,12 +88,8 @@ class Router:
         self._max_body = max_body
         self._json = JsonReader(max_depth)
         self._cors = cors
-        self._map = Map()
         self._cross_site = cross_site
-        self._open: frozenset[str] = frozenset()  # views for pages of other sites
-        self._views: dict[str, Callable[..., Any]] = {}
-        self._taken: dict[tuple[str, str], str] = {}
-        self._adapters: dict[tuple[str, str, str], MapAdapter] = {}  # entries are only added
+        self._views = Views()
 
     def add(
         self,
@@ -126,33 +113,7 @@ class Router:
                 f"{path} is answered by daebus itself; use another path, or move the health "
                 f"check with DaebusHttp(health='/other') or None"
             )
-        names = [_method(name) for name in methods]
-        if not names:
-            raise ValueError(f"{path} has no methods; write methods=['GET'], or leave them out")
-        endpoint = str(len(self._views))
-        rule = Rule(path, endpoint=endpoint, methods=names)
-        try:
-            scratch = Map([rule.empty()])  # a rule knows its arguments once it is in a map
-        except (LookupError, ValueError) as exc:
-            raise ValueError(
-                f"path {path!r} cannot be routed: {exc}; write '/items/<int:id>'"
-            ) from None
-        arguments = next(scratch.iter_rules()).arguments
-        check_function(
-            f"the view of {path!r}", view, ("req",), named=sorted(arguments), kinds=VIEW_KINDS
-        )
-        for name in names:
-            if (path, name) in self._taken:
-                raise DuplicateHandlerError(
-                    f"{name} {path} has a view already: {self._taken[path, name]}; use another "
-                    f"path or method for {name_of(view)}"
-                )
-        for name in names:
-            self._taken[path, name] = name_of(view)
-        self._views[endpoint] = view
-        if cross_site:
-            self._open |= {endpoint}
-        self._map.add(rule)
+        self._views.add(path, view, methods, cross_site=cross_site)
 
     def who_reads(self, environ: dict[str, Any]) -> BodyReader:
         """Return who could read the body of a request first, which has not come yet.
@@ -175,7 +136,7 @@ class Router:
             return "nobody"
         if not self.mounts.all or self.mounts.find(path) is None:
             try:
-                self._match(request, _decoded_path(request))
+                self._views.match(environ, _decoded_path(request))
             except NotFound:
                 if self.mounts.root is None:
                     return "nobody"
@@ -233,22 +194,19 @@ class Router:
 
     def _is_open(self, request: Request) -> bool:
         """Return whether the view of a request is meant for pages of other sites too."""
-        if not self._open or self.mounts.find(request.environ["PATH_INFO"]) is not None:
+        views = self._views
+        if not views.some_open or self.mounts.find(request.environ["PATH_INFO"]) is not None:
             return False
         try:
-            return self._match(request, _decoded_path(request))[0] in self._open
+            return views.match(request.environ, _decoded_path(request))[0].open
         except HTTPException:
             return False
-
-    def _match(self, request: Request, path: str) -> tuple[str, Any]:
-        query = request.environ.get("QUERY_STRING")
-        return self._adapter(request.environ).match(path, request.method, query_args=query)
 
     def _respond(self, request: Request, loop: LoopThread) -> Response | None:
         """Return the answer of a view or file; None if the app at ``/`` is to answer."""
         path = _decoded_path(request)
         try:
-            endpoint, arguments = self._match(request, path)
+            view, arguments = self._views.match(request.environ, path)
         except MethodNotAllowed as exc:
             allowed = sorted({*(exc.valid_methods or ()), "OPTIONS"})
             if request.method == "OPTIONS":
@@ -256,7 +214,7 @@ class Router:
             raise MethodNotAllowed(allowed) from None
         except NotFound:
             return self._respond_without_view(request, path)
-        result = self._views[endpoint](request, **arguments)
+        result = view.function(request, **arguments)
         if inspect.isawaitable(result):
             result = loop.run(result)
         return to_response(result)
@@ -272,7 +230,7 @@ class Router:
                 found.close()
                 return _tell_methods(["GET", "HEAD", "OPTIONS"])
         if asks and path == "*":  # of the server, not of a path
-            return _tell_methods(_METHODS)
+            return _tell_methods(METHODS)
         if self.mounts.root is not None:
             return None
         if asks and path == "/":  # how some proxies look whether a server is there
@@ -289,19 +247,6 @@ class Router:
         if self.hooks.find(NotFound())[0] is not None:
             return None
         return self.front.answer(request)
-
-    def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
-        """Return the map bound to the host name of this request."""
-        scheme = environ["wsgi.url_scheme"]
-        host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
-        prefix = environ.get("SCRIPT_NAME", "")
-        adapter = self._adapters.get((scheme, host, prefix))
-        if adapter is None:
-            script = prefix.encode("latin-1").decode(errors="replace")
-            adapter = self._map.bind(host, script, url_scheme=scheme)
-            if len(self._adapters) < MAX_HOSTS:
-                self._adapters[scheme, host, prefix] = adapter
-        return adapter
 
     # --- around the views -------------------------------------------------------
 
@@ -381,23 +326,6 @@ class Router:
             response.headers["Vary"] = "Origin"
             return response
         return Response(status=204, headers=headers)
-
-
-def _method(name: str) -> str:
-    """Return a method in capitals.
-
-    Raises:
-        ValueError: no request can have it, or it is a slip of one that they have.
-    """
-    upper = name.upper()
-    if upper in _METHODS:
-        return upper
-    close = difflib.get_close_matches(upper, _METHODS, 1)
-    if close or not (name.isascii() and name.replace("-", "x").isalnum()):
-        raise ValueError(
-            f"{name!r} is not an HTTP method; did you mean {close[0] if close else 'GET'!r}?"
-        )
-    return upper
 
 
 def _tell_methods(allowed: Iterable[str]) -> Response:

@@ -184,7 +184,7 @@ class Link:
             self.reader.take(early)
         if self.limits.ping_interval is not None:
             self._keepalive = Keepalive(self, self.runtime.minder, self.limits)
-            self.reader.on_pong = self._keepalive.answered
+            self.reader.controls.on_pong = self._keepalive.answered
         if expires is not None or self.limits.ends:
             lifetime = Lifetime(self, self.runtime.minder, self.limits, expires)
             with self._lock:
@@ -201,7 +201,7 @@ class Link:
             lifetime, self._lifetime = self._lifetime, None
             self.reader.tell_of_begun(None)
             progress, self._progress = self._progress, None
-        self.reader.on_pong = None
+        self.reader.controls.on_pong = None
         for timer in (keepalive, lifetime, progress):
             if timer is not None:
                 timer.stop()

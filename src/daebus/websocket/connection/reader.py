@@ -21,17 +21,13 @@ from typing import Protocol
 
 from ..protocol.codec import (
     MAX_HEADER,
-    PONG,
-    TEXT,
     Closed,
     Codec,
     Event,
-    Ping,
-    Pong,
     close_frame,
     weigh,
 )
-from .control_rate import ControlRate
+from .controls import ControlFrames
 from .states import OPEN
 from .writer import Writer
 
@@ -93,15 +89,15 @@ class Reader:
         last_message: moment of the last message, or else of the opening.
         messages_in: messages that were handed out or taken out of turn.
         interceptor: None until the first call or stoppable request.
-        on_pong: called with the payload of each pong.
+        controls: the client's control frames.
         on_heartbeat: called with each short text, under the lock; returns the answer to a
             heartbeat, and None for any other message. None where there are none.
     """
 
     __slots__ = (
-        "_beat", "_codec", "_control_rate", "_earlier", "_lock", "_ping", "_read", "_watch",
-        "_writer", "ahead", "bytes_in", "final", "inbox", "interceptor", "last_in",
-        "last_message", "lent", "messages_in", "on_heartbeat", "on_pong", "reading", "turn",
+        "_codec", "_earlier", "_lock", "_read", "_watch",
+        "_writer", "ahead", "bytes_in", "controls", "final", "inbox", "interceptor", "last_in",
+        "last_message", "lent", "messages_in", "on_heartbeat", "reading", "turn",
     )  # fmt: skip
 
     def __init__(self, writer: Writer, codec: Codec, watch: Watch) -> None:
@@ -114,9 +110,7 @@ class Reader:
         self.bytes_in = 0
         self.turn = 0
         self.last_in = self.last_message = time.monotonic()
-        self._control_rate = ControlRate(self.last_in)  # guarded by: _lock
-        self._ping: bytes | None = None  # guarded by: _lock; of the newest one
-        self._beat: bytes | None = None  # guarded by: _lock; answer to the newest heartbeat
+        self.controls = ControlFrames(self.last_in)
         self._earlier = self.last_in  # what ``last_message`` was before the one handled now
         self.reading = True  # the owner reads, and has the codec; stored last, see _take
         self.lent = False  # guarded by: _lock
@@ -124,7 +118,6 @@ class Reader:
         self.inbox: deque[str | bytes] = deque()
         self.final: Closed | None = None  # the codec's last event
         self.interceptor: Interceptor | None = None  # guarded by: _lock
-        self.on_pong: Callable[[bytes], None] | None = None
         self.on_heartbeat: Callable[[str], bytes | None] | None = None
 
     # --- the owner's side -------------------------------------------------------
@@ -317,7 +310,7 @@ class Reader:
         """
         assert self._lock.locked()
         writer = self._writer
-        if writer.ended or self._control_rate.take(count, time.monotonic()):
+        if writer.ended or self.controls.take(count, time.monotonic()):
             return
         text = "too many control frames"
         # As after a broken rule: nothing is parsed any more, for what comes is more of it.
@@ -418,7 +411,7 @@ class Reader:
                     if answer is not None:
                         self.messages_in += 1
                         controls += 1
-                        self._beat = answer
+                        self.controls.beat = answer
                         continue
                 self._earlier = self.last_message = self.last_in
                 if (
@@ -430,31 +423,19 @@ class Reader:
                     continue
                 self.inbox.append(event)
                 size += weigh(event)
-            elif isinstance(event, Ping):
-                controls += 1
-                self._ping = event.data
-            elif isinstance(event, Pong):
-                controls += 1
-                if self.on_pong is not None:
-                    self.on_pong(event.data)
             elif isinstance(event, Closed):
                 self.final = event
+            else:
+                controls += 1
+                self.controls.note(event)
         if controls:
             self.charge_locked(controls)
         return size
 
     def _answer_locked(self) -> None:
-        """Answer the newest ping of a read: the others need none (RFC 6455 section 5.5.3).
-
-        Likewise the newest heartbeat.
-        """
         assert self._lock.locked()
-        ping, self._ping = self._ping, None
-        if ping is not None:
-            self._writer.control_locked(PONG, ping)
-        beat, self._beat = self._beat, None
-        if beat is not None:
-            self._writer.control_locked(TEXT, beat)
+        for opcode, payload in self.controls.answers():
+            self._writer.control_locked(opcode, payload)
 
     def _finish_locked(self, final: Closed) -> None:
         """Act on the codec's last event: the peer closed, or broke the rules."""
