@@ -451,9 +451,13 @@ def test_awaiting_what_does_not_wait_says_what_to_write(make_app: MakeApp) -> No
         for name in sends:
             with pytest.raises(RequestError) as caught:
                 client.request(name)
-            assert str(caught.value.text).endswith(
-                "the methods of daebus do not wait, but for those that end in _async; write "
-                "websocket.send(...), not await websocket.send(...)"
+            assert (
+                caught.value.data["traceback"]
+                .rstrip()
+                .endswith(
+                    "the methods of daebus do not wait, but for those that end in _async; write "
+                    "websocket.send(...), not await websocket.send(...)"
+                )
             )
 
 

@@ -22,9 +22,7 @@ def threads_named(name: str) -> list[threading.Thread]:
 
 @pytest.mark.parametrize("interval", [0, -1.0, 1e-300, float("nan"), float("inf")])
 def test_an_interval_is_a_time_that_one_can_wait(app: Daebus, interval: float) -> None:
-    with pytest.raises(
-        ValueError, match=r"interval must be 0.001 seconds or more, and finite, not"
-    ):
+    with pytest.raises(ValueError, match=r"interval must be (0.001 seconds or more|a number), "):
         app.background("tick", interval)
 
 

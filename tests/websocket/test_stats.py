@@ -75,7 +75,7 @@ def test_every_key_after_a_known_conversation(make_app: MakeApp, connect: Connec
         assert sum(times["buckets"].values()) == times["count"]
         assert list(times["buckets"])[-1] == "inf"
         assert 0 < times["seconds"] < 5
-    assert Peer(connect(app.http.port)).ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 404
+    assert Peer(connect(app.http.port)).ask(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n").status == 404
     # The second client's thread parks when its descriptor is gone.
     assert eventually(lambda: app.stats()["threads"]["ws"] == 1)
     whole = app.stats()

@@ -405,7 +405,7 @@ def test_stack_size_is_that_of_connection_threads_alone(
     peer = Peer.joined(connect(app.http.port))
     peer.say("work")
     assert peer.message()["data"] == 21
-    assert Peer(connect(app.http.port)).ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").status == 404
+    assert Peer(connect(app.http.port)).ask(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n").status == 404
     assert sizes["ws"] == 384 * 1024
     assert sizes["http"] == sizes["accept"] == sizes["minder"] == 0
     assert threading.stack_size() == 0

@@ -87,7 +87,7 @@ answers = []
 for client in clients:
     client.settimeout(5)
     client.connect(("127.0.0.1", app.http.port))
-    client.sendall(b"GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+    client.sendall(b"GET /no HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
     answers.append(client.recv(100)[:12].decode())
     while held:
         os.close(held.pop())
