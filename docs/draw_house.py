@@ -36,7 +36,7 @@ FLOORS = (
         ("http", "http/serving", "http/site", "http/protocol"),
     ),
     (("server", "server/sockets", "server/threads"),),
-    (("checks",), ("interrupts",)),
+    (("checks",), ("interrupts",), ("data",)),
 )
 
 # Modules of the top that every room may import, and so lie below all of them.
@@ -54,6 +54,7 @@ TINTS = {
     "server": ("#fbf3e2", "#8a5d12"),
     "checks": ("#eff0f2", "#5c6572"),
     "interrupts": ("#f3eee9", "#7a5a3c"),
+    "data": ("#f3eef7", "#7a4a99"),
     "ground": ("#eff0f2", "#5c6572"),
 }
 

@@ -109,7 +109,7 @@ def test_everything_of_a_blueprint_works(when: str) -> None:
         assert [events.get(timeout=5) for _ in range(4)] == ["came", "came"] + 2 * ["left: client"]
         with app.test_client("/raw") as client:
             assert client.websocket.receive(timeout=5) == "raw"
-        assert get(app, "/page") == '{"path": "/page"}'
+        assert get(app, "/page") == '{"path":"/page"}'
 
 
 def test_prefixes_go_before_types_and_paths() -> None:
@@ -125,8 +125,8 @@ def test_prefixes_go_before_types_and_paths() -> None:
     with app.test_client() as client, app.test_client("/chat/raw") as raw:
         assert client.request("chat.say", 1) == 1
         assert client.request("say", 2) == 2
-        assert get(app, "/chat/") == '{"path": "/chat/"}'
-        assert get(app, "/chat/ada") == '{"name": "ada"}'
+        assert get(app, "/chat/") == '{"path":"/chat/"}'
+        assert get(app, "/chat/ada") == '{"name":"ada"}'
         assert raw.websocket.receive(timeout=5) == "raw"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, depth
+from daebus.data.forms import children, form_of
 from daebus.errors import EncodeError
 from daebus.websocket.component import MIN_STACK
 from daebus.websocket.protocol import envelope
@@ -128,6 +129,10 @@ def tower(kind: str, levels: int) -> Any:
     return value
 
 
+def is_too_deep(value: Any) -> bool:
+    return depth.is_too_deep(value, lambda item: children(item, form_of))
+
+
 @pytest.fixture
 def raised_limit() -> Iterator[None]:
     """What a host may do, which puts nothing between an encoder and the end of the stack."""
@@ -141,21 +146,21 @@ def raised_limit() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["list", "dict", "node"])
 def test_values_are_measured_where_the_limit_was_raised(kind: str, raised_limit: None) -> None:
-    assert not depth.is_too_deep(tower(kind, depth.MAX_VALUE_DEPTH))
-    assert depth.is_too_deep(tower(kind, depth.MAX_VALUE_DEPTH + 1))
+    assert not is_too_deep(tower(kind, depth.MAX_VALUE_DEPTH))
+    assert is_too_deep(tower(kind, depth.MAX_VALUE_DEPTH + 1))
 
 
 def test_parts_that_are_shared_are_looked_at_once_a_level(raised_limit: None) -> None:
     value: Any = [1]
     for _ in range(400):
         value = [value, value, {"a": value}]
-    assert not depth.is_too_deep(value)
+    assert not is_too_deep(value)
 
 
 def test_a_circle_is_too_deep(raised_limit: None) -> None:
     value: list[Any] = []
     value.append(value)
-    assert depth.is_too_deep(value)
+    assert is_too_deep(value)
     with pytest.raises(EncodeError, match="nested too deep"):
         envelope.encode("kind", value)
 

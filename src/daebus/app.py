@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NotRequired, TextIO, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TextIO, TypedDict, overload
 
 from .arguments import header_text
 from .blueprint import Blueprint, take_steps
 from .checks.annotations import checked
 from .components import Components, Needs
+from .data.encoder import Encoder
 from .errors import DuplicateHandlerError
 from .http.component import DaebusHttp
 from .interrupts.stack import check_outside
@@ -55,17 +56,31 @@ class Daebus(Scaffold):
             error; never in production.
         version: of the program, such as ``"1.4.2"``: clients are told it by the check
             (``/_daebus/check``) and by each heartbeat, so that a page can reload itself.
+        nan: what NaN and the infinities become in JSON: ``"null"``, or ``"error"`` to raise an
+            ``EncodeError`` where they are sent.
+        json_default: a function that returns a JSON form of what has none otherwise, or
+            raises ``TypeError``; as ``default`` of ``json.dumps``.
 
     Raises:
         ValueError: the version is not of 1 to 128 printable ASCII characters.
         TypeError: an argument is of another type; the message names it.
+        ValueError: ``nan`` is neither of the two.
     """
 
     @checked
-    def __init__(self, name: str, *, debug: bool = False, version: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        debug: bool = False,
+        version: str | None = None,
+        nan: Literal["null", "error"] = "null",
+        json_default: Callable[[Any], Any] | None = None,
+    ) -> None:
         self.name = name
         self.debug = debug
         self.version = header_text("version", version)
+        self._encoder = Encoder(nan, json_default)
         self._components = Components()
         self._lifecycle = Lifecycle(name, self._components)
         self._blueprints: list[Blueprint] = []
@@ -92,7 +107,13 @@ class Daebus(Scaffold):
             TypeError: the argument is not a component.
         """
         self._lifecycle.check_at_rest()
-        self._components.attach(component, self.name, debug=self.debug, version=self.version)
+        self._components.attach(
+            component,
+            self.name,
+            debug=self.debug,
+            version=self.version,
+            encoder=self._encoder,
+        )
         return component
 
     @property

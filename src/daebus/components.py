@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .data.encoder import Encoder
 from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp, serving_of
 from .tasks.registry import Tasks
@@ -73,6 +74,7 @@ class Components:
         *,
         debug: bool,
         version: str | None,
+        encoder: Encoder,
     ) -> None:
         """Add a component, and take the steps that wait for it.
 
@@ -81,6 +83,7 @@ class Components:
             name: of the app.
             debug: errors tell clients what was raised.
             version: of the program, for clients; None for none.
+            encoder: makes JSON of what is sent.
 
         Raises:
             AttachError: the order is wrong, or there is one already.
@@ -105,9 +108,9 @@ class Components:
                 f"{component!r} is not a component; attach DaebusHttp() or DaebusWebSocket()"
             )
         if isinstance(component, DaebusWebSocket):
-            context_of(component).attached(debug=debug, version=version)
+            context_of(component).attached(debug=debug, version=version, encoder=encoder)
         else:
-            serving_of(component).attached(name, debug=debug)
+            serving_of(component).attached(name, debug=debug, encoder=encoder)
         self._take(self._waiting)
 
     def register(self, steps: Iterable[Step]) -> None:

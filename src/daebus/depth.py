@@ -7,8 +7,6 @@ stands before it, which is the host's to raise. So the depth is looked at first.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import sys
 from array import array
 from collections.abc import Callable, Iterable
@@ -67,40 +65,31 @@ _recursion_limit: Callable[[], int] = (
 _LEAVES = frozenset((str, int, float, bool, type(None)))
 
 
-def is_too_deep(value: Any) -> bool:
+def is_too_deep(value: Any, children: Callable[[Any], Iterable[Any]]) -> bool:
     """Tell whether a value is nested too deep to be encoded, if nobody else would notice.
 
     Up to ``MAX_VALUE_DEPTH`` levels nothing can happen, and with the recursion limit that
     CPython starts with the encoder raises ``RecursionError`` beyond: then this costs a
     comparison. Else the value is walked, level by level.
+
+    Args:
+        value: anything.
+        children: returns what the encoder looks at inside a value.
     """
-    return _recursion_limit() > MAX_VALUE_DEPTH and _walks_deep(value)
+    return _recursion_limit() > MAX_VALUE_DEPTH and _walks_deep(value, children)
 
 
-def _walks_deep(value: Any) -> bool:
+def _walks_deep(value: Any, children: Callable[[Any], Iterable[Any]]) -> bool:
     level: Iterable[Any] = (value,)
     for _ in range(MAX_VALUE_DEPTH):
         # Each value once in a level: structures that share parts would grow at each.
         below = {
             id(child): child
             for item in level
-            for child in _children(item)
+            for child in children(item)
             if child.__class__ not in _LEAVES
         }
         if not below:
             return False
         level = below.values()
     return True
-
-
-def _children(item: Any) -> Iterable[Any]:
-    """Return what the encoders look at inside a value."""
-    if isinstance(item, dict):
-        return item.values()
-    if isinstance(item, list | tuple | set | frozenset):
-        return item
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return [getattr(item, field.name, None) for field in dataclasses.fields(item)]
-    if isinstance(item, enum.Enum):
-        return (item.value,)
-    return ()

@@ -70,6 +70,7 @@ LAYERS = [
     "waits",
     "arguments",
     "checks",
+    "data",
     "depth",
     "origins",
     "interrupts",
@@ -86,7 +87,7 @@ STRANGERS = [
 
 # Where a package may be imported; nobody else may, and no other package at all.
 THIRD_PARTY = {
-    "orjson": ["websocket.protocol.fastjson"],
+    "orjson": ["data.fastjson"],
     "pytest": ["pytest_plugin"],
     "simple_websocket": ["testing"],
     "typing_extensions": ["websocket.messages.request"],

@@ -237,7 +237,7 @@ def drive_places(program: Program) -> None:
 
 def drive_desk(program: Program) -> None:
     def talk(port: int) -> simple_websocket.Client:
-        assert fetch(port, "/tables")[2] == '{"free": 4}'
+        assert fetch(port, "/tables")[2] == '{"free":4}'
         client = simple_websocket.Client.connect(f"ws://127.0.0.1:{port}/")
         assert ask(client, "free") == {"type": "response", "data": 4}
         return client

@@ -76,7 +76,7 @@ class Hub:
             settings.background_queue,
             vitals=minder.vitals,
         )
-        self.runtime = Runtime(minder, loop, jobs, Pump(settings.main_timeout))
+        self.runtime = Runtime(minder, loop, jobs, Pump(settings.main_timeout), dispatcher.encoder)
         self.registry = Registry(settings.max_clients, settings.max_rooms)
         self.door = Door(self.registry, deflate=settings.deflate)
         self.threads = ConnectionThreads(

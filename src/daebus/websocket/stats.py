@@ -7,10 +7,10 @@ from bisect import bisect_right
 from collections import Counter
 from typing import Protocol, TypedDict
 
+from ..data.encoder import package
 from ..interrupts.stack import inside
 from .connection.events import DisconnectInfo
 from .connection.link import Link
-from .protocol import envelope
 
 __all__ = ["BUCKETS", "Counted", "HandlerStats", "Stats", "Times", "WebSocketStats"]
 
@@ -175,7 +175,7 @@ class Stats:
             "refused": refused,
             "errors": dict(errors),
             "handlers": {kind: _describe(time) for kind, time in times.items()},
-            "json": envelope.package(),
+            "json": package(),
         }
 
     def _read(self) -> tuple[_Ended, list[Counted]]:

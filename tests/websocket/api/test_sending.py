@@ -326,9 +326,9 @@ def test_a_room_costs_a_broadcast_what_all_clients_do(
     encodings, walked = [], []
     encode, offer = envelope.encode, broadcast._offer_to_all
 
-    def counting_encode(kind: str, data: Any) -> bytes:
+    def counting_encode(kind: str, *rest: Any) -> bytes:
         encodings.append(kind)
-        return encode(kind, data)
+        return encode(kind, *rest)
 
     def counting_offer(connections: Any, *rest: Any) -> tuple[int, int, int]:
         walked.append(connections)

@@ -48,7 +48,7 @@ def only_error(client: AppClient, *more: str) -> dict[str, Any]:
         ("not json", "bad_json"),
         ('{"type": "echo"} trailing', "bad_json"),
         ("{'type': 'echo'}", "bad_json"),
-        ('\ufeff{"type": "echo"}', "bad_json"),
+        ('\ufeff\ufeff{"type": "echo"}', "bad_json"),
         ("\x00", "bad_json"),
         ("[1, 2]", "not_an_object"),
         ('"echo"', "not_an_object"),
@@ -153,11 +153,11 @@ def test_a_handler_that_raises_is_answered_once_and_logged_once(
 def test_a_returned_value_without_a_json_form_is_an_error_of_the_handler(
     app: Daebus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app.socket("give")(lambda req: {"value": float("nan")})
+    app.socket("give")(lambda req: {"value": object()})
     with app.test_client() as client:
         client.send("give")
         assert only_error(client)["code"] == "handler_error"
-    assert "has no JSON form" in caplog.text
+    assert "$.value is a object, which has no JSON form" in caplog.text
 
 
 def test_debug_tells_the_client_what_was_raised(make_app: MakeApp) -> None:
@@ -289,10 +289,10 @@ def test_unusual_json_is_handled(app: Daebus, text: str, data: object) -> None:
     assert message["data"] == (data if data is not None else json.loads(text)["data"])
 
 
-def test_a_number_that_overflows_is_an_error_and_not_an_invalid_reply(app: Daebus) -> None:
+def test_a_number_that_overflows_is_no_invalid_reply(app: Daebus) -> None:
     with app.test_client() as client:
         client.send_raw('{"type": "echo", "data": 1e999}')
-        assert only_error(client)["code"] in ("bad_json", "handler_error")
+        assert client.receive() == {"type": "response", "data": None}
 
 
 @pytest.mark.parametrize("kind", ["x" * 1_000_000, "\ud800" * 50_000, "\x00\x1b[31m"])

@@ -161,7 +161,7 @@ def test_an_item_that_json_cannot_carry_ends_a_generator(app: Daebus, mode: str)
     def items(req: WebSocketRequest) -> Iterator[Any]:
         try:
             yield 1
-            yield float("nan")
+            yield object()
             yield 2
         finally:
             ended.put("ended")
@@ -169,7 +169,7 @@ def test_an_item_that_json_cannot_carry_ends_a_generator(app: Daebus, mode: str)
     async def items_async(req: WebSocketRequest) -> AsyncIterator[Any]:
         try:
             yield 1
-            yield float("nan")
+            yield object()
             yield 2
         finally:
             ended.put("ended")
@@ -313,7 +313,7 @@ def test_only_the_named_request_ends(make_app: MakeApp) -> None:
         for client, ident in ((a, 1), (a, 2), (b, 1)):
             say(client, "work", None, ident)
             assert long.begun.acquire(timeout=5)
-        strangers: list[Any] = [3, "1", None, True, [1]]
+        strangers: list[Any] = [3, "1", True, [1]]
         for ident in strangers:
             say(a, "cancel", None, ident)
         say(a, "cancel", None, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from daebus import ClientError, Daebus, WebSocketRequest
 
 IDS = ["a", "", "x" * 128, "\N{SPOUTING WHALE}", '"quoted"', "\ud800", 0, 7, -1, 1.5, 10**127]
-BAD_IDS: list[Any] = [None, True, False, [], {}, ["a"], "x" * 129, 10**128]
+BAD_IDS: list[Any] = [True, False, [], {}, ["a"], "x" * 129, 10**128]
 
 
 @pytest.mark.parametrize("ident", IDS, ids=lambda ident: ascii(ident)[:20])
@@ -30,6 +31,110 @@ def test_another_id_is_refused_and_not_repeated(app: Daebus, ident: Any) -> None
         assert set(message) == {"type", "data"}
 
 
+def test_an_id_of_null_is_none(app: Daebus) -> None:
+    app.socket("which")(lambda req: [req.id])
+    app.socket("nothing")(lambda req: None)
+    with app.test_client() as client:
+        client.send_raw('{"type": "nothing", "id": null}')
+        client.send_raw('{"type": "which", "id": null}')
+        assert client.receive() == {"type": "response", "data": [None]}
+
+
+def register_those_that_return_nothing(app: Daebus) -> None:
+    send = app.websocket.send
+
+    @app.socket("nothing")
+    @app.socket("in pool", run_in="pool")
+    @app.socket("*")
+    def nothing(req: WebSocketRequest) -> None:
+        pass
+
+    @app.socket("async")
+    async def later(req: WebSocketRequest) -> None:
+        await asyncio.sleep(0)
+
+    @app.socket("no items")
+    def no_items(req: WebSocketRequest) -> Iterator[int]:
+        yield from ()
+
+    @app.socket("items")
+    def items(req: WebSocketRequest) -> Iterator[int]:
+        yield from (1, 2)
+
+    @app.socket("async items")
+    async def async_items(req: WebSocketRequest) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    @app.socket("sends")
+    @app.socket("sends in pool", run_in="pool")
+    def sends(req: WebSocketRequest) -> None:
+        send(1)
+        send(2)
+
+    @app.socket("async sends")
+    async def async_sends(req: WebSocketRequest) -> None:
+        send(1)
+        send(2)
+
+    @app.socket("sends others")
+    def sends_others(req: WebSocketRequest) -> None:
+        req.progress(1)
+        send(3, "note")
+
+
+@pytest.mark.parametrize("with_id", [True, False])
+def test_a_message_with_an_id_gets_one_answer_at_least(app: Daebus, with_id: bool) -> None:
+    register_those_that_return_nothing(app)
+    app.socket("last")(lambda req: "last")
+    once = ["nothing", "in pool", "unregistered", "async", "no items"]
+    none: list[Any] = [None]
+    expected: dict[str, list[Any]] = dict.fromkeys(once, none) | {
+        "items": [1, 2],
+        "async items": [1, 2],
+        "sends": [1, 2],
+        "sends in pool": [1, 2],
+        "async sends": [1, 2],
+        "sends others": [{"done": 1}, 3, None],
+    }
+    ident = {"id": 7} if with_id else {}
+    with app.test_client() as client:
+        for kind, data in expected.items():
+            client.send_raw(json.dumps({"type": kind, **ident}))
+            count = len(data) - (data[-1] is None and not with_id)
+            got = [client.receive() for _ in range(count)]
+            assert [message["data"] for message in got] == data[:count], kind
+            answers = [message for message in got if message["type"] != "note"]
+            assert all(message.get("id") == ident.get("id") for message in answers), kind
+        client.send("last")
+        assert client.receive()["data"] == "last"
+
+
+@pytest.mark.parametrize("kind", ["response", "error", "cancel"])
+def test_an_answer_without_an_id_is_a_type_like_any_other(app: Daebus, kind: str) -> None:
+    with app.test_client() as client:
+        for message in ({"type": kind}, {"type": kind, "id": None}):
+            client.send_raw(json.dumps(message))
+            error = client.receive()
+            assert (error["type"], error["data"]["code"]) == ("error", "unknown_type")
+            assert "id" not in error
+        client.send_raw(json.dumps({"type": kind, "id": 1}))  # nobody waits: no answer
+        assert client.request("echo", 1) == 1
+        app.socket(kind)(lambda req: [req.data])
+        client.send(kind, "mine")
+        assert client.receive()["data"] == ["mine"]
+
+
+@pytest.mark.parametrize("kind", ["response", "error", "cancel"])
+def test_an_answer_is_never_answered_with_null(app: Daebus, kind: str) -> None:
+    """Its id is that of another message, and two ends that answer answers do so for ever."""
+    app.socket(kind)(lambda req: None)
+    with app.test_client() as client:
+        client.send_raw(json.dumps({"type": kind, "id": 1}))
+        assert client.request("echo", 1) == 1
+        assert client.request("echo", 2) == 2
+
+
 def test_an_id_that_overflows_is_refused(app: Daebus) -> None:
     with app.test_client() as client:
         client.send_raw('{"type": "echo", "id": 1e999}')
@@ -44,7 +149,7 @@ def test_an_id_that_overflows_is_refused(app: Daebus) -> None:
         ({"type": 5}, "bad_type"),
         ({"type": "fail"}, "handler_error"),
         ({"type": "refuse"}, "mine"),
-        ({"type": "nan"}, "handler_error"),
+        ({"type": "odd"}, "handler_error"),
     ],
 )
 def test_errors_repeat_it(app: Daebus, message: dict[str, Any], code: str) -> None:
@@ -56,7 +161,7 @@ def test_errors_repeat_it(app: Daebus, message: dict[str, Any], code: str) -> No
     def refuse(req: WebSocketRequest) -> None:
         raise ClientError("no", "mine", {"retry_after": 2.5, "code": "not this"})
 
-    app.socket("nan")(lambda req: float("nan"))
+    app.socket("odd")(lambda req: object())
     with app.test_client() as client:
         client.send_raw(json.dumps({**message, "id": "x"}))
         answer = client.receive()

@@ -203,10 +203,7 @@ def test_a_thread_of_a_handler_has_no_client_unless_it_takes_the_context_along(
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (float("nan"), "nan|Out of range"),
-        (float("inf"), "inf|Out of range"),
-        ({"x": [float("-inf")]}, "inf|Out of range"),
-        pytest.param(object(), "a object has no JSON form", id="object"),
+        pytest.param({"x": [object()]}, r"\$\.x\[0\] is a object, which", id="object"),
         ({(1, 2): 3}, "tuple"),
     ],
     ids=repr,

@@ -18,7 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daebus import EncodeError
-from daebus.websocket.protocol import envelope, fastjson
+from daebus.data import encoder, fastjson
+from daebus.websocket.protocol import envelope
 from daebus.websocket.protocol.envelope import MAX_ECHO, BadMessage, decode, encode, error
 from tests.support.waiting import stable_id
 
@@ -31,11 +32,11 @@ quick = settings(max_examples=200, derandomize=True, deadline=None, database=Non
 def using(package: str) -> Iterator[None]:
     """Have the JSON package chosen that would be, were only that one installed."""
     chosen = envelope._fast
-    envelope._fast = package == "orjson"
+    envelope._fast = encoder._fast = package == "orjson"
     try:
         yield
     finally:
-        envelope._fast = chosen
+        envelope._fast = encoder._fast = chosen
 
 
 @pytest.fixture(params=["json", "orjson"])
@@ -56,7 +57,7 @@ def strictly(data: bytes) -> Any:
 
 
 def test_the_package_in_use(package: str) -> None:
-    assert envelope.package() == package
+    assert encoder.package() == package
 
 
 # --- in -----------------------------------------------------------------------------
@@ -68,6 +69,7 @@ def test_the_package_in_use(package: str) -> None:
         ('{"type":"a","data":{"b":1}}', "a", {"b": 1}),
         ('{"data":null,"type":""}', "", None),
         (' \t\r\n{ "type" : "a" , "data" : [ ] } \r\n', "a", []),
+        ('\ufeff {"type":"a","data":1}', "a", 1),
         ('{"type":"κ\\u00e9","data":"\\ud834\\udd1e"}', "κé", "𝄞"),
         ('{"type":"a","type":"b","data":0}', "b", 0),
         ('{"type":"a","data":9223372036854775808}', "a", 2**63),
@@ -112,7 +114,8 @@ DEEP = 100_000
         '{"type":"a","data":1.}',
         '{"type":"a","data":"\n"}',
         '{"type":"a","data":"\\x41"}',
-        '\ufeff{"type":"a"}',
+        '\ufeff\ufeff{"type":"a"}',
+        '{"type":"a"}\ufeff',
         '{"type":"a","data":' + "9" * 5000 + "}",
         "\0",
     ],
@@ -286,10 +289,6 @@ def tower() -> list[Any]:
 @pytest.mark.parametrize(
     "value",
     [
-        float("nan"),
-        float("inf"),
-        [1, {"a": float("-inf")}],
-        {float("nan"): 1},
         Odd(),
         {"a": [Odd()]},
         Odd,
@@ -316,11 +315,6 @@ def test_nested_too_deep(package: str) -> None:
         encode("kind", value)
     while value:  # taken apart by hand: a recursive deallocation is no part of this test
         value = value[0]
-
-
-def test_a_nan_beside_a_null_is_noticed(package: str) -> None:
-    with pytest.raises(EncodeError):
-        encode("a", [None, float("nan")])
 
 
 def test_error(package: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...data.encoder import Encoder
 from ...server.handoff import UpgradeHandler
 from ...server.sockets.addresses import Addresses
 from ...server.sockets.listener import Listener
@@ -91,10 +92,11 @@ class Serving:
             return self.options.addresses.port or 0
         return next((listener.port for listener in self.listeners if listener.port), 0)
 
-    def attached(self, name: str, *, debug: bool) -> None:
-        """Note the name of the app, and how much an error tells."""
+    def attached(self, name: str, *, debug: bool, encoder: Encoder) -> None:
+        """Note the name of the app, how much an error tells, and how JSON is made."""
         self._router.debug = self._router.front.debug = debug
         self._router.front.name = name
+        self._router.encoder = encoder
 
     def start(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -11,7 +10,9 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from ...depth import is_too_deep
+from ...data.encoder import Encoder
+from ...data.forms import NoFormError
+from ...errors import EncodeError
 from ..protocol.errors import error_body, status_code_name
 
 __all__ = ["exception_response", "json_error", "keep_headers", "to_response"]
@@ -22,14 +23,12 @@ _KEPT = ("Allow", "WWW-Authenticate", "Retry-After", "Content-Range")
 # Headers that Werkzeug completes; an answer with one does not take the shortcut.
 _COMPLETED = frozenset(("location", "content-location"))
 
-# ``json.dumps`` with options makes an encoder for each call.
-_encoder = json.JSONEncoder(allow_nan=False)
 
-
-def _encode(value: Any) -> str:
-    if is_too_deep(value):
-        raise RecursionError("what the view returned is nested too deep; return a flatter copy")
-    return _encoder.encode(value)
+def _encode(value: Any, encoder: Encoder) -> bytes:
+    try:
+        return encoder.dumps(value)
+    except EncodeError as exc:
+        raise EncodeError(f"what the view returned cannot be sent: {exc}") from exc.__cause__
 
 
 class _Body:
@@ -71,15 +70,17 @@ class _Plain(Response):
         return _Body(self)
 
 
-def to_response(result: Any, status: Any = 200) -> Response:
+def to_response(result: Any, encoder: Encoder, status: Any = 200) -> Response:
     """Turn what a view returned into a response.
 
     Args:
         result: a body, ``(body, status)``, ``(body, status, headers)`` or a response.
+        encoder: makes JSON of a body that is an object or a list, or becomes one.
         status: where the result names none.
 
     Raises:
         TypeError: the result cannot be sent.
+        EncodeError: something in it has no JSON form.
     """
     headers: Any = None
     empty = False
@@ -97,7 +98,7 @@ def to_response(result: Any, status: Any = 200) -> Response:
     if isinstance(result, Response):
         return result
     if isinstance(result, dict | list):
-        kind, result = "application/json", _encode(result)
+        kind, result = "application/json", _encode(result, encoder)
     elif isinstance(result, str):
         kind = "text/html; charset=utf-8"
     elif isinstance(result, bytes):
@@ -106,15 +107,27 @@ def to_response(result: Any, status: Any = 200) -> Response:
         kind = "text/plain; charset=utf-8"
     elif empty:
         kind, result = "text/html; charset=utf-8", b""
+    elif _becomes_json(result, encoder):
+        kind, result = "application/json", _encode(result, encoder)
     else:
         raise TypeError(
-            f"a view returns dict, list, str, bytes, a generator, a tuple with a status, or a "
-            f"Response; not {type(result).__name__}"
+            f"a view returns dict, list, str, bytes, a generator, a tuple with a status, a "
+            f"Response, or what becomes an object or a list in JSON; not {type(result).__name__}"
         )
     response = _Plain(result, status, headers, content_type=kind if headers is None else None)
     if headers is not None and "content-type" not in Headers(headers):
         response.headers["Content-Type"] = kind
     return response
+
+
+def _becomes_json(result: Any, encoder: Encoder) -> bool:
+    """Tell whether something is an object or a list in JSON: a dataclass, a model, an array."""
+    if result is None or isinstance(result, int | float):
+        return False
+    try:
+        return isinstance(encoder.form(result), dict | list)
+    except NoFormError:
+        return False
 
 
 def exception_response(exc: HTTPException) -> Response:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
+from ...data.encoder import PLAIN, Encoder
 from ...errors import DuplicateHandlerError
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
@@ -57,6 +58,7 @@ class Router:
     Attributes:
         debug: the answers to errors hold the traceback.
         front: the page at ``/`` until there is another one.
+        encoder: makes JSON of what views return.
         own: paths that are answered before all others.
         health: what the health check says.
         spool: where bodies and uploads go that are too large for memory.
@@ -77,6 +79,7 @@ class Router:
     ) -> None:
         self.debug = False
         self.front = Front()
+        self.encoder: Encoder = PLAIN
         self.own = OwnPaths()
         self.health = Health()
         self.spool = Spool(max_spool)
@@ -217,7 +220,7 @@ class Router:
         result = view.function(request, **arguments)
         if inspect.isawaitable(result):
             result = loop.run(result)
-        return to_response(result)
+        return to_response(result, self.encoder)
 
     def _respond_without_view(self, request: Request, path: str) -> Response | None:
         asks = request.method == "OPTIONS"
@@ -257,7 +260,7 @@ class Router:
             if inspect.isawaitable(result):
                 result = loop.run(_after_body(result, request.environ))
             if result is not None:
-                return to_response(result)
+                return to_response(result, self.encoder)
         return None
 
     def _handle(self, exc: BaseException, request: Request, loop: LoopThread) -> Response:
@@ -274,7 +277,7 @@ class Router:
         if handler is not None:
             status = exc.code if isinstance(exc, HTTPException) else 500
             try:
-                response = to_response(_call(loop, handler, request, exc), status)
+                response = to_response(_call(loop, handler, request, exc), self.encoder, status)
             except BaseException as failure:
                 return self._fail("the error handler of", failure, request)
             if isinstance(exc, HTTPException):
@@ -290,7 +293,7 @@ class Router:
             for hook in self.hooks.after:
                 result = _call(loop, hook, request, response)
                 if result is not None and result is not response:
-                    replaced, response = response, to_response(result)
+                    replaced, response = response, to_response(result, self.encoder)
                     response.call_on_close(replaced.close)
         except BaseException as failure:
             response.close()

@@ -12,7 +12,6 @@ from ...errors import CallError, CallTimeout, ClientGone, StateError
 from ...interrupts.stack import check_outside
 from ..messages.activity import Activity
 from ..messages.pending import PendingCall
-from ..protocol import envelope
 from .context import Section
 
 __all__ = ["Calls"]
@@ -198,12 +197,14 @@ class Calls(Section):
         return dict(zip(asked, answers, strict=True))
 
     def _ask(self, client_id: str, message_type: str, data: Any) -> PendingCall:
-        return self._send_question(client_id, message_type, envelope.encode(message_type, data))
+        return self._send_question(
+            client_id, message_type, self._context.encode(message_type, data)
+        )
 
     def _ask_all(
         self, client_ids: Iterable[str], message_type: str, data: Any
     ) -> dict[str, PendingCall | Exception]:
-        message = envelope.encode(message_type, data)
+        message = self._context.encode(message_type, data)
         asked: dict[str, PendingCall | Exception] = {}
         for client_id in dict.fromkeys(client_ids):
             try:

@@ -7,6 +7,7 @@ import types
 from typing import Any
 
 from ...arguments import check_client_id
+from ...data.encoder import Encoder
 from ...errors import ForkedError
 from ...server.threads.loop import LoopThread
 from ...server.threads.minder import Minder
@@ -43,14 +44,15 @@ class Context:
         self.port: int | None = None
         self._forked = False  # the app was started in the parent process
 
-    def attached(self, *, debug: bool, version: str | None) -> None:
-        """Set ``debug`` and what clients are told of the app's version.
+    def attached(self, *, debug: bool, version: str | None, encoder: Encoder) -> None:
+        """Take over what the app was told, and what clients are told of its version.
 
         The component belongs to an app of this process from now on.
         """
         self._forked = False
         self.dispatcher.heartbeats.announce(version)
         self.dispatcher.debug = debug
+        self.dispatcher.encoder = encoder
 
     def start(self, minder: Minder, loop: LoopThread) -> Hub:
         """Make the hub, which admits clients from now on."""
@@ -99,6 +101,15 @@ class Context:
         hub = self.hub
         return None if hub is None else hub.registry.get(client_id)
 
+    def encode(self, message_type: str, data: Any) -> bytes:
+        """Build an envelope.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+            TypeError: the type is not a string.
+        """
+        return envelope.encode(message_type, data, self.dispatcher.encoder)
+
     def deliver(self, target: Target, message_type: str, data: Any, policy: Policy) -> SendResult:
         """Encode a message and send it through the door, if the app runs.
 
@@ -107,7 +118,7 @@ class Context:
             ForkedError: see ``check_fork``.
         """
         self.check_fork()
-        payload = envelope.encode(message_type, data)
+        payload = self.encode(message_type, data)
         hub = self.hub
         return SendResult() if hub is None else hub.door.deliver(target, payload, policy)
 

@@ -11,7 +11,6 @@ from ..clients.broadcast import ALL, OUTCOMES, Policy, SendResult, Target, reply
 from ..connection.outbox import GONE
 from ..messages.activity import Handled, current
 from ..messages.request import asked
-from ..protocol import envelope
 from .context import Section
 
 __all__ = ["Sending"]
@@ -56,7 +55,7 @@ class Sending(Section):
                 "send() was called outside of a handler or hook, so it has no client; "
                 "to reach all clients write app.websocket.broadcast_to_all(data)"
             )
-        payload = envelope.encode(message_type, data)
+        payload = self._context.encode(message_type, data)
         req = asked.get(None)
         patient = req is not None and not activity.runtime.loop.is_current()
         if message_type == "response":
@@ -64,7 +63,7 @@ class Sending(Section):
             if req is None and activity.writer.is_owner():
                 handled = activity.request
             if handled is not None:
-                payload = handled._stamped(payload)
+                payload = handled._as_response(payload)
         return reply(activity.writer, payload, Policy(droppable, conflate), patient=patient)
 
     def send_to_client(
@@ -128,7 +127,7 @@ class Sending(Section):
             Any; never waits for a client.
         """
         self._context.check_fork()
-        payload = envelope.encode(message_type, data)
+        payload = self._context.encode(message_type, data)
         ids = tuple(check_ids(client_ids, "broadcast_to_clients({}, data)"))
         hub = self._context.hub
         if hub is None:

@@ -26,8 +26,8 @@ class Handled(Protocol):
 
     message_type: str
 
-    def _stamped(self, message: bytes) -> bytes:
-        """Return an envelope with the request's id, if it has one."""
+    def _as_response(self, message: bytes) -> bytes:
+        """Return an envelope with the request's id; it is an answer to this request."""
 
 
 class Activity:

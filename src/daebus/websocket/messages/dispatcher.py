@@ -2,7 +2,8 @@
 
 Rules of this module:
 
-1. Each message gets at most one automatic answer: the returned value, or one error.
+1. Each message gets at most one automatic answer: the returned value, or one error. One with
+   an id gets exactly one: ``null`` if nothing is returned and no ``response`` was sent.
 2. Whatever a handler raises, its connection goes on. The exception is logged here,
    once; the client sees it only with ``debug``.
 3. A handler is one callable, compiled when it is registered (``options``): an option
@@ -19,6 +20,8 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+from ...data.encoder import PLAIN as PLAIN_JSON
+from ...data.encoder import Encoder
 from ...depth import MAX_DEPTH
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
 from ...server.threads.safelog import format_exception, get_logger
@@ -61,6 +64,7 @@ class Dispatcher:
         on_error: hooks for what handlers raise.
         rate: the limit of messages of all types together, or None.
         max_depth: levels of arrays and objects in a message.
+        encoder: makes JSON of what is sent.
 
     Threads:
         ``handle`` runs in connection threads, ``run`` in any other.
@@ -73,6 +77,7 @@ class Dispatcher:
         self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
         self.rate: AnyRate | None = None
         self.max_depth = MAX_DEPTH
+        self.encoder: Encoder = PLAIN_JSON
 
     def handle(self, activity: Activity, message: str | bytes) -> None:
         """Answer one message; never raises.
@@ -97,7 +102,7 @@ class Dispatcher:
                 return
             if "id" in payload:
                 ident = payload["id"]
-                if not envelope.is_id(ident):
+                if ident is not None and not envelope.is_id(ident):
                     self._bad_id(activity, kind)
                     return
             handler = self.table.by_type.get(kind)
@@ -109,18 +114,17 @@ class Dispatcher:
         started = perf_counter()
         try:
             result = handler(req)
-            if result is not None:
-                if result.__class__ not in PLAIN:
-                    result = resolve(req, result)
-                    if result is ANSWERED_LATER:  # answered and counted where the handler ends
-                        activity.request = None
-                        return
-                if result is not None:
-                    data = envelope.encode("response", result)
-                    if ident is not None:
-                        data = envelope.stamp(data, ident)
-                    writer = activity.writer
-                    writer.answer(writer.compress(TEXT, data))
+            if result is not None and result.__class__ not in PLAIN:
+                result = resolve(req, result)
+                if result is ANSWERED_LATER:  # answered and counted where the handler ends
+                    activity.request = None
+                    return
+            if result is not None or (ident is not None and req._wants_answer()):
+                data = envelope.encode("response", result, self.encoder)
+                if ident is not None:
+                    data = envelope.stamp(data, ident)
+                writer = activity.writer
+                writer.answer(writer.compress(TEXT, data))
         except BaseException as exc:  # a SystemExit must not end the connection's thread
             self._failed(req, exc)
         activity.request = None
@@ -156,8 +160,8 @@ class Dispatcher:
             result = handler(req)
             if result is not None and result.__class__ not in PLAIN:
                 result = resolve(req, result)
-            if result is not None and result is not ANSWERED_LATER:
-                req._reply(envelope.encode("response", result))
+            if result is not ANSWERED_LATER and (result is not None or req._wants_answer()):
+                req._respond(result)
         except BaseException as exc:  # must not end that thread either
             self._failed(req, exc)
             return exc
@@ -253,7 +257,7 @@ class Dispatcher:
         more: dict[str, Any] | None = None,
     ) -> None:
         try:
-            data = envelope.error(text, code, kind, more)
+            data = envelope.error(text, code, kind, more, self.encoder)
         except EncodeError:  # a ClientError with a text or code that JSON cannot carry
             logger.error("error %r for client %s cannot be sent", code, activity.link.client_id)
             code = "handler_error"
@@ -279,13 +283,16 @@ class Dispatcher:
     def _unhandled(
         self, activity: Activity, kind: str, payload: dict[str, Any], ident: Any
     ) -> Handler | None:
-        """Act on the protocol's own types; for others return the ``"*"`` handler, or refuse."""
+        """Act on the protocol's own types; for others return the ``"*"`` handler, or refuse.
+
+        An answer or a cancel is one by its id; without it the type is one like any other.
+        """
         if kind == HEARTBEAT:
             activity.link.reader.discount()
             answer = self.heartbeats.answer(ident)
             activity.writer.answer(activity.writer.compress(TEXT, answer))
             return None
-        if kind not in KINDS:
+        if kind not in KINDS or ident is None:
             handler = self.table.by_type.get(ANY)
             if handler is None:
                 self._refuse(activity, "unknown_type", self._unknown(kind), kind, ident)

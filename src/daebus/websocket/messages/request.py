@@ -13,6 +13,7 @@ from ..protocol import envelope
 from ..protocol.opening import Headers, Values
 from .activity import Activity
 from .cancellation import CancelToken
+from .pending import KINDS
 
 if TYPE_CHECKING:
     # With the default, who does not name the type of the data need not know that there is one.
@@ -44,7 +45,9 @@ class WebSocketRequest(Generic[Data]):
         payload: the whole message.
     """
 
-    __slots__ = ("_activity", "_token", "data", "message_type", "payload")
+    __slots__ = ("_activity", "_responded", "_token", "data", "message_type", "payload")
+
+    _responded: bool  # there once a response was sent: setting it would cost each message
 
     def __init__(self, activity: Activity, message_type: str, payload: dict[str, Any]) -> None:
         self._activity = activity
@@ -145,7 +148,7 @@ class WebSocketRequest(Generic[Data]):
         """
         fields = {"done": done, "total": total, "note": note}
         data = {name: value for name, value in fields.items() if value is not None}
-        message = self._stamped(envelope.encode("progress", data))
+        message = self._stamped(envelope.encode("progress", data, self._activity.runtime.encoder))
         policy = Policy(droppable=True, conflate=f"daebus.progress.{id(self)}")
         return bool(reply(self._activity.writer, message, policy))
 
@@ -170,12 +173,29 @@ class WebSocketRequest(Generic[Data]):
         ident = self.id
         return message if ident is None else envelope.stamp(message, ident)
 
-    def _reply(self, message: bytes) -> bool:
-        """Send an envelope as a reply to this request.
+    def _as_response(self, message: bytes) -> bytes:
+        """Return an envelope with the request's id; it is an answer to this request."""
+        self._responded = True
+        return self._stamped(message)
 
-        Returns:
-            False if the client has left.
+    def _wants_answer(self) -> bool:
+        """Tell whether the client waits for an answer that nobody has sent yet.
+
+        An id of an answer or a cancel is that of another message.
+        """
+        return (
+            self.id is not None
+            and self.message_type not in KINDS
+            and not getattr(self, "_responded", False)
+        )
+
+    def _respond(self, data: Any) -> None:
+        """Send a response to this request.
+
+        Raises:
+            EncodeError: the data has no JSON form.
         """
         activity = self._activity
+        message = envelope.encode("response", data, activity.runtime.encoder)
         patient = not activity.runtime.loop.is_current()
-        return bool(reply(activity.writer, self._stamped(message), patient=patient))
+        reply(activity.writer, self._as_response(message), patient=patient)

@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Final
 
-from ..protocol import envelope
 from .request import WebSocketRequest, asked
 
 __all__ = ["ANSWERED_LATER", "PLAIN", "resolve"]
@@ -61,7 +60,7 @@ def _send_each(items: Generator[Any, Any, Any], req: WebSocketRequest) -> Any:
                 item = next(items)
             except StopIteration as stop:
                 return stop.value
-            req._reply(envelope.encode("response", item))
+            req._respond(item)
 
 
 def _send_each_async(items: AsyncGenerator[Any, Any], req: WebSocketRequest) -> None:
@@ -73,7 +72,7 @@ def _send_each_async(items: AsyncGenerator[Any, Any], req: WebSocketRequest) -> 
     while (step := steps.get()) is not None:
         item, sent = step
         try:
-            req._reply(envelope.encode("response", item))
+            req._respond(item)
             sent.set_result(None)
         except BaseException as exc:  # raised in the generator, at its yield
             sent.set_exception(exc)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from ...interrupts.raised import from_signal
+from ..interrupts.raised import from_signal
 
 try:
     import orjson
@@ -54,15 +54,12 @@ def _flat(value: Any) -> bool:
     return value.__class__ is dict and all(item.__class__ in _EXACT for item in value.values())
 
 
-def dumps(value: Any, default: Callable[[Any], Any]) -> bytes | None:
-    """Encode; return None if orjson cannot, or for a ``null`` that may stand for a NaN."""
+def dumps(value: Any, form: Callable[[Any], Any]) -> bytes | None:
+    """Encode, NaN as ``null``; return None if orjson cannot."""
     try:
-        data = orjson.dumps(value, default, _OPTIONS)
+        return orjson.dumps(value, form, _OPTIONS)
     except TypeError as exc:
         cause = exc.__cause__
         if cause is not None and (not isinstance(cause, Exception) or from_signal(cause)):
             raise cause from None  # such as a KeyboardInterrupt
         return None
-    if value.__class__ is not str and b"null" in data:
-        return None
-    return data
