@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import IO, Any, cast
 
-from werkzeug.exceptions import BadRequest, ServiceUnavailable
+from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMediaType
 from werkzeug.formparser import FormDataParser
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
@@ -25,6 +26,13 @@ MAX_FORM_PARTS = 1000
 # Bytes of an uploaded file that stay in memory; the whole of a larger one goes to a file
 # without a name. A descriptor each: 32 of them fit into a body of 16 MiB.
 MAX_MEMORY_FILE = 512 << 10
+
+
+_URLENCODED = "application/x-www-form-urlencoded"
+_FORMS = (_URLENCODED, "multipart/form-data")
+
+# How an object or a list of JSON begins, and hardly the name of a field.
+_JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*[\]\[{"\d-])')
 
 
 class FormParser(FormDataParser):
@@ -84,19 +92,47 @@ class Request(WerkzeugRequest):
 
     @property
     def payload(self) -> Any:
-        """The JSON body, else the form, else the query, as plain data.
+        """The body as plain data, by its content type; without a body, the query.
+
+        JSON is any value; a form and the query are dicts of strings. Of a field that comes
+        several times this is the first; ``req.form.getlist(name)`` and
+        ``req.args.getlist(name)`` have all.
 
         Raises:
             werkzeug.exceptions.BadRequest: the body claims to be JSON and is not; answered 400.
+            werkzeug.exceptions.UnsupportedMediaType: the content type is neither that of JSON
+                nor that of a form, or the body is JSON and claims to be a form; answered 415.
         """
         if self.is_json:
             try:
                 return self.json_module.loads(self.get_data())
             except ValueError:
                 raise BadRequest("the body is not JSON") from None
-        if self.form:
-            return self.form.to_dict()
+        length = self.content_length
+        if self.mimetype in _FORMS and length != 0:
+            fields = self.form.to_dict()
+            if self.mimetype == _URLENCODED and _JSON.match(next(iter(fields), "").encode()):
+                raise self._mistyped()
+            return fields
+        if length != 0:
+            body = self.get_data()
+            if _JSON.match(body):
+                raise self._mistyped()
+            if body:
+                raise UnsupportedMediaType(
+                    f"the content type of the body is {self._type()}, neither JSON nor a form; a "
+                    f"view reads it with req.get_data(), and the query with req.args"
+                )
         return self.args.to_dict()
+
+    def _mistyped(self) -> UnsupportedMediaType:
+        return UnsupportedMediaType(
+            f"the body looks like JSON, and its content type is {self._type()}; send it with "
+            f"Content-Type: application/json"
+        )
+
+    def _type(self) -> str:
+        return repr(self.mimetype[:100]) if self.mimetype else "missing"
 
     def make_form_data_parser(self) -> FormDataParser:
         """Return Werkzeug's parser, which stores uploads in files of ours."""
