@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import datetime
 import os
 import queue
 import subprocess
@@ -15,9 +18,19 @@ import pytest
 import simple_websocket
 
 import daebus
-from daebus import CallError, ClientError, Connection, Daebus, StateError, WebSocketRequest
-from daebus.testing import AppClient, RequestError
+from daebus import (
+    CallError,
+    ClientError,
+    Connection,
+    Daebus,
+    Reject,
+    StateError,
+    UpgradeRequest,
+    WebSocketRequest,
+)
+from daebus.testing import AppClient, Refused, RequestError, quiet, wait_for_clients
 from tests.support.fixture_types import MakeApp
+from tests.support.raw import Raw
 
 
 def test_request_returns_the_data_of_the_response(app: Daebus) -> None:
@@ -116,14 +129,149 @@ def test_a_timeout_names_what_did_come(app: Daebus) -> None:
     with app.test_client() as client:
         assert client.request("echo", 0) == 0
         app.websocket.broadcast_to_all("x", "news")
-        with pytest.raises(TimeoutError, match=r"no weather came within 0\.05 s.*\['news'\]"):
+        came = r'1 other messages came: \{"type": "news", "data": "x"\}'
+        with pytest.raises(TimeoutError, match=rf"no weather came within 0\.05 s; {came}$"):
             client.receive("weather", timeout=0.05)
+        go = threading.Event()
+        app.socket("late", run_in="pool")(lambda req: go.wait(5))
+        with pytest.raises(TimeoutError, match=rf"no answer to 'late' came within .* s; {came}$"):
+            client.request("late", timeout=0.01)
         assert client.receive() == {"type": "news", "data": "x"}
-        app.socket("silent")(lambda req: None)
-        with pytest.raises(TimeoutError):
-            client.request("silent", timeout=0.01)
-    with app.test_client(timeout=0.02) as client, pytest.raises(TimeoutError, match=r"0\.02 s"):
+        go.set()
+        assert client.receive("response")["data"] is True
+        for number in range(12):
+            app.websocket.broadcast_to_all([number, "x" * 100], "news")
+        with pytest.raises(TimeoutError, match=r"12 other messages came: .{780,820}$"):
+            client.receive("weather", timeout=0.05)
+    nothing = pytest.raises(TimeoutError, match=r"no message came within 0\.02 s; nothing came")
+    with app.test_client(timeout=0.02) as client, nothing:
         client.receive()
+
+
+def test_without_data_a_message_has_none(app: Daebus) -> None:
+    app.socket("what")(lambda req: [req.payload.get("data", "none"), req.data])
+    with app.test_client() as client:
+        assert client.request("what") == ["none", {}]
+        assert client.request("what", None) == [None, None]
+        client.send("what")
+        assert client.receive()["data"] == ["none", {}]
+        client.send("what", None)
+        assert client.receive()["data"] == [None, None]
+
+
+# --- who is there, and when all is done -----------------------------------------------
+
+
+def test_a_client_has_been_let_in_before_it_is_handed_out(app: Daebus) -> None:
+    with app:
+        for number in range(1, 31):
+            with contextlib.ExitStack() as stack:
+                for there in range(1, 3):
+                    stack.enter_context(app.test_client())
+                    assert app.websocket.get_client_count() == there, number
+
+
+def test_a_client_that_is_closed_at_once_is_handed_out_too(app: Daebus) -> None:
+    app.websocket.raw("/shut")(lambda ws: ws.close(4000, "enough"))
+    with app.test_client("/shut") as client, pytest.raises(simple_websocket.ConnectionClosed):
+        client.receive()
+
+
+def test_waiting_for_a_number_of_clients(app: Daebus) -> None:
+    with app, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait_for_clients, app, 2)
+        with app.test_client(), app.test_client():
+            waiting.result(timeout=5)
+            with pytest.raises(TimeoutError, match=r"2 clients are connected after 0\.01 s, not 1"):
+                wait_for_clients(app, 1, timeout=0.01)
+            waiting = pool.submit(wait_for_clients, app, 0)
+        waiting.result(timeout=5)
+    for function in (quiet, lambda app: wait_for_clients(app, 0)):
+        with pytest.raises(StateError, match="the app does not run"):
+            function(app)
+
+
+def test_quiet_waits_for_all_that_was_sent(app: Daebus) -> None:
+    done: list[int] = []
+    told: list[str] = []
+
+    @app.socket("count")
+    def count(req: WebSocketRequest) -> None:
+        done.append(req.data)
+
+    @app.socket("count in pool", run_in="pool")
+    def count_in_pool(req: WebSocketRequest) -> None:
+        done.append(req.data)
+
+    @app.socket("count async")
+    async def count_async(req: WebSocketRequest) -> None:
+        await asyncio.sleep(0)
+        done.append(req.data)
+
+    app.websocket.on_disconnect(told.append)
+    app.websocket.raw("/feed")(lambda ws: list(ws))
+    kinds = ("count", "count in pool", "count async")
+    with app, app.test_client() as one, app.test_client() as two, app.test_client("/feed"):
+        for turn in range(1, 8):
+            for client in (one, two):
+                for kind in kinds:
+                    client.send(kind, turn)
+            quiet(app)
+            assert done.count(turn) == 6, turn
+        two.close()
+        quiet(app)
+        assert len(told) == 1
+
+
+def test_quiet_tells_what_is_going_on(app: Daebus) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def hold(req: WebSocketRequest) -> None:
+        begun.set()
+        go.wait(5)
+
+    app.socket("hold")(hold)
+    app.socket("job", run_in="pool")(hold)
+    with app.test_client() as client:
+        for kind, what in (("hold", "'hold' runs for client"), ("job", "a job or a call runs for")):
+            begun.clear()
+            go.clear()
+            client.send(kind)
+            assert begun.wait(5)
+            with pytest.raises(TimeoutError, match=rf"not quiet within 0\.01 s: {what}"):
+                quiet(app, timeout=0.01)
+            go.set()
+            quiet(app)
+
+
+@pytest.mark.parametrize("tick", [False, True])
+def test_a_stopped_clock_of_the_program_does_not_stop_ours(app: Daebus, tick: bool) -> None:
+    freezegun = pytest.importorskip("freezegun", reason="freezegun is not installed")
+    app.socket("day")(lambda req: datetime.date.today())
+
+    @app.socket("nap")
+    async def nap(req: WebSocketRequest) -> str:
+        await asyncio.sleep(0.01)
+        return f"{datetime.date.today()}"
+
+    app.socket("slow", timeout=0.02)(lambda req: req.cancelled.wait(5))
+    app.route("/day")(lambda req: {"day": datetime.date.today()})
+    with freezegun.freeze_time("2012-01-14", tick=tick) as clock, app.test_client() as client:
+        assert client.request("day") == "2012-01-14"
+        assert client.request("nap") == "2012-01-14"
+        clock.move_to("2030-01-01")
+        assert client.request("nap") == "2030-01-01"
+        assert client.request("slow") is True
+        with Raw(app) as raw:
+            assert raw.get("/day").json == {"day": "2030-01-01"}
+        clock.move_to("2001-01-01")
+        quiet(app)
+        with app.test_client() as other:
+            assert other.request("day") == "2001-01-01"
+        assert app.websocket.stats()["handlers"]["nap"]["seconds"] < 5
+        with pytest.raises(TimeoutError):
+            client.receive(timeout=0.01)
+    assert not app.running
 
 
 def test_a_message_may_be_sent_as_it_is(app: Daebus) -> None:
@@ -215,9 +363,28 @@ def test_path_headers_and_subprotocols_go_along(make_app: MakeApp) -> None:
 def test_a_refused_client_raises_and_lets_the_app_go(make_app: MakeApp) -> None:
     app = make_app()
     headers = {"Origin": "https://elsewhere.example"}
-    with pytest.raises(simple_websocket.ConnectionError, match="403"):
+    text = "refused with 403 origin_not_allowed: pages of this origin may not connect"
+    with pytest.raises(simple_websocket.ConnectionError, match=f"^{text}") as caught:
         app.test_client(headers=headers).__enter__()
+    assert isinstance(caught.value, Refused)
+    assert (caught.value.status, caught.value.code) == (403, "origin_not_allowed")
+    assert caught.value.text.startswith("pages of this origin")
     assert not app.running
+
+
+def test_a_refusal_of_the_program_has_its_text(make_app: MakeApp) -> None:
+    app = make_app()
+
+    @app.websocket.authenticate
+    def judge(request: UpgradeRequest) -> None:
+        raise Reject(429, "grüße, later" * 1000, code="later")
+
+    with pytest.raises(Refused) as caught:
+        app.test_client().__enter__()
+    assert (caught.value.status, caught.value.code) == (429, "later")
+    assert caught.value.text == "grüße, later" * 1000
+    assert Refused(502, b"<h1>no</h1>").text == "<h1>no</h1>"
+    assert str(Refused(502, b"[]")) == "refused with 502 : []"
 
 
 def test_close_waits_for_the_server_and_tells_the_code(app: Daebus) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import daebus
 from daebus import Connection, Daebus, DaebusHttp, DaebusWebSocket
 from daebus.server.sockets.transport import wait_for
 from daebus.waits import LONGEST_POLL, lock_timeout, poll_timeout, until
@@ -28,6 +31,14 @@ WEBSOCKET = [
     for name in inspect.signature(DaebusWebSocket).parameters
     if name.endswith(("_timeout", "_interval", "_lifetime")) or name == "slow_handler"
 ]
+
+
+def test_everything_goes_by_the_one_clock() -> None:
+    """Which tests that stop the clock of their program do not stop."""
+    source = Path(daebus.__file__).parent
+    frozen = re.compile(r"(?<!`)\btime\.(monotonic|perf_counter)|from time import")
+    found = [path for path in source.rglob("*.py") if frozen.search(path.read_text())]
+    assert found == [source / "waits.py"]
 
 
 @pytest.mark.parametrize("seconds", [-math.inf, -1, 0, math.nan, 1.5, MONTH, 1e300, math.inf])

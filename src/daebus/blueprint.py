@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from .checks.annotations import checked
 from .components import Components, Needs, Step
+from .data.encoder import PLAIN
 from .errors import StateError
 from .http.component import DaebusHttp
 from .scaffold import Decorator, Scaffold
@@ -58,8 +59,8 @@ class Blueprint(Scaffold):
         self._steps: list[Step] = []
         self._taken = False
         self._rehearsal = Components()
-        self._rehearsal.attach(DaebusHttp(health=None), name, debug=False, version=None)
-        self._rehearsal.attach(DaebusWebSocket(), name, debug=False, version=None)
+        for component in (DaebusHttp(health=None), DaebusWebSocket()):
+            self._rehearsal.attach(component, name, debug=False, version=None, encoder=PLAIN)
 
     def __repr__(self) -> str:
         return f"<Blueprint {self.name!r}>"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from .components import Components
@@ -11,7 +10,7 @@ from .http.component import serving_of
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
 from .server.threads.vitals import Vitals
-from .waits import until
+from .waits import monotonic, until
 from .wsgi import WsgiAdapter
 
 __all__ = ["Engine"]
@@ -95,7 +94,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Release everything after a start that failed."""
-        now = time.monotonic()
+        now = monotonic()
         self._tasks.begin_stop()
         self._wsgi.begin_stop()
         for component in (self._http, self._websocket):

@@ -33,7 +33,7 @@ from .server.threads.safelog import flush_repeats, get_logger
 from .server.threads.track import is_own, track
 from .server.threads.vitals import Vitals
 from .signals import FAREWELL, SIGNAL_POLL, Ending
-from .waits import lock_timeout, until
+from .waits import lock_timeout, monotonic, until
 from .websocket.api.context import context_of
 from .wsgi import WsgiAdapter
 
@@ -105,7 +105,7 @@ class Lifecycle:
     @property
     def seconds(self) -> float:
         """Seconds since the start; 0.0 while the app is not up."""
-        return 0.0 if self._stopped.is_set() else time.monotonic() - self._started
+        return 0.0 if self._stopped.is_set() else monotonic() - self._started
 
     def check_at_rest(self) -> None:
         """Check that components may be attached now.
@@ -215,7 +215,7 @@ class Lifecycle:
                 self._components, self._wsgi, is_guest=is_guest, on_death=self._fail
             )
             engine.bind(port)
-            self._started = time.monotonic()
+            self._started = monotonic()
             self._stopped.clear()
             fork.remember(self)
             engine.run()
@@ -270,7 +270,7 @@ class Lifecycle:
                 else:  # it has died
                     stop()
             return []
-        deadline = time.monotonic() + lock_timeout(timeout)
+        deadline = monotonic() + lock_timeout(timeout)
         with self._changed:
             if self.forked:
                 return []
@@ -352,11 +352,11 @@ class Lifecycle:
         if timeout is None:
             check_outside("app.wait()")
         self.ending.watch()
-        deadline = math.inf if timeout is None else time.monotonic() + lock_timeout(timeout)
+        deadline = math.inf if timeout is None else monotonic() + lock_timeout(timeout)
         while not self.ending.asked:
             if self._over.wait(min(until(deadline), SIGNAL_POLL)):
                 return True
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 return False
         return True
 
@@ -385,10 +385,10 @@ class Lifecycle:
 
     def _pump(self, pump: Pump, timeout: float) -> int:
         self.ending.watch()
-        deadline = time.monotonic() + lock_timeout(timeout)
+        deadline = monotonic() + lock_timeout(timeout)
         while True:
             done = pump.run(min(until(deadline), SIGNAL_POLL))
-            if done or not self.running or time.monotonic() >= deadline:
+            if done or not self.running or monotonic() >= deadline:
                 return done
 
     # --- the end of the process -------------------------------------------------

@@ -11,13 +11,16 @@ bug cannot hide by being made twice.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
+import socket
 import ssl
 import threading
-import time
 import weakref
 from collections import deque
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -26,10 +29,24 @@ import simple_websocket
 from .checks.annotations import checked
 from .errors import ClientError, DaebusError, StateError
 from .http.component import DaebusHttp
-from .waits import lock_timeout, until
+from .monitoring.quiet import progress, unfinished
+from .waits import lock_timeout, monotonic, until
+from .websocket.api.context import context_of
 from .websocket.component import DaebusWebSocket
+from .websocket.connection.link import Link
+from .websocket.hub import Hub
 
-__all__ = ["AppClient", "RequestError"]
+__all__ = ["AppClient", "Refused", "RequestError", "quiet", "wait_for_clients"]
+
+# Messages that the text of a timeout shows at most, and characters of each.
+_SHOWN = 10
+_SHOWN_LENGTH = 80
+
+# Bytes of a refusal's body that are read at most.
+_MAX_BODY = 1 << 16
+
+# Seconds between two looks at what changes without an event.
+_PAUSE = 0.01
 
 
 class _App(Protocol):
@@ -75,22 +92,69 @@ class RequestError(DaebusError):
         self.code = data.get("code")
 
 
+class Refused(DaebusError, simple_websocket.ConnectionError):
+    """The server did not let the client in.
+
+    Attributes:
+        status: the HTTP status of the answer.
+        code: the stable identifier in its JSON, such as ``origin_not_allowed``; empty if it
+            has none.
+        text: the error in its JSON, else the whole body.
+    """
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.text, self.code = body.decode(errors="replace"), ""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            error = json.loads(body)
+            self.text, self.code = str(error["error"]), str(error["code"])
+
+    def __str__(self) -> str:
+        return f"refused with {self.status} {self.code}: {self.text}"
+
+
 class _Client(simple_websocket.Client):
+    name: object = None  # its own address, by which the server knows it
+
     def handshake(self) -> None:
         # Frames that came in one read with the 101 would not be seen until more bytes
         # arrive; reading the handshake byte by byte takes none of them.
         size, self.receive_bytes = self.receive_bytes, 1
+        # Without delay what was sent is at the server, and not on the way for 40 ms.
+        if self.sock is not None:
+            self.name = self.sock.getsockname()
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if ":" in self.host:  # an IPv6 host would have no brackets
             self.host = f"[{self.host}]"
         try:
             super().handshake()
-        except BaseException:
-            if self.sock is not None:
-                self.sock.close()
+        except BaseException as exc:
+            try:
+                if isinstance(exc, simple_websocket.ConnectionError):
+                    raise Refused(exc.status_code or 400, self._body()) from None
+            finally:
+                if self.sock is not None:
+                    self.sock.close()
             raise
         self.receive_bytes = size
         if self.sock is not None:  # whatever socket.setdefaulttimeout says: it waits in a thread
             self.sock.settimeout(None)
+
+    def _body(self) -> bytes:
+        """Return the body of a refusal, whose head has been read."""
+        body = b""
+        with contextlib.suppress(OSError):
+            while self.sock is not None and len(body) < _MAX_BODY:
+                for event in self.ws.events():
+                    body += getattr(event, "data", b"")
+                    if getattr(event, "body_finished", False):
+                        return body
+                data = self.sock.recv(4096)
+                if not data:
+                    break
+                self.ws.receive_data(data)
+        return body
 
 
 class AppClient:
@@ -133,7 +197,8 @@ class AppClient:
         self._subprotocols = subprotocols
         self._timeout = timeout
         self._ssl_context = ssl_context
-        self._socket: simple_websocket.Client | None = None
+        self._socket: _Client | None = None
+        self._link: Link | None = None  # the other end of it
         self._kept: deque[dict[str, Any]] = deque()
         self._holds = False
         self._ids = itertools.count(1)
@@ -159,10 +224,26 @@ class AppClient:
                 subprotocols=self._subprotocols,
                 ssl_context=context,
             )
+            self._await_admission(self._socket)
         except BaseException:
+            self.close()
             self._let_go()
             raise
         return self
+
+    def _await_admission(self, client: _Client) -> None:
+        """Wait until the server has the client among its own, or has closed it again."""
+        registry = _hub(self._app).registry
+
+        def admitted() -> bool:
+            links = registry.snapshot()
+            self._link = next((link for link in links if _peer_of(link) == client.name), None)
+            return self._link is not None or not client.connected
+
+        if not _comes_true(admitted, self._timeout):
+            raise TimeoutError(
+                f"the server answered the client, and did not let it in within {self._timeout:g} s"
+            )
 
     def __exit__(
         self,
@@ -193,9 +274,14 @@ class AppClient:
             raise StateError("the client is not connected; write: with app.test_client() as client")
         return self._socket
 
-    def send(self, message_type: str, data: Any = None) -> None:
-        """Send a message without waiting for an answer."""
-        self.websocket.send(json.dumps({"type": message_type, "data": data}))
+    def send(self, message_type: str, data: Any = ...) -> None:
+        """Send a message without waiting for an answer; without data it has none."""
+        self._send({"type": message_type}, data)
+
+    def _send(self, message: dict[str, Any], data: Any) -> None:
+        if data is not ...:
+            message["data"] = data
+        self.websocket.send(json.dumps(message))
 
     def send_raw(self, message: str | bytes) -> None:
         """Send a text or binary message as it is."""
@@ -214,7 +300,7 @@ class AppClient:
             The whole message, ``{"type": ..., "data": ...}``.
 
         Raises:
-            TimeoutError: none came in time; the text names the types of the kept messages.
+            TimeoutError: none came in time; the text lists those that did.
             simple_websocket.ConnectionClosed: the connection ended before one came.
         """
         for index, message in enumerate(self._kept):
@@ -222,36 +308,36 @@ class AppClient:
                 del self._kept[index]
                 return message
         seconds = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + lock_timeout(seconds)
+        deadline = monotonic() + lock_timeout(seconds)
         while True:
             text = self.websocket.receive(timeout=until(deadline))
             if text is None:
                 raise TimeoutError(
                     f"no {message_type or 'message'} came within {seconds:g} s; "
-                    f"messages of other types: {[message['type'] for message in self._kept]}"
+                    f"{_listed(self._kept)}"
                 )
             message = json.loads(text)
             if message_type is None or message["type"] == message_type:
                 return message  # type: ignore[no-any-return]  # the server sends objects only
             self._kept.append(message)
 
-    def request(self, message_type: str, data: Any = None, timeout: float | None = None) -> Any:
+    def request(self, message_type: str, data: Any = ..., timeout: float | None = None) -> Any:
         """Send a message with an id and wait for the response to it.
 
         Other messages that arrive meanwhile are kept for ``receive``. Of a generator, it
-        returns the first response.
+        returns the first response. Without data the message has none.
 
         Returns:
             The data of the response.
 
         Raises:
             RequestError: the answer is an error.
-            TimeoutError: no answer came in time.
+            TimeoutError: no answer came in time; the text lists the messages that did.
         """
         ident = next(self._ids)
-        self.websocket.send(json.dumps({"type": message_type, "data": data, "id": ident}))
+        self._send({"type": message_type, "id": ident}, data)
         seconds = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + lock_timeout(seconds)
+        deadline = monotonic() + lock_timeout(seconds)
         passed: list[dict[str, Any]] = []
         try:
             while True:
@@ -261,6 +347,11 @@ class AppClient:
                 if message.get("id") == ident and message["type"] == "response":
                     return message["data"]
                 passed.append(message)
+        except TimeoutError:
+            raise TimeoutError(
+                f"no answer to {message_type!r} came within {seconds:g} s; "
+                f"{_listed([*passed, *self._kept])}"
+            ) from None
         finally:
             self._kept.extendleft(reversed(passed))
 
@@ -289,7 +380,13 @@ class AppClient:
             socket.close(code, reason)  # type: ignore[arg-type]  # any close code works
         except (simple_websocket.ConnectionClosed, OSError):
             pass  # the server was first
-        socket.thread.join(lock_timeout(self._timeout))  # type: ignore[attr-defined]  # a Thread
+        timeout = lock_timeout(self._timeout)
+        socket.thread.join(timeout)  # type: ignore[attr-defined]  # a Thread
+        link, self._link = self._link, None
+        hub = context_of(self._app.websocket).hub
+        # A raw handler may read nothing, and so not notice.
+        if link is not None and hub is not None and not link.peer.raw:
+            _comes_true(lambda: link not in hub.registry.snapshot(), timeout)
 
     def _let_go(self) -> None:
         if not self._holds:
@@ -301,3 +398,89 @@ class AppClient:
                 return
             del _users[self._app]
         self._app.stop()
+
+
+def wait_for_clients(app: _App, count: int, timeout: float = 5.0) -> None:
+    """Wait until that many clients are connected, neither more nor fewer.
+
+    Args:
+        app: the app under test, which runs.
+        count: how many.
+        timeout: seconds.
+
+    Raises:
+        TimeoutError: there are more or fewer; the text says how many.
+        StateError: the app does not run.
+    """
+    registry = _hub(app).registry
+    if not _comes_true(lambda: len(registry) == count, timeout):
+        raise TimeoutError(
+            f"{len(registry)} clients are connected after {timeout:g} s, not {count}"
+        )
+
+
+def quiet(app: _App, timeout: float = 5.0) -> None:
+    """Wait until all is quiet: each message that was sent is handled, and each answer is out.
+
+    That is when no handler and no hook runs, no job waits, no client has a message on the
+    way to its handler, no outbox holds one, and no client is about to come or leave. Functions
+    of ``background`` and ``thread``, raw handlers and HTTP requests do not count.
+
+    Args:
+        app: the app under test, which runs.
+        timeout: seconds.
+
+    Raises:
+        TimeoutError: it was not quiet in time; the text says what was going on.
+        StateError: the app does not run.
+    """
+    hub = _hub(app)
+    found: str | None = None
+    before: object = None
+
+    def settled() -> bool:
+        nonlocal found, before
+        found, now = unfinished(hub), progress(hub)
+        # Twice: a thread that has read a message gets its turn meanwhile, and is seen to be busy.
+        same, before = now == before, None if found else now
+        return same and found is None
+
+    if not _comes_true(settled, timeout):
+        raise TimeoutError(
+            f"the app was not quiet within {timeout:g} s: {found or 'messages come and go'}"
+        )
+
+
+def _comes_true(holds: Callable[[], bool], timeout: float) -> bool:
+    """Look again and again whether something holds that no event tells; False if it did not."""
+    deadline, pause = monotonic() + lock_timeout(timeout), threading.Event()
+    while not holds():
+        if monotonic() > deadline:
+            return False
+        pause.wait(_PAUSE)
+    return True
+
+
+def _hub(app: _App) -> Hub:
+    hub = context_of(app.websocket).hub
+    if hub is None:
+        raise StateError("the app does not run; write: with app, or with app.test_client()")
+    return hub
+
+
+def _peer_of(link: Link) -> object:
+    """Return the address of the other end of a connection, or None if it has none any more."""
+    try:
+        with socket.socket(fileno=os.dup(link.writer.transport.fileno())) as copy:
+            return copy.getpeername()
+    except OSError:
+        return None
+
+
+def _listed(messages: Collection[dict[str, Any]]) -> str:
+    """Return messages as the text of a timeout shows them."""
+    if not messages:
+        return "nothing came"
+    last: Iterable[dict[str, Any]] = [*messages][-_SHOWN:]
+    shown = ", ".join(json.dumps(message)[:_SHOWN_LENGTH] for message in last)
+    return f"{len(messages)} other messages came: {shown}"

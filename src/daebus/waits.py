@@ -1,15 +1,25 @@
-"""Seconds as the waits of the system take them. Pure.
+"""The clock that everything of ours goes by, and seconds as the waits of the system take them.
 
 A lock takes three hundred years, a poll 24 days, and both raise ``OverflowError`` beyond. A
 deadline may be any moment, infinity included, so every wait goes through here.
+
+A test of a program may stop the clock of its own code (freezegun), and ours must go on: it
+looks for ``time.monotonic`` in all modules, and does not see it inside of another callable.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-__all__ = ["LONGEST_POLL", "lock_timeout", "poll_timeout", "until"]
+__all__ = ["LONGEST_POLL", "lock_timeout", "monotonic", "perf_counter", "poll_timeout", "until"]
+
+# Those of ``time``, taken when this module is imported.
+monotonic: Final[Callable[[], float]] = partial(time.monotonic)
+perf_counter: Final[Callable[[], float]] = partial(time.perf_counter)
 
 # Seconds of one wait for descriptors; who waits for longer looks again then. ``poll`` and
 # ``epoll`` count milliseconds in 32 bits.
@@ -27,7 +37,7 @@ def lock_timeout(seconds: float) -> float:
 
 def until(deadline: float) -> float:
     """Return ``lock_timeout`` of the time until a moment of ``time.monotonic()``."""
-    return lock_timeout(deadline - time.monotonic())
+    return lock_timeout(deadline - monotonic())
 
 
 def poll_timeout(seconds: float | None) -> float | None:

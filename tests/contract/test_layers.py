@@ -67,13 +67,13 @@ LAYERS = [
     "server.threads.safelog",
     "server.threads.repeats",
     "server",
-    "waits",
     "arguments",
     "checks",
     "data",
     "depth",
     "origins",
     "interrupts",
+    "waits",
     "errors",
 ]
 

@@ -25,12 +25,14 @@ TEXT = PATH.read_text()
 FREE = {"DaebusWebSocket.set_client_metadata"}
 
 
-def stubs() -> dict[str, type]:
+def stubs() -> dict[str, Any]:
     names: dict[str, Any] = {}
     for block in blocks(PATH):
         flags = __future__.annotations.compiler_flag
         exec(compile(block.text, str(PATH), "exec", flags), names)
-    return {name: value for name, value in names.items() if isinstance(value, type)}
+    return {name: value for name, value in names.items() if inspect.isroutine(value)} | {
+        name: value for name, value in names.items() if isinstance(value, type)
+    }
 
 
 def tree(text: str) -> list[str]:
@@ -39,13 +41,23 @@ def tree(text: str) -> list[str]:
     return ["DaebusError", *re.findall(r"^ +(\w+)", drawn, re.MULTILINE)]
 
 
-STUBS = stubs()
-PUBLIC = [name for name in [*daebus.__all__, *daebus.testing.__all__] if name != "__version__"]
+DESCRIBED = stubs()
+EXPORTED = [name for name in [*daebus.__all__, *daebus.testing.__all__] if name != "__version__"]
+
+
+def find(name: str) -> Any:
+    places: tuple[object, ...] = (daebus, daebus.testing, daebus.scaffold)
+    return next(getattr(place, name) for place in places if hasattr(place, name))
+
+
+# The classes among them, which most of them are.
+STUBS: dict[str, type] = {n: value for n, value in DESCRIBED.items() if isinstance(value, type)}
+PUBLIC = [name for name in EXPORTED if isinstance(find(name), type)]
+FUNCTIONS = [name for name in EXPORTED if name not in PUBLIC]
 
 
 def real(name: str) -> type:
-    places: tuple[object, ...] = (daebus, daebus.testing, daebus.scaffold)
-    found = next(getattr(place, name) for place in places if hasattr(place, name))
+    found = find(name)
     assert isinstance(found, type)
     return found
 
@@ -133,7 +145,14 @@ def signature(function: Callable[..., Any]) -> str:
 
 def test_reference_names_what_is_exported() -> None:
     # The common base of Daebus and Blueprint is shown once, and exported by neither.
-    assert sorted({*STUBS, *tree(TEXT)} - {"Scaffold"}) == sorted(PUBLIC)
+    assert sorted({*DESCRIBED, *tree(TEXT)} - {"Scaffold"}) == sorted(EXPORTED)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_stub_is_the_signature_of_a_function(name: str) -> None:
+    function = find(name)
+    assert signature(DESCRIBED[name]) == signature(function)
+    assert function.__doc__
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -11,5 +11,5 @@ methods, which take locks. The rules, for all of this package:
 4. A thread that must be woken under a lock, or by such code, waits at a ``Flag``: events,
    conditions and futures of the standard library have locks of their own.
 
-All rooms may import this one; it imports ``errors`` alone.
+All rooms may import this one; it imports ``errors`` and ``waits`` alone.
 """

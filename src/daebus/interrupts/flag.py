@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
+
+from ..waits import monotonic
 
 __all__ = ["Flag"]
 
@@ -43,7 +44,7 @@ class Flag(threading.Event):
         """Wait until it is set; False if the time passed first."""
         if self.is_set():
             return True
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         waiter = threading.Lock()
         waiter.acquire()
         self._waiters.append(waiter)
@@ -52,7 +53,7 @@ class Flag(threading.Event):
                 return True
             if deadline is None:
                 return waiter.acquire()
-            return waiter.acquire(timeout=max(0.0, deadline - time.monotonic())) or self.is_set()
+            return waiter.acquire(timeout=max(0.0, deadline - monotonic())) or self.is_set()
         finally:
             try:
                 self._waiters.remove(waiter)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Iterable
 
+from ..waits import monotonic
 from ..websocket.connection.link import Link
 from ..websocket.hub import Hub
 from ..websocket.watchdog import stack_of
@@ -35,7 +35,7 @@ def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:
 
 
 def _connection(link: Link) -> list[str]:
-    now, activity, counts = time.monotonic(), link.activity, link.account()
+    now, activity, counts = monotonic(), link.activity, link.account()
     size, count = link.writer.outlet.queued()
     lines = [
         f"  {link.client_id} from {link.peer.remote_address or 'a Unix socket'} "

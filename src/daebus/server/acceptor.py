@@ -15,9 +15,9 @@ import contextlib
 import math
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 
+from ..waits import monotonic
 from .conn import FLUSHING, HANDSHAKING, LINGERING, READING, WORKING, Conn, Flush, Intake
 from .deadlines import Deadlines
 from .listeners import Listeners
@@ -155,7 +155,7 @@ class Acceptor:
                 client.raw.recv(RECV_SIZE)
             self.close(client)
         else:
-            self._wait(client, LINGERING, time.monotonic() + self._linger_timeout)
+            self._wait(client, LINGERING, monotonic() + self._linger_timeout)
 
     def release(self, client: Conn) -> None:
         """Give up the ownership of an open socket without closing it."""
@@ -364,7 +364,7 @@ class Acceptor:
 
     def _expire(self) -> float | None:
         """Act on deadlines that have passed; return how long the poller may wait."""
-        now = time.monotonic()
+        now = monotonic()
         if self._listeners.resume <= now:
             self._listeners.go_on()
         with self._lock:
@@ -384,7 +384,7 @@ class Acceptor:
         with self._lock:
             self._sleeps_until = min(self._deadlines.next(), self._listeners.resume)
             until = self._sleeps_until
-        return None if until == math.inf else max(0.0, until - time.monotonic())
+        return None if until == math.inf else max(0.0, until - monotonic())
 
     # --- the end ----------------------------------------------------------------
 

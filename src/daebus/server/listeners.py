@@ -10,9 +10,9 @@ import errno
 import math
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 
+from ..waits import monotonic
 from .conn import Conn
 from .sockets.listener import AF_UNIX, Listener
 from .sockets.poller import Poller
@@ -147,7 +147,7 @@ class Listeners:
                 return
         for fd in self.open_ones:
             self._poller.forget(fd)
-        self.resume = time.monotonic() + _PAUSE
+        self.resume = monotonic() + _PAUSE
 
     def left(self, client: Conn) -> None:
         """Note that a client is closed; its descriptor may have been the spare one."""

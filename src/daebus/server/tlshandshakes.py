@@ -11,9 +11,9 @@ import contextlib
 import functools
 import ssl
 import threading
-import time
 from collections.abc import Callable
 
+from ..waits import monotonic
 from .acceptor import Acceptor
 from .conn import Conn
 from .sockets.tlssocket import PlainTextError, TlsSocket
@@ -73,7 +73,7 @@ class TlsHandshakes:
     def begin(self, client: Conn) -> None:
         """Put TLS around a new connection, and have the acceptor wait for its first byte."""
         client.sock = TlsSocket(client.raw, self._context)
-        self._acceptor.await_handshake(client, time.monotonic() + self._timeout)
+        self._acceptor.await_handshake(client, monotonic() + self._timeout)
 
     def proceed(self, client: Conn, deadline: float) -> None:
         """Have a thread continue a handshake; never wait for it."""

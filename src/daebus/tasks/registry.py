@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict, TypeVar
 
@@ -15,7 +14,7 @@ from ..interrupts.flag import Flag
 from ..interrupts.stack import check_outside
 from ..server.threads.loop import LoopThread
 from ..server.threads.pool import join_all
-from ..waits import lock_timeout
+from ..waits import lock_timeout, monotonic
 from .task import Kind, StopToken, Task, TaskRun
 
 __all__ = ["BackgroundFunction", "TaskStats", "Tasks", "TasksStats", "ThreadFunction"]
@@ -226,7 +225,7 @@ class Tasks:
     def describe(self) -> list[str]:
         """Return a line of text for each task."""
         tasks = list(self._tasks.values())  # unguarded: one look
-        now = time.monotonic()
+        now = monotonic()
         lines = []
         for task in tasks:
             began = task.began

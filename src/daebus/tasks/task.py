@@ -16,7 +16,6 @@ import contextlib
 import inspect
 import math
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -25,7 +24,7 @@ from ..interrupts.flag import Flag
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
 from ..server.threads.track import track
-from ..waits import lock_timeout, until
+from ..waits import lock_timeout, monotonic, until
 
 __all__ = ["Kind", "TaskRun", "StopToken", "Task"]
 
@@ -160,10 +159,10 @@ class TaskRun:
         return not self._stop.is_set()
 
     def _run_every(self, interval: float) -> None:
-        due = time.monotonic() + interval
+        due = monotonic() + interval
         while not self._stop.wait(until(due)):
             self._call()
-            steps = steps_to_next(time.monotonic() - due, interval)
+            steps = steps_to_next(monotonic() - due, interval)
             self._task.missed += steps - 1
             due += steps * interval
 
@@ -171,10 +170,10 @@ class TaskRun:
         running = StopToken(self._stop, self._loop)
         pause = FIRST_PAUSE
         while True:
-            began = time.monotonic()
+            began = monotonic()
             if self._call(running):
                 return
-            if time.monotonic() - began > MAX_PAUSE:
+            if monotonic() - began > MAX_PAUSE:
                 pause = FIRST_PAUSE
             if self._stop.wait(pause):
                 return
@@ -184,7 +183,7 @@ class TaskRun:
         """Call the function once; return False if it raised."""
         task = self._task
         task.calls += 1
-        task.began = time.monotonic()
+        task.began = monotonic()
         try:
             result = task.function(*arguments)
             if inspect.iscoroutine(result):

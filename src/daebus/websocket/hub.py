@@ -22,7 +22,7 @@ from ..server.threads.minder import Minder
 from ..server.threads.pool import WorkerPool, join_all
 from ..server.threads.pump import Pump
 from ..server.threads.safelog import LogThrottle, get_logger
-from ..waits import until
+from ..waits import monotonic, until
 from .admission.admission import RETRY, Admission, Admitted, Route
 from .admission.client_ids import ClientIds
 from .clients.broadcast import Door
@@ -140,6 +140,16 @@ class Hub:
         """Return how many sockets are open here, or about to be: one a thread that works."""
         threads, parked = self.threads.count()
         return threads - parked
+
+    def leaving(self) -> int:
+        """Return how many connections run a thread, and are not or no longer in the registry."""
+        with self._lock:
+            alive = len(self._alive)
+        return max(0, alive - len(self.registry))
+
+    def has_told_all(self) -> bool:
+        """Tell whether every notice of a slow client or handler has been given."""
+        return self._notices.is_idle()
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or say why not.
@@ -344,8 +354,8 @@ class Hub:
             The threads that did not end.
         """
         threads = self.threads.stop() + self.runtime.jobs.stop()
-        grace = (deadline - time.monotonic()) * 0.75
-        polite = time.monotonic() + min(self._settings.limits.close_timeout, max(0.0, grace))
+        grace = (deadline - monotonic()) * 0.75
+        polite = monotonic() + min(self._settings.limits.close_timeout, max(0.0, grace))
         left = join_all(threads, polite)
         if self._wait_for_others(polite) or left:
             with self._lock:

@@ -588,7 +588,7 @@ def test_key_updates_now_and_then_are_welcome(
     pipe, sealer, logged = keyed
     keys = logged()
     now = 1e6
-    monkeypatch.setattr("daebus.server.sockets.tlssocket.time.monotonic", lambda: now)
+    monkeypatch.setattr("daebus.server.sockets.tlssocket.monotonic", lambda: now)
     for _ in range(3):
         flight = [keys.update() + keys.record(b"x", 23) for _ in range(module.MAX_BARREN)]
         sealer.sock.sendall(b"".join(flight))

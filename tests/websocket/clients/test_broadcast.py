@@ -111,9 +111,9 @@ def test_a_broadcast_is_encoded_once(make_app: MakeApp, monkeypatch: pytest.Monk
     calls: list[str] = []
     encode = envelope.encode
 
-    def counting(kind: str, data: Any) -> bytes:
+    def counting(kind: str, *rest: Any) -> bytes:
         calls.append(kind)
-        return encode(kind, data)
+        return encode(kind, *rest)
 
     monkeypatch.setattr(envelope, "encode", counting)
     app.start()

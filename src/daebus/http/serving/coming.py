@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
@@ -11,6 +10,7 @@ from werkzeug.exceptions import ClientDisconnected, HTTPException, abort
 
 from ...server.conn import Conn
 from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, wait_for
+from ...waits import monotonic
 from ..protocol.heads import BadRequest, Head
 from ..protocol.limits import Limits
 from ..site.router import RECEIVE
@@ -103,14 +103,14 @@ class ComingBody:
     def _read(self, deadline: float) -> bytes:
         """Return what the client sends next."""
         while True:
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 _late()
             try:
                 data = self._client.sock.recv(RECV_SIZE)
             except BlockingIOError:
                 if threading.current_thread() is self._worker and not self._step_aside():
                     abort(503, "too many bodies come slowly")
-                if not wait_for(self._client.sock.fileno(), deadline - time.monotonic()):
+                if not wait_for(self._client.sock.fileno(), deadline - monotonic()):
                     _late()
                 continue
             except OSError:

@@ -8,7 +8,6 @@ lenient and slow. So the request comes parsed (``parser``), and writing is here.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,6 +17,7 @@ from ...server.conn import Conn
 from ...server.handoff import Refusal
 from ...server.sockets.transport import NOSIGNAL, wait_for
 from ...server.threads.safelog import get_logger
+from ...waits import monotonic
 from ..protocol.parser import Request
 from .coming import ComingBody
 from .environ import add_forwarded, add_request
@@ -222,7 +222,7 @@ class RequestHandler(WSGIRequestHandler):
                     raise _ClientGone("the client left")
 
     def _note_stream(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if self._leaves_at == math.inf:
             self._leaves_at = now + self._exchange.limits.stream_timeout
         elif now >= self._leaves_at:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import select
 import socket
-import time
+
+from ...waits import monotonic
 
 __all__ = ["Hangup"]
 
@@ -37,7 +38,7 @@ class Hangup:
 
     def has_left(self) -> bool:
         """Return whether the client has left; to be called after each part that was sent."""
-        now = time.monotonic()
+        now = monotonic()
         if now - self._asked < PAUSE:
             self._asked = max(self._asked, now)
             return False

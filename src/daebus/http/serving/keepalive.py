@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import IO
 
+from ...waits import monotonic
 from ..protocol.forwarded import Seen
 from ..protocol.limits import Limits
 from ..protocol.parser import BODY, HEAD, IDLE, Parser
@@ -32,7 +32,7 @@ class KeepAlive:
         self.parser = Parser(limits, open_file)
         self.weighed = False
         self.phase = HEAD
-        self.since = time.monotonic()
+        self.since = monotonic()
         self.served = False
         self.judged = False
         self.seen: Seen | None = None
@@ -43,7 +43,7 @@ class KeepAlive:
         if phase == IDLE and not self.served:
             phase = HEAD
         if phase != self.phase:
-            self.phase, self.since = phase, time.monotonic()
+            self.phase, self.since = phase, monotonic()
         if phase == IDLE:
             return self.since + limits.idle_timeout
         if phase == BODY:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,6 +30,7 @@ from ...server.threads.pool import WorkerPool, join_all
 from ...server.threads.safelog import get_logger
 from ...server.threads.vitals import Vitals
 from ...server.tlshandshakes import TLS_REFUSAL, TlsHandshakes
+from ...waits import monotonic
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
@@ -378,7 +378,7 @@ class HttpServer(BaseWSGIServer):
         workers = self._pool.stop()
         if self._handshakes is not None:
             workers += self._handshakes.stop()
-        polite = time.monotonic() + 0.75 * (deadline - time.monotonic())
+        polite = monotonic() + 0.75 * (deadline - monotonic())
         busy = join_all(workers, polite)
         if busy:
             self._acceptor.cut()

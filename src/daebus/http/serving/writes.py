@@ -10,13 +10,13 @@ import contextlib
 import email.utils
 import os
 import signal
-import time
 
 from werkzeug.wsgi import FileWrapper
 
 from ...server.conn import Conn
 from ...server.handoff import Refusal
 from ...server.sockets.transport import NOSIGNAL, Stream
+from ...waits import monotonic
 from ..protocol.errors import error_body, status_line
 from ..protocol.heads import Head
 from ..protocol.limits import Limits
@@ -78,7 +78,7 @@ class Rest:
     def __init__(self, sock: Stream, limits: Limits) -> None:
         self._sock = sock
         self._rate = limits.min_rate
-        self.deadline = time.monotonic() + limits.write_timeout
+        self.deadline = monotonic() + limits.write_timeout
 
     def proceed(self) -> bool:
         """Write what can be written without waiting; return True when nothing is left."""

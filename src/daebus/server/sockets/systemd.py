@@ -11,8 +11,8 @@ import math
 import os
 import re
 import socket
-import time
 
+from ...waits import monotonic
 from ..threads.safelog import get_logger
 
 __all__ = ["Notifier", "passed_descriptors"]
@@ -91,7 +91,7 @@ class Notifier:
         """Feed the watchdog, if there is one and it is time; never wait."""
         if not self._pause or not self._address:
             return
-        now = time.monotonic()
+        now = monotonic()
         if now < self._next:
             return
         if self._pid and self._pid != str(os.getpid()):

@@ -18,11 +18,11 @@ import contextlib
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from typing import Literal
 
 from ...interrupts.stack import inside
+from ...waits import monotonic
 from .transport import DONTWAIT, SMALL_READ
 
 __all__ = ["PlainTextError", "TlsSocket"]
@@ -319,7 +319,7 @@ class TlsSocket:
         """Give up a peer that has this thread work for nothing."""
         if records <= 0:
             return
-        now = time.monotonic()
+        now = monotonic()
         if now - self._barren_since > BARREN_PERIOD:
             self._barren, self._barren_since = 0, now
         self._barren += records

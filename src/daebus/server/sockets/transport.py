@@ -15,11 +15,10 @@ import contextlib
 import os
 import select
 import socket
-import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ...waits import poll_timeout
+from ...waits import monotonic, poll_timeout
 
 __all__ = ["DONTWAIT", "NOSIGNAL", "RECV_SIZE", "SMALL_READ", "Stream", "Transport", "wait_for"]
 
@@ -163,7 +162,7 @@ class Transport:
         Raises:
             OSError: the connection is broken.
         """
-        while self.wait_readable(deadline - time.monotonic()):
+        while self.wait_readable(deadline - monotonic()):
             data = self.try_recv()
             if data is not None:  # else a part of a TLS record
                 return data

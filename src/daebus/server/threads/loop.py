@@ -7,14 +7,13 @@ import concurrent.futures
 import contextlib
 import contextvars
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
 from ...errors import StateError
 from ...interrupts.stack import check_outside
-from ...waits import until
+from ...waits import monotonic, until
 from .safelog import get_logger
 from .track import track
 from .vitals import Vitals
@@ -88,6 +87,7 @@ class LoopThread:
             # Before the lock, as the policy may be the user's. It keeps the context that it is
             # made in, which must not be that of the client that happens to need it first.
             spare = contextvars.Context().run(asyncio.new_event_loop)
+            spare.time = monotonic  # type: ignore[method-assign]  # see ``waits``
         try:
             with self._lock:
                 if self._stopped:
@@ -136,11 +136,11 @@ class LoopThread:
         """
         asked = self._asked
         if asked is not None:
-            return time.monotonic() - asked
+            return monotonic() - asked
         with self._lock:
             loop = self._loop
         if loop is not None:
-            self._asked = time.monotonic()
+            self._asked = monotonic()
             try:
                 loop.call_soon_threadsafe(self._answer)
             except RuntimeError:  # closed already

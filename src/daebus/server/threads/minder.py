@@ -22,11 +22,11 @@ import heapq
 import itertools
 import selectors
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from ...waits import monotonic
 from ..sockets.wakeup import Wakeup
 from .safelog import get_logger
 from .track import track
@@ -94,7 +94,7 @@ class Minder:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, *, vitals: Vitals | None = None
+        self, clock: Callable[[], float] = monotonic, *, vitals: Vitals | None = None
     ) -> None:
         self.vitals = vitals or Vitals()
         self.clock = clock

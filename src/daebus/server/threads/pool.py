@@ -96,6 +96,11 @@ class WorkerPool:
         """True if jobs wait for a thread."""
         return bool(self._jobs)  # unguarded: a hint, old as soon as it is given
 
+    def is_idle(self) -> bool:
+        """Tell whether no job waits or runs."""
+        with self._lock:
+            return not self._jobs and self._idle == len(self._threads)
+
     def submit(self, job: Job) -> bool:
         """Queue a job for the next free thread.
 

@@ -7,14 +7,13 @@ hands over waits, so the queue holds no more than one call for each of those.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 
 from ...errors import StateError
 from ...interrupts.flag import Flag
 from ...interrupts.stack import check_outside
-from ...waits import lock_timeout
+from ...waits import lock_timeout, monotonic
 from .safelog import get_logger
 
 __all__ = ["AFTER_STOP", "Pump"]
@@ -117,7 +116,7 @@ class Pump:
             One of the host's.
         """
         check_outside("app.pump()", self._lock)
-        deadline = time.monotonic() + lock_timeout(timeout)
+        deadline = monotonic() + lock_timeout(timeout)
         me = threading.get_ident()
         mine = False
         try:
@@ -141,13 +140,13 @@ class Pump:
     def _wait(self, deadline: float) -> int:
         """Wait for the first call; return how many there are."""
         if self._closed:  # unguarded: set once
-            Flag().wait(min(deadline - time.monotonic(), AFTER_STOP))
+            Flag().wait(min(deadline - monotonic(), AFTER_STOP))
         while True:
             self._work.clear()
             with self._lock:
                 if self._calls or self._closed:
                     return len(self._calls)
-            if not self._work.wait(deadline - time.monotonic()):
+            if not self._work.wait(deadline - monotonic()):
                 return 0
 
     def _run_one(self) -> int:

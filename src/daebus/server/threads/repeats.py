@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from ...interrupts.stack import inside
+from ...waits import monotonic
 
 __all__ = ["FOLD_SECONDS", "MAX_KINDS", "Count", "Repeats", "place_of"]
 
@@ -73,7 +73,7 @@ class Repeats:
         Every method may be called from any thread, and never waits.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._counts: OrderedDict[Hashable, Count] = OrderedDict()  # guarded by: _lock

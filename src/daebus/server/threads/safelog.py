@@ -11,11 +11,11 @@ import logging
 import math
 import re
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+from ...waits import monotonic
 from .repeats import Count, Repeats, place_of
 
 __all__ = [
@@ -205,7 +205,7 @@ class LogThrottle:
 
     __slots__ = ("_clock", "_last")
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._last = -math.inf  # moment of the last warning
 

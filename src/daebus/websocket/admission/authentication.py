@@ -24,7 +24,7 @@ from ...errors import Reject
 from ...server.handoff import STOPPING, Handshake, Refusal
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
-from ...waits import lock_timeout
+from ...waits import lock_timeout, monotonic
 from ..settings import Check
 
 __all__ = ["Authenticator", "Known", "expiry"]
@@ -129,7 +129,7 @@ class Authenticator:
             future.cancel()
 
     def _ask(self, check: Check, handshake: Handshake) -> Known | Refusal:
-        started = time.monotonic()
+        started = monotonic()
         try:
             # A fresh context: the thread may have run another client's connection before.
             identity = contextvars.Context().run(self._run, check, handshake)
@@ -147,7 +147,7 @@ class Authenticator:
                 "the authentication failed",
                 traceback=format_exception(exc) if self._debug else None,
             )
-        seconds = time.monotonic() - started
+        seconds = monotonic() - started
         if seconds > self._timeout:
             logger.warning("authenticate took %.1f s", seconds)
         if isinstance(identity, Refusal):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 
 from ...arguments import MAX_NAME
 from ...server.handoff import STOPPING, Refusal
 from ...server.threads.safelog import get_logger
-from ...waits import until
+from ...waits import monotonic, until
 from ..connection.connection import Connection
 from ..connection.link import Link
 from ..settings import IdGenerator, OnDuplicate
@@ -105,7 +104,7 @@ class ClientIds:
 
     def _replace(self, client_id: str, link: Link) -> Refusal | None:
         """End the connection that has an id, and take that; of several the newest gets it."""
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
         with self._lock:
             if self._reserve_locked(client_id, link):
                 return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from ...arguments import check_ids, check_name, seconds
 from ...errors import CallError, CallTimeout, ClientGone, StateError
 from ...interrupts.stack import check_outside
+from ...waits import monotonic
 from ..messages.activity import Activity
 from ..messages.pending import PendingCall
 from .context import Section
@@ -162,13 +162,13 @@ class Calls(Section):
         self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
     ) -> dict[str, Any]:
         seconds("timeout", timeout)
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         asked = self._ask_all(client_ids, message_type, data)
         answers: dict[str, Any] = {}
         try:
             for client_id, call in asked.items():
                 try:
-                    rest = max(0.0, deadline - time.monotonic())
+                    rest = max(0.0, deadline - monotonic())
                     answers[client_id] = (
                         call.result(rest) if isinstance(call, PendingCall) else call
                     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TypedDict, cast
 
+from ...waits import monotonic
 from ..connection.link import Link
 
 __all__ = ["KEYS", "ClientMetadata", "describe"]
@@ -58,7 +59,7 @@ def describe(link: Link) -> ClientMetadata:
         "user_agent": peer.user_agent,
         "subprotocol": peer.subprotocol,
         "connected_at": peer.connected_at,
-        "last_activity": time.time() - (time.monotonic() - link.reader.last_in),
+        "last_activity": time.time() - (monotonic() - link.reader.last_in),
         "messages_in": counts.messages_in,
         "messages_out": counts.messages_out,
         "bytes_in": counts.bytes_in,

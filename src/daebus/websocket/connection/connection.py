@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import ConnectionClosed, StateError
 from ...interrupts.stack import check_outside
-from ...waits import lock_timeout
+from ...waits import lock_timeout, monotonic
 from ..protocol.codec import BINARY, PING, TEXT
 from ..protocol.opening import Headers, Values, parse_cookies, parse_query, unpack
 from .link import Link
@@ -158,7 +157,7 @@ class Connection:
                 "handler that is not async"
             )
         message = link.reader.receive(
-            None if timeout is None else time.monotonic() + lock_timeout(timeout)
+            None if timeout is None else monotonic() + lock_timeout(timeout)
         )
         if message is None:
             raise ConnectionClosed(self.close_code, self.close_reason)

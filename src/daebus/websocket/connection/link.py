@@ -6,7 +6,6 @@ import asyncio
 import functools
 import selectors
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 from ...interrupts.flag import Flag
 from ...interrupts.stack import check_outside, inside
 from ...server.sockets.transport import Transport
+from ...waits import monotonic
 from ..protocol.codec import PING, Codec, close_frame
 from ..runtime import Runtime
 from .events import DisconnectInfo, SlowConsumerInfo
@@ -218,7 +218,7 @@ class Link:
         frame on its way. So the write side is shut first and the rest is drained, for
         ``close_timeout`` at most.
         """
-        deadline = time.monotonic() + self.limits.close_timeout
+        deadline = monotonic() + self.limits.close_timeout
         self.reader.take_back()
         if self.writer.drain(deadline):
             self.reader.drain(deadline)
@@ -423,7 +423,7 @@ class Link:
         return DisconnectInfo(
             cause.why,
             cause.code,
-            time.monotonic() - self.opened_at,
+            monotonic() - self.opened_at,
             reader.messages_in,
             writer.messages_out,  # unguarded: one look
             reader.bytes_in,

@@ -11,12 +11,11 @@ Rules of this module:
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from ...interrupts.stack import inside
 from ...server.sockets.transport import Transport
-from ...waits import until
+from ...waits import monotonic, until
 from .limits import Limits
 from .outbox import DROPPED, GONE, QUEUED, SENT, Outbox
 
@@ -147,7 +146,7 @@ class Outlet:
             written = self.outbox.write(self.transport.try_send)
             self.bytes_out += written
             if written:
-                self.last_drained = time.monotonic()
+                self.last_drained = monotonic()
             if not len(self.outbox):
                 self.outbox = None
         if self.outbox is None or self.outbox.low:

@@ -14,11 +14,11 @@ Rules of this module:
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from ...waits import monotonic
 from ..protocol.codec import (
     MAX_HEADER,
     Closed,
@@ -109,7 +109,7 @@ class Reader:
         self.messages_in = 0
         self.bytes_in = 0
         self.turn = 0
-        self.last_in = self.last_message = time.monotonic()
+        self.last_in = self.last_message = monotonic()
         self.controls = ControlFrames(self.last_in)
         self._earlier = self.last_in  # what ``last_message`` was before the one handled now
         self.reading = True  # the owner reads, and has the codec; stored last, see _take
@@ -161,7 +161,7 @@ class Reader:
         Returns:
             False at the end of the stream.
         """
-        self.last_in = now = time.monotonic()
+        self.last_in = now = monotonic()
         self.bytes_in += len(data)
         events = self._codec.feed(data)
         if len(events) == 1 and events[0].__class__ is str:  # the common case
@@ -310,7 +310,7 @@ class Reader:
         """
         assert self._lock.locked()
         writer = self._writer
-        if writer.ended or self.controls.take(count, time.monotonic()):
+        if writer.ended or self.controls.take(count, monotonic()):
             return
         text = "too many control frames"
         # As after a broken rule: nothing is parsed any more, for what comes is more of it.
@@ -390,7 +390,7 @@ class Reader:
         if not data:
             self._writer.lose_locked()
             return
-        self.last_in = time.monotonic()
+        self.last_in = monotonic()
         self.bytes_in += len(data)
         self.ahead += self._sort_locked(self._codec.feed(data, self.ahead))
         self._answer_locked()

@@ -18,12 +18,12 @@ Rules of this module:
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 
 from ...interrupts.stack import inside
 from ...server.sockets.transport import DONTWAIT, Transport
+from ...waits import monotonic
 from ..protocol.codec import Codec, close_frame, frame
 from ..runtime import Runtime
 from .limits import Limits
@@ -337,7 +337,7 @@ class Writer:
     def _wait_for_room(self, size: int) -> None:
         """Wait until the outbox has room, ``send_timeout`` has passed or the client is gone."""
         self.outlet.wait(
-            time.monotonic() + self.limits.send_timeout,
+            monotonic() + self.limits.send_timeout,
             lambda outbox: outbox.has_room(size) or self.state != OPEN,  # unguarded: it is held
         )
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextvars import ContextVar
 from typing import Any, Protocol
 
 from ...interrupts.stack import check_outside
+from ...waits import monotonic
 from ..connection.connection import Connection
 from ..connection.link import Link
 from ..connection.states import OPEN
@@ -138,7 +138,7 @@ class Activity:
         Returns:
             0 if the message may pass, else the seconds that the client should wait.
         """
-        now = time.monotonic()
+        now = monotonic()
         if self._limiter is None:
             self._limiter = RateLimiter(self.link.limits.max_strikes, now)
         limiter = self._limiter

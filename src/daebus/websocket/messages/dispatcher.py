@@ -17,7 +17,6 @@ import concurrent.futures
 import contextlib
 import difflib
 from collections.abc import Callable, Mapping
-from time import perf_counter
 from typing import Any
 
 from ...data.encoder import PLAIN as PLAIN_JSON
@@ -25,6 +24,7 @@ from ...data.encoder import Encoder
 from ...depth import MAX_DEPTH
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
 from ...server.threads.safelog import format_exception, get_logger
+from ...waits import perf_counter
 from ..clients.broadcast import reply
 from ..protocol import envelope
 from ..protocol.codec import TEXT
