@@ -76,32 +76,37 @@ def exercise_first_steps(names: dict[str, Any], warnings: Warnings, folder: Path
         assert json.loads(fetch(app.http.port, "/notes/all")[2]) == ["milk"]
         assert 20 <= client.receive("measured")["data"] <= 21
         assert client.receive("clock")["data"] == 1
+    names["test_notes_are_kept"]()
     exercise_work(app, names["work"])
 
 
 def exercise_messages(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
     app: Daebus = names["app"]
-    with app.test_client() as ada, app.test_client() as bob:
+    assert names["rest"](1j) == [0, 1]
+    with app.test_client() as ada:
         assert ada.receive("welcome")["data"] == {"name": "guest 1"}
-        assert bob.receive("welcome")["data"] == {"name": "guest 2"}
-        exercise_handlers(ada)
-        exercise_rooms(ada, bob, names["websocket"].get_clients())
-        ada.send("vote", "tea?")
-        for client in (ada, bob):
-            ballot = client.receive("ballot")
-            client.answer(ballot, [ballot["data"], "yes"])
-        assert ada.receive("response")["data"] == [["tea?", "yes"]] * 2
-        with app.test_client("/upload") as raw:
-            raw.receive("welcome")
-            raw.send_raw("x" * 600)
-            assert raw.websocket.receive(timeout=20) == "600"
-            raw.send_raw(b"x" * 600)
-            assert raw.websocket.receive(timeout=20) == "1200"
-            assert closing_code(raw.websocket) == 4000
-        with app.test_client("/device/pump/2?unit=mA") as device:
-            device.receive("welcome")
-            assert device.websocket.receive(timeout=20) == "pump: channel 2 in mA"
-        assert re.fullmatch(r"guest 3 left after \d s: server", ada.receive("broadcast")["data"])
+        with app.test_client() as bob:
+            assert bob.receive("welcome")["data"] == {"name": "guest 2"}
+            exercise_handlers(ada)
+            exercise_rooms(ada, bob, names["websocket"].get_clients())
+            ada.send("vote", "tea?")
+            for client in (ada, bob):
+                ballot = client.receive("ballot")
+                client.answer(ballot, [ballot["data"], "yes"])
+            assert ada.receive("response")["data"] == [["tea?", "yes"]] * 2
+            with app.test_client("/upload") as raw:
+                raw.receive("welcome")
+                raw.send_raw("x" * 600)
+                assert raw.websocket.receive(timeout=20) == "600"
+                raw.send_raw(b"x" * 600)
+                assert raw.websocket.receive(timeout=20) == "1200"
+                assert closing_code(raw.websocket) == 4000
+            with app.test_client("/device/pump/2?unit=mA") as device:
+                device.receive("welcome")
+                assert device.websocket.receive(timeout=20) == "pump: channel 2 in mA"
+            assert re.fullmatch(
+                r"guest 3 left after \d s: server", ada.receive("broadcast")["data"]
+            )
     with app, app.test_client() as idler:
         idler.receive("welcome")
         names["send_idlers_away"](3600)
