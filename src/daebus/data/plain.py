@@ -136,7 +136,7 @@ class Walk:
             if isinstance(key, dict | list | tuple):
                 break
         raise EncodeError(
-            f"{_at(place)} is a dict with a key of type {_kind(given)}; write keys that are strings"
+            f"{_at(place)} is a dict with a key of type {_kind(given)}; send keys that are strings"
         )
 
 
