@@ -30,8 +30,10 @@ def stubs() -> dict[str, Any]:
     for block in blocks(PATH):
         flags = __future__.annotations.compiler_flag
         exec(compile(block.text, str(PATH), "exec", flags), names)
-    return {name: value for name, value in names.items() if inspect.isroutine(value)} | {
-        name: value for name, value in names.items() if isinstance(value, type)
+    return {name: value for name, value in names.items() if isinstance(value, type)} | {
+        name: value
+        for name, value in names.items()
+        if inspect.isfunction(value) and value.__code__.co_filename == str(PATH)
     }
 
 

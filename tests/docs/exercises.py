@@ -228,7 +228,7 @@ def exercise_dispatcher(names: dict[str, Any]) -> None:
         body, _, _ = run_wsgi_app(names["application"], create_environ(path))
         seen[path] = b"".join(body).decode()
     names["live"].stop()
-    assert seen == {"/x": " has no /x", "/live/state": '{"below": "/live"}'}
+    assert seen == {"/x": " has no /x", "/live/state": '{"below":"/live"}'}
 
 
 def exercise_forms(port: int) -> None:
