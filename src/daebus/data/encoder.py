@@ -87,11 +87,14 @@ class Encoder:
             EncodeError: it has no JSON form; the text names the place, as in ``$.temp.boiler``.
         """
         if _fast:
-            data = fastjson.dumps(value, self._form)
-            if data is not None and (
-                self._nan or b"null" not in data or value.__class__ is str
-            ):  # that may stand for a NaN
-                return data
+            try:
+                data = fastjson.encode(value, self._form, fastjson.OPTIONS)
+            except TypeError as exc:
+                fastjson.pass_on(exc)
+            else:
+                # A null may stand for a NaN.
+                if self._nan or b"null" not in data or value.__class__ is str:
+                    return data
         deep = False
         try:
             deep = is_too_deep(value, lambda item: children(item, self._form))

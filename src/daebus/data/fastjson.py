@@ -1,7 +1,7 @@
 """orjson where it is installed (the extra ``fast``), with the standard library's answers.
 
-Both functions return what the standard library would, or ``None``/``UNSURE`` where orjson
-fails or could differ; the caller then uses the standard library.
+What they return is what the standard library would. Where orjson fails or could differ, ``loads``
+returns ``UNSURE`` and ``encode`` raises; the caller then uses the standard library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]  # the module is optional
 
-__all__ = ["AVAILABLE", "UNSURE", "dumps", "loads"]
+__all__ = ["AVAILABLE", "OPTIONS", "UNSURE", "encode", "loads", "pass_on"]
 
 AVAILABLE: Final = orjson is not None
 UNSURE: Final = object()
@@ -29,8 +29,13 @@ _DIGITS_TO_ZERO = bytes(48 if 48 <= byte <= 57 else 46 for byte in range(256))
 _SUSPECT = b"0" * 6
 _EXACT: Final = frozenset((str, int, bool, type(None)))
 
+# Makes JSON of a value, NaN as ``null``: ``encode(value, form, OPTIONS)``. Raises TypeError for
+# what orjson cannot; then call ``pass_on``. It is orjson's own: a call more costs each message.
+encode: Callable[[Any, Callable[[Any], Any], int], bytes]
+OPTIONS: int
 if AVAILABLE:
-    _OPTIONS: Final = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+    encode = orjson.dumps
+    OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 def loads(text: str) -> Any:
@@ -54,12 +59,12 @@ def _flat(value: Any) -> bool:
     return value.__class__ is dict and all(item.__class__ in _EXACT for item in value.values())
 
 
-def dumps(value: Any, form: Callable[[Any], Any]) -> bytes | None:
-    """Encode, NaN as ``null``; return None if orjson cannot."""
-    try:
-        return orjson.dumps(value, form, _OPTIONS)
-    except TypeError as exc:
-        cause = exc.__cause__
-        if cause is not None and (not isinstance(cause, Exception) or from_signal(cause)):
-            raise cause from None  # such as a KeyboardInterrupt
-        return None
+def pass_on(exc: TypeError) -> None:
+    """Raise what interrupted ``encode``; return if the value is not for it.
+
+    Raises:
+        BaseException: such as a KeyboardInterrupt, which orjson wraps as it does all others.
+    """
+    cause = exc.__cause__
+    if cause is not None and (not isinstance(cause, Exception) or from_signal(cause)):
+        raise cause from None
