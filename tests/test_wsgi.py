@@ -313,7 +313,8 @@ def test_below_a_path_of_another_app(connect: Connect) -> None:
         for path in ("/", "/live/state/", "/live/state"):
             client.request("GET", path)
             response = client.getresponse()
-            seen[path] = response.getheader("Location") or response.read().decode()
+            body = response.read().decode()
+            seen[path] = response.getheader("Location") or body
             client.close()
         assert seen["/"] == "site"
         assert json.loads(seen["/live/state/"]) == {"below": "/live", "path": "/state/"}
