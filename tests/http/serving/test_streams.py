@@ -182,11 +182,13 @@ def test_slow_readers_of_streams_hold_no_worker(serve: Serve, raw: OpenRaw) -> N
 
 def test_endless_streams_hold_no_worker_either(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=1)
-    end = threading.Event()
+    end, began = threading.Event(), threading.Semaphore(0)
     app.route("/")(lambda req: "quick")
 
     @app.route("/endless")
     def endless(req: Request) -> Iterator[str]:
+        yield "x"
+        began.release()
         while not end.wait(0.05):
             yield "x"
 
@@ -194,6 +196,8 @@ def test_endless_streams_hold_no_worker_either(serve: Serve, raw: OpenRaw) -> No
     clients = [raw(app) for _ in range(3)]
     for client in clients:
         client.ask("/endless")
+    for _ in clients:
+        assert began.acquire(timeout=10)
     assert raw(app).get("/").body == b"quick"
     end.set()
     for client in clients:

@@ -56,7 +56,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(systemd, "time", made)
+    monkeypatch.setattr(systemd, "monotonic", made.monotonic)
     return made
 
 
