@@ -58,6 +58,7 @@ def test_one_error_for_each(
 
     @app.socket("sync")
     @app.socket("pool", run_in="pool")
+    @app.socket("main", run_in="main")
     def handler(req: Any) -> None:
         raise make_evil(kind)
 
@@ -83,6 +84,19 @@ def test_one_error_for_each(
                 client.request(name)
             assert caught.value.code == "handler_error"
             assert client.request("echo", 1) == 1  # one answer, and the next is the next
+        # In the host's own loop: the error is the client's, and nothing reaches the host.
+        answers: list[Any] = []
+
+        def ask() -> None:
+            with pytest.raises(RequestError) as caught:
+                client.request("main")
+            answers.append(caught.value.code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert app.pump(timeout=5) == 1
+        asking.join(5)
+        assert answers == ["handler_error"]
     with Raw(app) as raw:
         answer = raw.get("/")
         assert answer.status == 500

@@ -138,7 +138,9 @@ def _in_main(handler: Handler, run: Run) -> Handler:
 
         def call() -> None:
             failure = run(req, begin)
-            if isinstance(failure, KeyboardInterrupt | SystemExit):  # meant for the host
+            # By its type: an exception whose own methods raise cannot be asked for its class.
+            meant_for_host = issubclass(type(failure), KeyboardInterrupt | SystemExit)
+            if failure is not None and meant_for_host:
                 raise failure
 
         if not activity.runtime.pump.call(call, lambda: activity.link.open):
