@@ -9,11 +9,16 @@ from .components import Components
 from .http.component import serving_of
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
+from .server.threads.pool import join_all
 from .server.threads.vitals import Vitals
 from .waits import monotonic, until
 from .wsgi import WsgiAdapter
 
 __all__ = ["Engine"]
+
+# Seconds that threads get which nothing holds, however little time a stop has: they have been
+# told, and end as soon as they run.
+GRACE = 0.2
 
 
 class Engine:
@@ -111,8 +116,9 @@ class Engine:
             deadline: moment of ``time.monotonic()``.
 
         Returns:
-            The threads that did not end.
+            The threads that did not end: user code holds them.
         """
+        grace = monotonic() + GRACE
         http, websocket, minder = self._http, self._websocket, self.minder
         left: list[threading.Thread] = []
         self._tasks.begin_stop()
@@ -129,7 +135,4 @@ class Engine:
         left += self._wsgi.finish_stop(deadline - 2 * slack)
         left += self.loop.stop(deadline - slack)
         minder.stop()
-        if threading.current_thread() is not minder.thread:
-            minder.thread.join(max(slack, until(deadline)))
-            left.append(minder.thread)
-        return [thread for thread in left if thread.is_alive()]
+        return join_all(left, grace) + join_all([minder.thread], max(grace, deadline))

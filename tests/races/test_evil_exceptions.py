@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daebus import ClientError, Daebus
+from daebus import ClientError, Daebus, StopToken
 from daebus.testing import RequestError
 from tests.support.raw import Raw
 from tests.support.waiting import eventually
@@ -131,10 +131,36 @@ def test_who_cannot_be_authenticated_is_told(
         assert raw.answer().status == 500
 
 
+@pytest.mark.parametrize("seconds", [0, -1, 1e-9])
 def test_a_stop_without_time_blames_nobody(
-    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture
+    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture, seconds: float
 ) -> None:
+    """It names the threads that user code holds, and none that were about to end."""
     app = make_app()
+    app.socket("echo", run_in="pool")(lambda req: req.data)
+    app.route("/")(lambda req: "")
+    app.thread("waits")(lambda running: running.wait(60))
+    app.background("often", 0.01)(lambda: None)
     app.start()
-    app.stop(timeout=0)
-    assert not any("user code" in record.getMessage() for record in caplog.records)
+    with app.test_client() as client, Raw(app) as raw:
+        assert client.request("echo", 1) == 1
+        assert raw.get("/").status == 200
+        assert app.stop(timeout=seconds) == []
+    assert [record.getMessage() for record in caplog.records if record.name == "daebus"] == []
+
+
+def test_a_stop_without_time_names_what_is_held(make_app: Callable[..., Daebus]) -> None:
+    app = make_app()
+    begun, go_on = threading.Event(), threading.Event()
+
+    @app.thread("stuck")
+    def stuck(running: StopToken) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    app.start()
+    assert begun.wait(5)
+    try:
+        assert app.stop(timeout=0) == ["daebus-thread-stuck"]
+    finally:
+        go_on.set()
