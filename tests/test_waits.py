@@ -131,6 +131,21 @@ def test_websockets_serve_with_any_patience(
         assert eventually(lambda: answers == [2, "hello"])
 
 
+@pytest.mark.parametrize("seconds", ["5", None, [], 1j])
+def test_what_is_no_number_of_seconds_is_refused_at_once(app: Daebus, seconds: Any) -> None:
+    """Above all before the app starts: one that runs and cannot stop is worse."""
+    app.start()
+    calls: list[Callable[[Any], object]] = [app.stop, app.pump]
+    calls += [lambda seconds: app.serve(timeout=seconds), lambda seconds: app.run(timeout=seconds)]
+    if seconds is not None:
+        calls.append(app.wait)
+    for call in calls:
+        with pytest.raises(TypeError, match="must be a number"):
+            call(seconds)
+    assert app.running
+    assert app.stop(5) == []
+
+
 @pytest.mark.parametrize("seconds", LONG)
 def test_the_host_waits_as_long_as_it_likes(app: Daebus, seconds: float) -> None:
     app.start()

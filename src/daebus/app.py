@@ -27,6 +27,7 @@ from .scaffold import Decorator, Scaffold
 from .server.threads.track import roles
 from .signals import Foreground
 from .tasks.registry import TasksStats
+from .waits import lock_timeout
 from .websocket.component import DaebusWebSocket
 from .websocket.stats import WebSocketStats
 
@@ -386,6 +387,7 @@ class Daebus(Scaffold):
 
     def _foreground(self, timeout: float, *, notify: bool, watched: bool) -> Foreground:
         check_outside("app.run()" if watched else "app.serve()")
+        lock_timeout(timeout)  # now, and not when it is to stop
 
         def begin() -> None:
             if not self.running:

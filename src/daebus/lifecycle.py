@@ -253,6 +253,7 @@ class Lifecycle:
         Threads:
             Any. Takes ``_lock`` briefly, and waits outside of it.
         """
+        deadline = monotonic() + lock_timeout(timeout)
         mine = self._busy == threading.get_ident()
         if mine and self._state == STARTING:
             self._stop_asked = timeout  # once it is up
@@ -270,7 +271,6 @@ class Lifecycle:
                 else:  # it has died
                     stop()
             return []
-        deadline = monotonic() + lock_timeout(timeout)
         with self._changed:
             if self.forked:
                 return []

@@ -30,9 +30,18 @@ def lock_timeout(seconds: float) -> float:
     """Return what a lock, condition, event or future and the end of a thread can be waited for.
 
     Args:
-        seconds: any number; what is not one or is below 0 counts as 0.
+        seconds: any number; NaN and what is below 0 count as 0.
+
+    Raises:
+        TypeError: it is no number.
     """
-    return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+    try:
+        return min(max(0.0, seconds), threading.TIMEOUT_MAX)
+    except TypeError:
+        raise TypeError(
+            f"a time to wait must be a number of seconds, not {seconds!r:.100}; write 5.0, or "
+            "math.inf for ever"
+        ) from None
 
 
 def until(deadline: float) -> float:
