@@ -78,7 +78,8 @@ LOGGED_OUT = 4001  # close code of this program's own
 def hash_password(password: str, salt: bytes) -> bytes:
     # 32 MiB and a tenth of a second for each guess. A real program keeps these numbers beside the
     # hash, so that they can grow.
-    return hashlib.scrypt(password.encode(), salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32)
+    secret = password.encode(errors="surrogatepass")  # JSON may hold halves of characters
+    return hashlib.scrypt(secret, salt=salt, n=2**15, r=8, p=1, maxmem=2**26, dklen=32)
 
 
 def make_user(password: str, role: str) -> tuple[bytes, bytes, str]:

@@ -354,6 +354,7 @@ class TestAuth:
             {"name": "ada", "password": "babbage"},
             {"name": "eve", "password": "lovelace"},
             {"name": 1, "password": []},
+            {"name": "\ud800", "password": "\udfff"},
             {},
             [],
             None,
