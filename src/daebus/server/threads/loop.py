@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import contextvars
 import threading
-import weakref
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
@@ -46,9 +45,10 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None  # guarded by: _lock
         self._thread: threading.Thread | None = None  # guarded by: _lock
         self._stopped = False  # guarded by: _lock
-        # Handed-out futures: a thread that waits for one must not outlast the loop.
-        self._futures: weakref.WeakSet[concurrent.futures.Future[Any]]  # guarded by: _lock
-        self._futures = weakref.WeakSet()
+        # Handed-out futures that are not done: a thread that waits for one must not outlast the
+        # loop. Each takes itself out, in any thread and perhaps within the lock: add, discard and
+        # list() are single steps of the interpreter.
+        self._futures: set[concurrent.futures.Future[Any]] = set()
         self._asked: float | None = None  # an unanswered probe; the prober's and the loop's
 
     @property
@@ -99,7 +99,8 @@ class LoopThread:
                 assert self._loop is not None
                 future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
                 self._futures.add(future)
-                return future
+            future.add_done_callback(self._futures.discard)
+            return future
         finally:
             if spare is not None:
                 spare.close()
