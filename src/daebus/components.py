@@ -6,6 +6,7 @@ the component that a step needs is attached.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from .data.encoder import Encoder
 from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp, serving_of
+from .interrupts.stack import check_outside
 from .tasks.registry import Tasks
 from .websocket.api.context import Context, context_of
 from .websocket.component import DaebusWebSocket
@@ -31,14 +33,15 @@ class Components:
         tasks: always present, without being attached.
 
     Threads:
-        Attaching and registering belong to the program's start; any thread may read.
+        Attaching belongs to the program's start; any thread may register and read.
     """
 
     def __init__(self) -> None:
         self.tasks = Tasks()
         self._http: DaebusHttp | None = None
         self._websocket: DaebusWebSocket | None = None
-        self._waiting: list[Step] = []
+        self._lock = threading.Lock()
+        self._waiting: list[Step] = []  # guarded by: _lock
 
     @property
     def http(self) -> DaebusHttp:
@@ -111,7 +114,7 @@ class Components:
             context_of(component).attached(debug=debug, version=version, encoder=encoder)
         else:
             serving_of(component).attached(name, debug=debug, encoder=encoder)
-        self._take(self._waiting)
+        self._take(())
 
     def register(self, steps: Iterable[Step]) -> None:
         """Take the steps of a blueprint, at once or once their component is attached.
@@ -119,11 +122,15 @@ class Components:
         Raises:
             DuplicateHandlerError: a step clashes; those before it stay registered.
         """
-        self._take([*self._waiting, *steps])
+        self._take(steps)
 
-    def _take(self, steps: list[Step]) -> None:
-        attached = {None: True, "http": self._http, "websocket": self._websocket}
-        self._waiting = [step for step in steps if not attached[step.needs]]
+    def _take(self, more: Iterable[Step]) -> None:
+        """Take the steps that can be taken, those that waited first."""
+        check_outside("registering a blueprint", self._lock)
+        with self._lock:
+            attached = {None: True, "http": self._http, "websocket": self._websocket}
+            steps = [*self._waiting, *more]
+            self._waiting = [step for step in steps if not attached[step.needs]]
         for step in steps:
             if attached[step.needs]:
                 step.take(self)
@@ -136,7 +143,7 @@ class Components:
         """
         if self._http is None:
             raise AttachError("nothing to start; write app.attach(DaebusHttp(port=8080)) first")
-        for step in self._waiting:
+        for step in self._waiting:  # unguarded: it is replaced as a whole
             assert step.needs is not None
             component = _CLASSES[step.needs]
             raise AttachError(

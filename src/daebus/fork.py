@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import weakref
 from typing import Protocol
 
 from .server.threads.safelog import forget_repeats
@@ -23,7 +22,8 @@ class Running(Protocol):
         """Stop, soon; the interpreter ends, and takes no new threads any more."""
 
 
-_running: weakref.WeakSet[Running] = weakref.WeakSet()
+# Not a WeakSet, which whichever thread drops an app would change amid a loop over it.
+_running: set[Running] = set()
 
 
 def remember(app: Running) -> None:

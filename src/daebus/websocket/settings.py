@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Literal
@@ -25,7 +26,11 @@ JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 @dataclass
 class Settings:
-    """All settings; raw handlers and hooks may be added while the hub runs."""
+    """All settings; raw handlers and hooks may be added while the hub runs.
+
+    Attributes:
+        lock: held while one of those is added of which there may be one.
+    """
 
     limits: Limits
     max_clients: int
@@ -49,3 +54,4 @@ class Settings:
     on_disconnect: list[HookCall] = field(default_factory=list)
     on_slow_consumer: list[HookCall] = field(default_factory=list)
     on_slow_handler: list[HookCall] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)

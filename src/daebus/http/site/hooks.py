@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from werkzeug.exceptions import HTTPException
 
 from ...checks.functions import Kind, check_function
 from ...errors import DuplicateHandlerError, name_of
+from ...interrupts.stack import check_outside
 
 __all__ = ["VIEW_KINDS", "Hooks"]
 
@@ -26,10 +28,11 @@ class Hooks:
         after: in the order in which they run, the last registered first.
 
     Threads:
-        Registering is meant for one thread; workers see all of it or nothing.
+        Any may register; workers see all of it or nothing.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # for who registers
         self.before: tuple[Hook, ...] = ()
         self.after: tuple[Hook, ...] = ()
         self._by_status: dict[int, Hook] = {}  # entries are only added
@@ -42,7 +45,9 @@ class Hooks:
             TypeError: it cannot be called so.
         """
         check_function("a before_request hook", hook, ("req",), kinds=VIEW_KINDS)
-        self.before = (*self.before, hook)
+        check_outside("registering a before_request hook", self._lock)
+        with self._lock:
+            self.before = (*self.before, hook)
 
     def add_after(self, hook: Hook) -> None:
         """Register a hook that runs after views.
@@ -51,7 +56,9 @@ class Hooks:
             TypeError: it cannot be called so.
         """
         check_function("an after_request hook", hook, ("req", "response"), kinds=VIEW_KINDS)
-        self.after = (hook, *self.after)
+        check_outside("registering an after_request hook", self._lock)
+        with self._lock:
+            self.after = (hook, *self.after)
 
     def add_error(self, error: Any, handler: Hook) -> None:
         """Register a handler that answers in place of an error.
@@ -76,12 +83,16 @@ class Hooks:
                 f"error_handler takes a status from 400 to 599 or a class of exceptions, not "
                 f"{error!r}; write @app.error_handler(404)"
             )
-        if error in known:
+        check_outside(f"registering an error handler of {name}", self._lock)
+        with self._lock:
+            first = known.get(error)
+            if first is None:
+                known[error] = handler
+        if first is not None:
             raise DuplicateHandlerError(
-                f"{name} has an error handler already: {name_of(known[error])}; "
+                f"{name} has an error handler already: {name_of(first)}; "
                 f"call {name_of(handler)} from there"
             )
-        known[error] = handler
 
     def find(self, exc: BaseException) -> tuple[Hook | None, bool]:
         """Return the handler of an exception, and whether the exception was expected.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from ...checks.functions import Kind, check_function
 from ...errors import DuplicateHandlerError
+from ...interrupts.stack import check_outside
 from ...server.threads.safelog import get_logger
 from .results import json_error
 
@@ -66,10 +68,11 @@ class Mounts:
         root: the app at ``/``, which gets what nobody else answers; None for none.
 
     Threads:
-        Mounting is meant for one thread; workers see all of it or nothing.
+        Any may mount; workers see all of it or nothing.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # for who mounts
         self.all: tuple[Mount, ...] = ()
         self.root: Mount | None = None
 
@@ -91,15 +94,18 @@ class Mounts:
             )
         check_function("a WSGI app", app, ("environ", "start_response"), kinds=_KINDS)
         mount = Mount(prefix.encode().decode("latin-1"), app)
-        rival = self.root if not prefix else None
-        if rival or any(other.prefix == mount.prefix for other in self.all):
+        check_outside(f"mounting an app at {prefix or '/'}", self._lock)
+        with self._lock:
+            others = self.all if prefix else (self.root,)
+            rival = any(other and other.prefix == mount.prefix for other in others)
+            if not rival and prefix:
+                self.all = tuple(sorted([*self.all, mount], key=_length, reverse=True))
+            elif not rival:
+                self.root = mount
+        if rival:
             raise DuplicateHandlerError(
                 f"an app is mounted at {prefix or '/'} already; use another prefix"
             )
-        if not prefix:
-            self.root = mount
-            return
-        self.all = tuple(sorted([*self.all, mount], key=lambda m: len(m.prefix), reverse=True))
 
     def find(self, path: str) -> Mount | None:
         """Return the app for a ``PATH_INFO``."""
@@ -107,3 +113,7 @@ class Mounts:
             if path.startswith(mount.prefix) and path[len(mount.prefix) :][:1] in ("", "/"):
                 return mount
         return None
+
+
+def _length(mount: Mount) -> int:
+    return len(mount.prefix)

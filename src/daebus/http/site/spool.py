@@ -48,7 +48,7 @@ class Spool:
     @property
     def files(self) -> int:
         """How many files are open."""
-        return self._files - sum(files for _, files in tuple(self._back))  # unguarded: a hint
+        return self._files - sum(files for _, files in self._back.copy())  # unguarded: a hint
 
     def open(self) -> IO[bytes]:
         """Return a new file without a name, gone when it is closed.

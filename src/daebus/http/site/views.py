@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +12,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 
 from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError, name_of
+from ...interrupts.stack import check_outside
 from .hooks import VIEW_KINDS
 
 __all__ = ["METHODS", "View", "Views"]
@@ -36,6 +38,28 @@ class View:
     open: bool
 
 
+class _Bound:
+    """The map of all views at one moment, which no longer changes, bound to names of hosts."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._map = Map([rule.empty() for rule in rules])
+        self._map.update()
+        self._adapters: dict[tuple[str, str, str], MapAdapter] = {}  # entries are only added
+
+    def adapter(self, environ: dict[str, Any]) -> MapAdapter:
+        """Return the map bound to the host name of this request."""
+        scheme = environ["wsgi.url_scheme"]
+        host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
+        prefix = environ.get("SCRIPT_NAME", "")
+        adapter = self._adapters.get((scheme, host, prefix))
+        if adapter is None:
+            script = prefix.encode("latin-1").decode(errors="replace")
+            adapter = self._map.bind(host, script, url_scheme=scheme)
+            if len(self._adapters) < MAX_HOSTS:
+                self._adapters[scheme, host, prefix] = adapter
+        return adapter
+
+
 class Views:
     """The views by path and method.
 
@@ -43,15 +67,17 @@ class Views:
         some_open: one of them is meant for pages of other sites too.
 
     Threads:
-        Registering is meant for one thread; any may match meanwhile.
+        Any may register, and match meanwhile. Werkzeug's map sorts its rules in place, and
+        who matched at that moment would find none; so it is made anew after a change.
     """
 
     def __init__(self) -> None:
         self.some_open = False
-        self._map = Map()
-        self._all: dict[str, View] = {}
-        self._taken: dict[tuple[str, str], str] = {}
-        self._adapters: dict[tuple[str, str, str], MapAdapter] = {}  # entries are only added
+        self._lock = threading.Lock()
+        self._rules: list[Rule] = []  # guarded by: _lock
+        self._taken: dict[tuple[str, str], str] = {}  # guarded by: _lock
+        self._all: dict[str, View] = {}  # entries are only added, under _lock
+        self._bound: _Bound | None = None  # set under _lock; None after a change
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -63,8 +89,7 @@ class Views:
         names = [_method(name) for name in methods]
         if not names:
             raise ValueError(f"{path} has no methods; write methods=['GET'], or leave them out")
-        endpoint = str(len(self._all))
-        rule = Rule(path, endpoint=endpoint, methods=names)
+        rule = Rule(path, methods=names)
         try:
             scratch = Map([rule.empty()])  # a rule knows its arguments once it is in a map
         except (LookupError, ValueError) as exc:
@@ -75,17 +100,24 @@ class Views:
         check_function(
             f"the view of {path!r}", view, ("req",), named=sorted(arguments), kinds=VIEW_KINDS
         )
-        for name in names:
-            if (path, name) in self._taken:
-                raise DuplicateHandlerError(
-                    f"{name} {path} has a view already: {self._taken[path, name]}; use another "
-                    f"path or method for {name_of(view)}"
-                )
-        for name in names:
-            self._taken[path, name] = name_of(view)
-        self._all[endpoint] = View(view, cross_site)
-        self.some_open |= cross_site
-        self._map.add(rule)
+        called, added = name_of(view), View(view, cross_site)
+        check_outside(f"registering the view of {path!r}", self._lock)
+        with self._lock:
+            rivals = [
+                (name, self._taken[path, name]) for name in names if (path, name) in self._taken
+            ]
+            if not rivals:
+                self._taken.update({(path, name): called for name in names})
+                rule.endpoint = str(len(self._all))
+                self._all[rule.endpoint] = added
+                self.some_open |= cross_site
+                self._rules.append(rule)
+                self._bound = None
+        for name, known in rivals:
+            raise DuplicateHandlerError(
+                f"{name} {path} has a view already: {known}; use another path or method for "
+                f"{called}"
+            )
 
     def match(self, environ: dict[str, Any], path: str) -> tuple[View, Any]:
         """Return the view of a request, and the arguments that its path holds.
@@ -98,21 +130,21 @@ class Views:
             HTTPException: there is none, or not for this method; or a redirect.
         """
         query, method = environ.get("QUERY_STRING"), environ["REQUEST_METHOD"]
-        endpoint, arguments = self._adapter(environ).match(path, method, query_args=query)
+        bound = self._bound or self._bind()
+        endpoint, arguments = bound.adapter(environ).match(path, method, query_args=query)
         return self._all[endpoint], arguments
 
-    def _adapter(self, environ: dict[str, Any]) -> MapAdapter:
-        """Return the map bound to the host name of this request."""
-        scheme = environ["wsgi.url_scheme"]
-        host = environ.get("HTTP_HOST") or environ["SERVER_NAME"]
-        prefix = environ.get("SCRIPT_NAME", "")
-        adapter = self._adapters.get((scheme, host, prefix))
-        if adapter is None:
-            script = prefix.encode("latin-1").decode(errors="replace")
-            adapter = self._map.bind(host, script, url_scheme=scheme)
-            if len(self._adapters) < MAX_HOSTS:
-                self._adapters[scheme, host, prefix] = adapter
-        return adapter
+    def _bind(self) -> _Bound:
+        """Make the map after a change."""
+        while True:
+            check_outside("matching a path", self._lock)
+            with self._lock:
+                rules = tuple(self._rules)
+            bound = _Bound(rules)
+            with self._lock:
+                if len(rules) == len(self._rules):
+                    self._bound = bound
+                    return bound
 
 
 def _method(name: str) -> str:

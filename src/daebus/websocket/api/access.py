@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ...checks.annotations import checked
 from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError, name_of
+from ...interrupts.stack import check_outside
 from ..admission.authentication import expiry
 from ..messages.ratelimit import Per, Rate, check_per
 from ..messages.shared_rate import shared
@@ -46,13 +47,17 @@ class Access(Section):
                 calls needs a timeout.
         """
         check_function("an authenticate function", check, ("req",))
-        known = self._context.settings.authenticate
+        settings = self._context.settings
+        check_outside("registering an authenticate function", settings.lock)
+        with settings.lock:
+            known = settings.authenticate
+            if known is None:
+                settings.authenticate = check
         if known is not None:
             raise DuplicateHandlerError(
                 f"there is an authenticate function already: {name_of(known)}; call it from "
                 f"{name_of(check)}"
             )
-        self._context.settings.authenticate = check
         return check
 
     def get_identity(self, client_id: str) -> Any:

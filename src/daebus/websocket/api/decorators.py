@@ -9,6 +9,7 @@ from ...arguments import seconds_or_none
 from ...checks.annotations import checked
 from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError
+from ...interrupts.stack import check_outside
 from ..connection.connection import Connection
 from ..connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from ..messages.handlers import Middleware
@@ -200,7 +201,10 @@ class Decorators(Section):
                 named=pattern.names,
                 kinds=("plain",),
             )
-            known = self._context.settings.raw.add(pattern, handler)
+            settings = self._context.settings
+            check_outside(f"registering the raw handler of {path!r}", settings.lock)
+            with settings.lock:
+                known = settings.raw.add(pattern, handler)
             if known is not None:
                 raise DuplicateHandlerError(
                     f"path {known.text!r} has a raw handler already; use another path"

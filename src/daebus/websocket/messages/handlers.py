@@ -8,12 +8,14 @@ registering a middleware compiles all handlers again.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, get_args
 
 from ...checks.functions import Kind, check_function, is_async
 from ...errors import DuplicateHandlerError, name_of
+from ...interrupts.stack import check_outside
 from .options import Handler, Run, bytes_as_message, compile_handler
 from .pending import KINDS
 from .request import WebSocketRequest
@@ -41,6 +43,17 @@ class _Registered:
     options: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _State:
+    """All that is registered at one moment, and what it was compiled into."""
+
+    handlers: dict[str, _Registered] = field(default_factory=dict)
+    compiled: dict[str, Handler] = field(default_factory=dict)
+    binary: _Registered | None = None
+    compiled_binary: Handler | None = None
+    middleware: tuple[Middleware, ...] = ()
+
+
 class HandlerTable:
     """The handlers by message type.
 
@@ -52,14 +65,14 @@ class HandlerTable:
         binary: the compiled handler of binary messages, or None.
 
     Threads:
-        Handlers are registered by one thread at a time, also while messages arrive.
+        Any may register, also while messages arrive. Compiling may run code of the user's,
+        so it is done without the lock, and again if another thread was quicker.
     """
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._registered: dict[str, _Registered] = {}
-        self._registered_binary: _Registered | None = None
-        self._middleware: tuple[Middleware, ...] = ()
+        self._lock = threading.Lock()
+        self._state = _State()  # replaced under _lock; read by any
         # Each is replaced by one assignment: connection threads read them meanwhile.
         self.by_type: dict[str, Handler] = {}
         self.binary: Handler | None = None
@@ -77,15 +90,22 @@ class HandlerTable:
             DuplicateHandlerError: the type has one already.
         """
         new = _Registered(kind, function, of_request(kind, function), options)
-        known = self._registered.get(kind)
-        if known is not None:
-            raise DuplicateHandlerError(
-                f"message type {kind!r} has a handler already: {name_of(known.function)}; "
-                f"use another type for {name_of(function)}"
+
+        def with_it(now: _State) -> _State:
+            known = now.handlers.get(kind)
+            if known is not None:
+                raise DuplicateHandlerError(
+                    f"message type {kind!r} has a handler already: {name_of(known.function)}; "
+                    f"use another type for {name_of(function)}"
+                )
+            compiled = self._compile(new, now.middleware)
+            return replace(
+                now,
+                handlers={**now.handlers, kind: new},
+                compiled={**now.compiled, kind: compiled},
             )
-        compiled = self._compile(new, self._middleware)
-        self._registered[kind] = new
-        self.by_type = {**self.by_type, kind: compiled}
+
+        self._change(f"registering a handler of {kind!r}", with_it)
 
     def add_binary(self, function: Callable[..., Any]) -> None:
         """Register the handler of binary messages.
@@ -95,15 +115,17 @@ class HandlerTable:
             DuplicateHandlerError: there is one already.
         """
         handler = bytes_as_message(of_request(BINARY, function))
-        known = self._registered_binary
-        if known is not None:
-            raise DuplicateHandlerError(
-                f"binary messages have a handler already: {name_of(known.function)}; they have no "
-                f"type to tell them apart, so call {name_of(function)} from there"
-            )
         new = _Registered(BINARY, function, handler, {})
-        self.binary = self._compile(new, self._middleware)
-        self._registered_binary = new
+
+        def with_it(now: _State) -> _State:
+            if now.binary is not None:
+                raise DuplicateHandlerError(
+                    f"binary messages have a handler already: {name_of(now.binary.function)}; they "
+                    f"have no type to tell them apart, so call {name_of(function)} from there"
+                )
+            return replace(now, binary=new, compiled_binary=self._compile(new, now.middleware))
+
+        self._change("registering a handler of binary messages", with_it)
 
     def add_middleware(self, middleware: Middleware) -> None:
         """Put a function around every handler, inside of those that came before.
@@ -113,13 +135,30 @@ class HandlerTable:
                 there are sync handlers.
         """
         check_function("a middleware", middleware, ("req", "next"), kinds=get_args(Kind))
-        chain = (*self._middleware, middleware)
-        compiled = {kind: self._compile(new, chain) for kind, new in self._registered.items()}
-        binary = self._registered_binary
-        if binary is not None:
-            self.binary = self._compile(binary, chain)
-        self.by_type = compiled
-        self._middleware = chain
+
+        def with_it(now: _State) -> _State:
+            chain, binary = (*now.middleware, middleware), now.binary
+            return replace(
+                now,
+                compiled={kind: self._compile(new, chain) for kind, new in now.handlers.items()},
+                compiled_binary=None if binary is None else self._compile(binary, chain),
+                middleware=chain,
+            )
+
+        self._change("registering a middleware", with_it)
+
+    def _change(self, what: str, with_it: Callable[[_State], _State]) -> None:
+        """Replace the state by what a function makes of it, which may be called again."""
+        check_outside(what, self._lock)
+        while True:
+            before = self._state
+            after = with_it(before)
+            with self._lock:
+                if self._state is before:
+                    self._state = after
+                    self.by_type = after.compiled
+                    self.binary = after.compiled_binary
+                    return
 
     def _compile(self, new: _Registered, chain: Iterable[Middleware]) -> Handler:
         handler = new.handler

@@ -108,7 +108,7 @@ class Patterns(Generic[T]):
     """Values by pattern.
 
     Threads:
-        Adding is meant for one thread; any other may look meanwhile.
+        Who adds has the lock of the owner; any may look meanwhile.
     """
 
     def __init__(self) -> None:
@@ -141,4 +141,4 @@ class Patterns(Generic[T]):
 
     def claims(self, path: str) -> bool:
         """Tell whether a path begins with the fixed part of a pattern."""
-        return any(pattern.claims(path) for pattern in tuple(self._shapes.values()))
+        return any(pattern.claims(path) for pattern in list(self._shapes.values()))
