@@ -195,7 +195,7 @@ def test_it_dozes_while_nobody_is_busy(watch: Watch) -> None:
     awake = not watch.watchdog.dozing
     assert awake
     link.busy = False
-    watch.minder.advance(3 * TICK)
+    watch.minder.advance(4 * TICK)  # with the last look
     assert watch.watchdog.dozing
     looks = watch.clients.looks
     watch.minder.advance(100)
@@ -218,6 +218,17 @@ def test_a_client_that_becomes_busy_as_it_dozes_off_is_watched(watch: Watch) -> 
     link = watch.busy()
     link.busy = False
     watch.clients.meanwhile = lambda: setattr(link, "busy", True)
+    watch.minder.advance(10)
+    assert [who for who, _ in watch.told] == [link]
+
+
+def test_a_client_that_did_not_see_it_doze_off_is_watched(watch: Watch) -> None:
+    """It is busy before it looks whether the watch dozes, and is told of that too late."""
+    link = watch.busy()
+    link.busy = False
+    watch.minder.advance(1.5 * TICK)
+    assert watch.watchdog.dozing
+    link.busy = True
     watch.minder.advance(10)
     assert [who for who, _ in watch.told] == [link]
 

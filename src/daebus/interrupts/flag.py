@@ -19,7 +19,8 @@ class Flag(threading.Event):
     def __init__(self) -> None:
         self._flag = False
         # A lock for each thread that waits. Whoever waits first puts its lock here and then
-        # looks, whoever sets first sets and then looks here.
+        # looks, whoever sets first sets and then takes from here: never ``if self._waiters``,
+        # since only the queue's methods exclude each other where there is no GIL.
         self._waiters: deque[threading.Lock] = deque()
 
     def is_set(self) -> bool:
@@ -29,12 +30,11 @@ class Flag(threading.Event):
     def set(self) -> None:
         """Set it, and wake who waits."""
         self._flag = True
-        while self._waiters:
-            try:
-                waiter = self._waiters.popleft()
-            except IndexError:  # another thread, or whoever interrupted us, was faster
-                return
-            waiter.release()
+        try:
+            while True:
+                self._waiters.popleft().release()
+        except IndexError:  # nobody is left that waits
+            pass
 
     def clear(self) -> None:
         """Set it no more."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import traceback
 from collections.abc import Iterable
 
+from ..server.threads.stacks import stack_of_thread
 from ..waits import monotonic
 from ..websocket.connection.link import Link
 from ..websocket.hub import Hub
@@ -24,12 +23,9 @@ def describe(title: str, tasks: Iterable[str], hub: Hub | None) -> str:
         for link in links:
             lines += _connection(link)
         lines.append("")
-    frames = sys._current_frames()
     for thread in threading.enumerate():
         lines.append(f"thread {thread.name}{' (daemon)' if thread.daemon else ''}:")
-        frame = frames.get(thread.ident or 0)
-        if frame is not None:
-            lines += _indented("".join(traceback.format_stack(frame)))
+        lines += _indented(stack_of_thread(thread.ident))
         lines.append("")
     return "\n".join(lines)
 

@@ -7,15 +7,13 @@ read in its place, so that pings are answered and a close is seen; and after
 
 from __future__ import annotations
 
-import sys
 import threading
-import traceback
 from collections.abc import Callable
-from typing import Any
 
 from ..server.threads.loop import LoopThread
 from ..server.threads.minder import Minder
 from ..server.threads.safelog import get_logger
+from ..server.threads.stacks import stack_of_coroutine, stack_of_thread
 from .clients.registry import Registry
 from .connection.events import SlowHandlerInfo
 from .connection.link import Link
@@ -30,22 +28,12 @@ TICK = 0.1
 
 def stack_of(link: Link) -> str:
     """Return the stack of a connection's handler as text, also of an async one."""
-    parts = []
     activity = link.activity
     task = None if activity is None else activity.task
-    if task is not None:
-        # The task's own get_stack() ends at the outermost coroutine, which is not the user's.
-        awaited: Any = task.get_coro()
-        while awaited is not None:
-            frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-            if frame is not None:
-                parts += traceback.format_stack(frame, limit=1)
-            awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
-    else:
-        frame = sys._current_frames().get(link.writer.owner)
-        if frame is not None:
-            parts = traceback.format_stack(frame)
-    return "".join(parts).rstrip()
+    if task is None:
+        return stack_of_thread(link.writer.owner)
+    # The task's own get_stack() ends at the outermost coroutine, which is not the user's.
+    return stack_of_coroutine(task.get_coro())
 
 
 class _Seen:
@@ -128,10 +116,16 @@ class Watchdog:
                 self._seen = {}
                 return
             self.dozing = quiet
-        if not quiet:
-            self._minder.call_later(TICK, self._tick)
-        elif any(link.busy for link in self._registry.snapshot()):
-            # It became busy after its check, before ``dozing`` was set.
+        self._minder.call_later(TICK, self._look_once_more if quiet else self._tick)
+
+    def _look_once_more(self) -> None:
+        """Look for one that became busy while this began to doze, and does not know.
+
+        It marks itself busy and then looks whether this dozes; this dozes and then looks
+        whether it is busy. Either may see what the other did a moment ago too late, as each
+        may reorder its two steps; but not a whole ``TICK`` too late.
+        """
+        if self.dozing and any(link.busy for link in self._registry.snapshot()):
             self.rouse()
 
     def _look(self, link: Link, now: float) -> _Seen:
@@ -163,6 +157,5 @@ class Watchdog:
             self._loop_reported = False
         elif not self._loop_reported:
             self._loop_reported = True
-            frame = sys._current_frames().get(thread.ident or 0)
-            stack = "" if frame is None else "".join(traceback.format_stack(frame)).rstrip()
+            stack = stack_of_thread(thread.ident)
             self._report(None, SlowHandlerInfo("(the loop thread)", seconds, stack))

@@ -24,7 +24,7 @@ import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...waits import monotonic
 from ..sockets.wakeup import Wakeup
@@ -190,6 +190,7 @@ class Minder:
     def _take_inbox(self) -> bool:
         if self._stopping:
             return False
+        _settle(self._inbox)
         for _ in range(len(self._inbox)):
             self._guarded(self._watch, self._inbox.popleft())
         self._release_all(self._forget)
@@ -235,6 +236,7 @@ class Minder:
             else:
                 until = now + _LONGEST_SLEEP
                 self._sleeps_until = min(timers[0][0], until) if timers else until
+                _settle(self._new)
                 if self._inbox or self._released or self._new or self._stopping:
                     self._sleeps_until = now
                     return 0.0
@@ -285,3 +287,12 @@ class Minder:
 
 def _release(target: Watched) -> None:
     target.release()
+
+
+def _settle(queue: deque[Any]) -> None:
+    """Have whoever appends from now on see all that this thread has done.
+
+    A method of the queue, unlike a look at its length, excludes ``append`` in other threads, also
+    without the GIL: so either their entry is there now, or they come later and look later.
+    """
+    queue.rotate(0)

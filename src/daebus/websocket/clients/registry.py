@@ -101,7 +101,8 @@ class Registry:
         snapshot = self._snapshot  # unguarded: replaced as a whole
         if snapshot is None:
             if self.interrupted():
-                return tuple(self._open.values())  # unguarded: this thread has the lock
+                links = list(self._open.values())  # unguarded: one look
+                return tuple(links)
             with self._lock:
                 snapshot = self._snapshot = tuple(self._open.values())
         return snapshot

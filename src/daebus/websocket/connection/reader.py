@@ -87,7 +87,6 @@ class Reader:
         turn: how often the owner has begun to read; an unchanged value means no progress.
         last_in: moment of the last byte received, by ``time.monotonic()``.
         last_message: moment of the last message, or else of the opening.
-        messages_in: messages that were handed out or taken out of turn.
         interceptor: None until the first call or stoppable request.
         controls: the client's control frames.
         on_heartbeat: called with each short text, under the lock; returns the answer to a
@@ -95,9 +94,9 @@ class Reader:
     """
 
     __slots__ = (
-        "_codec", "_earlier", "_lock", "_read", "_watch",
+        "_codec", "_earlier", "_handed_out", "_lock", "_read", "_taken", "_watch",
         "_writer", "ahead", "bytes_in", "controls", "final", "inbox", "interceptor", "last_in",
-        "last_message", "lent", "messages_in", "on_heartbeat", "reading", "turn",
+        "last_message", "lent", "on_heartbeat", "reading", "turn",
     )  # fmt: skip
 
     def __init__(self, writer: Writer, codec: Codec, watch: Watch) -> None:
@@ -106,7 +105,9 @@ class Reader:
         self._read = writer.transport.read
         self._codec = codec
         self._watch = watch
-        self.messages_in = 0
+        # Two, since the owner counts without the lock.
+        self._handed_out = 0
+        self._taken = 0  # guarded by: _lock; out of turn
         self.bytes_in = 0
         self.turn = 0
         self.last_in = self.last_message = monotonic()
@@ -132,7 +133,7 @@ class Reader:
                     return  # closed by us: the messages that are left are not handled
                 message = inbox.popleft()
                 writer.more = bool(inbox)
-                self.messages_in += 1
+                self._handed_out += 1
                 yield message
             if not self._pull(None):
                 return
@@ -152,7 +153,7 @@ class Reader:
         while not self.inbox:
             if not self._pull(deadline):
                 return None
-        self.messages_in += 1
+        self._handed_out += 1
         return self.inbox.popleft()
 
     def take(self, data: bytes) -> bool:
@@ -224,6 +225,11 @@ class Reader:
             self.inbox.clear()
 
     @property
+    def messages_in(self) -> int:
+        """Messages that were handed out or taken out of turn."""
+        return self._handed_out + self._taken  # unguarded: one look
+
+    @property
     def held(self) -> int:
         """Bytes kept of a message that has begun and not ended; 0 for none."""
         return self._codec.held
@@ -248,7 +254,7 @@ class Reader:
                     text = inbox[index]
                     if isinstance(text, str) and interceptor.takes_locked(text):
                         del inbox[index]
-                        self.messages_in += 1
+                        self._taken += 1
 
     def _pull(self, deadline: float | None) -> bool:
         """Read once into the inbox.
@@ -282,8 +288,8 @@ class Reader:
             self.reading = False
             raise TimeoutError("no message in time")
         more = self.take(data)
-        # After the take, which marks us busy: the watch checks for busy connections once
-        # more after it began to doze, so either it sees us or we see that it dozes.
+        # After the take, which marks us busy: the watch looks for busy connections once more
+        # some time after it began to doze, so either it sees us or we see that it dozes.
         if self._watch.dozing:
             self._watch.rouse()
         return more
@@ -409,7 +415,7 @@ class Reader:
                 if beats is not None and len(event) <= MAX_HEARTBEAT and isinstance(event, str):
                     answer = beats(event)
                     if answer is not None:
-                        self.messages_in += 1
+                        self._taken += 1
                         controls += 1
                         self.controls.beat = answer
                         continue
@@ -419,7 +425,7 @@ class Reader:
                     and isinstance(event, str)
                     and interceptor.takes_locked(event)
                 ):
-                    self.messages_in += 1
+                    self._taken += 1
                     continue
                 self.inbox.append(event)
                 size += weigh(event)
