@@ -332,9 +332,11 @@ class Lifecycle:
             logger.info("%s stopped", self.name)
         fork.forget(self)
         with self._lock:
+            # Under the lock, or a start that follows would find them set again; and this order,
+            # or who was told of the stop would not find it over.
             self._state = STOPPED
-        self._stopped.set()
-        self._over.set()
+            self._over.set()
+            self._stopped.set()
         return list(self._left)
 
     def _fail(self) -> None:
