@@ -344,6 +344,63 @@ CALLING: dict[str, tuple[Callable[[Daebus], Any], str]] = {
         lambda app: Reject("403", "no"),  # type: ignore[arg-type]
         "a refusal has a status from 400 to 599, not '403'; write 403",
     ),
+    "permissions as a string": (
+        lambda app: DaebusHttp(unix="/run/x", unix_mode="660"),  # type: ignore[arg-type]
+        "unix_mode must be a whole number, not '660'; write unix_mode=0o660",
+    ),
+    "permissions that are True": (
+        lambda app: DaebusHttp(unix="/run/x", unix_mode=True),
+        "unix_mode must be a whole number, not True; write unix_mode=0o660",
+    ),
+    "json_default without a parameter": (
+        lambda app: Daebus("x", json_default=nothing),  # type: ignore[arg-type]
+        f"json_default is called with value, and {HERE}.nothing takes (); write def nothing(value)",
+    ),
+    "json_default that is async": (
+        lambda app: Daebus("x", json_default=later),
+        f"{HERE}.later is async, which json_default must not be; write def, not async def",
+    ),
+    "a close code as a string": (
+        lambda app: app.websocket.disconnect_client("x", "bye"),  # type: ignore[arg-type]
+        "a close code is a whole number, not 'bye'; write 1000",
+    ),
+    "a close code that is no whole number": (
+        lambda app: app.websocket.disconnect_client("x", 1000.0),  # type: ignore[arg-type]
+        "a close code is a whole number, not 1000.0; write 1000",
+    ),
+    "a number as the reason of a close": (
+        lambda app: app.websocket.disconnect_all_clients(1000, 5),  # type: ignore[arg-type]
+        "the reason of a close is a string, not 5; write '5'",
+    ),
+    "headers of a refusal as a list": (
+        lambda app: Reject(401, "no", headers=[("A", "b")]),  # type: ignore[arg-type]
+        "the headers of a Reject are a dict, not [('A', 'b')]; "
+        "write headers={'WWW-Authenticate': 'Basic'}",
+    ),
+    "a header that is a number": (
+        lambda app: Reject(429, "no", headers={"Retry-After": 5}),  # type: ignore[dict-item]
+        "the value of Retry-After is a string, not 5; write '5'",
+    ),
+    "swapped arguments to a room": (
+        lambda app: app.websocket.broadcast_to_room({"a": 1}, "lobby"),  # type: ignore[arg-type]
+        "a name is a string, not {'a': 1}; write broadcast_to_room('my_name', data)",
+    ),
+    "a room that is a number": (
+        lambda app: app.websocket.leave("x", 5),  # type: ignore[arg-type]
+        "a name is a string, not 5; write leave(client_id, '5')",
+    ),
+    "a question about a room that is a number": (
+        lambda app: app.websocket.get_room_clients(5),  # type: ignore[arg-type]
+        "a name is a string, not 5; write get_room_clients('5')",
+    ),
+    "a question about a user that is none": (
+        lambda app: app.websocket.get_user_clients(None),  # type: ignore[arg-type]
+        "a name is a string, not None; write get_user_clients('my_name')",
+    ),
+    "a question about a client that is a number": (
+        lambda app: app.websocket.get_client_rooms(5),  # type: ignore[arg-type]
+        "a client id is a string, not 5; it comes first, as in send_to_client(client_id, data)",
+    ),
     "a test client of a path without a slash": (
         lambda app: app.test_client("ws"),
         "path 'ws' has no leading slash; write '/ws'",

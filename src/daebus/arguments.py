@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -80,7 +81,9 @@ def check_name(value: object, example: str) -> str:
         ValueError: it is empty, or longer than ``MAX_NAME``.
     """
     if not isinstance(value, str):
-        better = example.format(repr(f"{value!s:.20}"))
+        # A number or an id is meant as its text; anything else is the wrong argument.
+        plain = isinstance(value, int | float | uuid.UUID)
+        better = example.format(repr(f"{value!s:.36}" if plain else "my_name"))
         raise TypeError(f"a name is a string, not {value!r:.100}; write {better}")
     if not 0 < len(value) <= MAX_NAME:
         raise ValueError(f"a name has 1 to {MAX_NAME} characters, not {len(value)}")

@@ -193,7 +193,7 @@ class Reject(DaebusError):
         headers: more headers of the answer, such as ``{"WWW-Authenticate": "Basic"}``.
 
     Raises:
-        TypeError: text or code is not a string.
+        TypeError: text, code or a header is not a string.
         ValueError: the status is not one of an error, or a header cannot be sent.
     """
 
@@ -213,11 +213,20 @@ class Reject(DaebusError):
             raise ValueError(f"a refusal has a status from 400 to 599, not {status!r}; write 403")
         if code is not None and not isinstance(code, str):
             raise TypeError(f"the code of a Reject is a string, not {code!r}; write code='banned'")
+        if headers is not None and not isinstance(headers, Mapping):
+            raise TypeError(
+                f"the headers of a Reject are a dict, not {headers!r:.100}; "
+                f"write headers={{'WWW-Authenticate': 'Basic'}}"
+            )
         fields = tuple((headers or {}).items())
         for name, value in fields:
             if not _HEADER_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
                 raise ValueError(f"{name!r} is not a header for a refusal; leave it out")
-            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            given: object = value
+            if not isinstance(given, str):
+                better = repr(f"{value!s:.100}")
+                raise TypeError(f"the value of {name} is a string, not {value!r}; write {better}")
+            if not _HEADER_VALUE.fullmatch(value):
                 raise ValueError(f"the value of {name} cannot be sent: {value!r}")
         super().__init__(text)
         self.status = status

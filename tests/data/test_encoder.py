@@ -268,7 +268,7 @@ def test_a_function_of_the_app_for_the_rest(package: None) -> None:
     [
         ({"nan": "None"}, "nan is 'None'; write 'null' or 'error'"),
         ({"nan": None}, "nan must be 'null' or 'error', not None"),
-        ({"json_default": "str"}, "json_default must be a function of the value"),
+        ({"json_default": "str"}, "json_default must be a function, not 'str'"),
         ({"version": 1.5}, "version must be a string or None, not 1.5"),
     ],
 )

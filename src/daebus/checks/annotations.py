@@ -44,6 +44,9 @@ _EXAMPLES: dict[str, object] = {
     "rate": "10/s",
     "room_pattern": "team-*",
 }
+# Permissions, which people write and read in octal.
+_OCTAL = ("unix_mode",)
+
 _REMARKS = {"host": " for every address of IPv4, or leave it out for this machine alone"}
 
 # Bytes and seconds as people write them.
@@ -189,6 +192,9 @@ def _check(name: str, value: Any, hint: Any, default: Any) -> None:
 def _better(name: str, value: Any, kinds: tuple[Any, ...], default: Any) -> str:
     """Return what to type in place of a value, as the end of a sentence; or nothing."""
     number = None
+    if name in _OCTAL:
+        meant = isinstance(value, str) and re.fullmatch(r"(?:0o)?[0-7]{3,4}", value)
+        return f"; write {name}={int(value, 8) if meant else default:#o}"
     if isinstance(value, str):
         number = _number(value, seconds=float in kinds)
     elif isinstance(value, datetime.timedelta):

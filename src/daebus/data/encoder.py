@@ -14,11 +14,11 @@ Rules of this module:
 from __future__ import annotations
 
 import functools
-import inspect
 import json.encoder
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
+from ..checks.functions import check_function
 from ..depth import is_too_deep
 from ..errors import EncodeError
 from ..interrupts.raised import from_signal
@@ -59,11 +59,8 @@ class Encoder:
     def __init__(self, nan: Nan = "null", default: Callable[[Any], Any] | None = None) -> None:
         if nan not in get_args(Nan):
             raise ValueError(f"nan is {nan!r}; write 'null' or 'error'")
-        if default is not None and (not callable(default) or inspect.iscoroutinefunction(default)):
-            raise TypeError(
-                f"json_default must be a function of the value, and not async; {default!r:.200} is "
-                f"not; write json_default=str"
-            )
+        if default is not None:
+            check_function("json_default", default, ("value",), kinds=("plain",))
         self._nan = nan == "null"
         self._form: Callable[[Any], Any] = (
             form_of if default is None else functools.partial(form_of, rest=default)

@@ -280,7 +280,7 @@ def test_clients_that_join_and_vanish_while_others_broadcast(app: Daebus, connec
     ("name", "error", "told"),
     [
         (7, TypeError, r"not 7; write join\(client_id, '7'\)"),
-        (None, TypeError, r"write join\(client_id, 'None'\)"),
+        (None, TypeError, r"write join\(client_id, 'my_name'\)"),
         ("", ValueError, "1 to 128 characters, not 0"),
         ("x" * 129, ValueError, "1 to 128 characters, not 129"),
     ],

@@ -105,11 +105,16 @@ class Rooms(Section):
         Returns:
             False if the client was not in the room.
 
+        Raises:
+            TypeError: the name is not a string.
+            ValueError: the name is empty or too long.
+
         Threads:
             Any; never waits.
         """
         self._context.check_fork()
         check_client_id(client_id)
+        check_name(room, "leave(client_id, {})")
         hub = self._context.hub
         if hub is None:
             return False
@@ -126,11 +131,13 @@ class Rooms(Section):
 
     def get_room_clients(self, room: str) -> list[str]:
         """Return the ids of the clients in a room, in the order in which they joined."""
+        check_name(room, "get_room_clients({})")
         hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.members(room)
 
     def get_client_rooms(self, client_id: str) -> list[str]:
         """Return the rooms that a client is in, in the order in which it joined."""
+        check_client_id(client_id)
         hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.of(client_id)
 
@@ -167,6 +174,7 @@ class Rooms(Section):
 
     def get_user_clients(self, user: str) -> list[str]:
         """Return the ids of a user's clients, in the order in which they were identified."""
+        check_name(user, "get_user_clients({})")
         hub = self._context.hub
         return [] if hub is None else hub.registry.users.members(user)
 

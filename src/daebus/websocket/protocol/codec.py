@@ -107,8 +107,15 @@ def close_frame(code: int, reason: str = "") -> bytes:
         reason: text; cut to what fits, 123 bytes of UTF-8.
 
     Raises:
+        TypeError: the code is not a whole number, or the reason not a string.
         ValueError: the code must not appear in a frame.
     """
+    if not isinstance(code, int):
+        raise TypeError(f"a close code is a whole number, not {code!r:.100}; write 1000")
+    if not isinstance(reason, str):
+        raise TypeError(
+            f"the reason of a close is a string, not {reason!r:.100}; write {f'{reason!s:.20}'!r}"
+        )
     text = reason.encode("utf-8", "replace")[:123].decode("utf-8", "ignore")
     try:
         payload = Close(code, text).serialize()
