@@ -118,6 +118,10 @@ def hooks(it: Thing) -> None:
     def failed(req: WebSocketRequest, exc: BaseException) -> dict[str, str]:
         return {}
 
+    @it.blueprint.on_error
+    def failed_too(req: WebSocketRequest, exc: Exception) -> dict[str, object]:
+        return {"kind": type(exc).__name__}
+
     @it.app.authenticate
     def check(req: UpgradeRequest) -> str | None:
         return req.cookies.get("session")
@@ -128,6 +132,7 @@ def hooks(it: Thing) -> None:
         part.on_disconnect(slow)  # type: ignore[type-var]  # pyright: ignore
         part.on_slow_consumer(nothing)  # type: ignore[type-var]  # pyright: ignore
         part.on_error(came)  # type: ignore[type-var]  # pyright: ignore
+        part.on_error(of_a_message)  # type: ignore[type-var]  # pyright: ignore
         part.authenticate(nothing)  # type: ignore[type-var]  # pyright: ignore
         part.on_join("*")(came)  # type: ignore[type-var]  # pyright: ignore
         part.on_connect()  # type: ignore[call-arg]  # pyright: ignore

@@ -39,7 +39,7 @@ SocketHandler = TypeVar(
 )
 RequestHandler = TypeVar("RequestHandler", bound=Callable[[WebSocketRequest], Any])
 MiddlewareFunction = TypeVar("MiddlewareFunction", bound=Middleware)
-ErrorHook = TypeVar("ErrorHook", bound=Callable[[WebSocketRequest, BaseException], Any])
+ErrorHook = TypeVar("ErrorHook", bound=Callable[[WebSocketRequest, Exception], Any])
 ConnectHook = TypeVar("ConnectHook", bound=Callable[[str], Any])
 DisconnectHook = TypeVar(
     "DisconnectHook", bound=Callable[[str], Any] | Callable[[str, DisconnectInfo], Any]

@@ -74,7 +74,8 @@ class Dispatcher:
         self.table = HandlerTable(self.run)
         self.heartbeats = Heartbeats(lambda kind: kind in self.table.by_type)
         self.debug = debug
-        self.on_error: list[Callable[[WebSocketRequest, BaseException], Any]] = []
+        # Typed for what people write; a SystemExit of a handler comes as well.
+        self.on_error: list[Callable[[WebSocketRequest, Any], Any]] = []
         self.rate: AnyRate | None = None
         self.max_depth = MAX_DEPTH
         self.encoder: Encoder = PLAIN_JSON
@@ -231,7 +232,7 @@ class Dispatcher:
 
     def _ask(
         self,
-        hook: Callable[[WebSocketRequest, BaseException], Any],
+        hook: Callable[[WebSocketRequest, Any], Any],
         req: WebSocketRequest,
         exc: BaseException,
     ) -> dict[str, Any]:
