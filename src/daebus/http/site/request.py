@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMediaType
 from werkzeug.formparser import FormDataParser
@@ -55,7 +55,7 @@ class FormParser(FormDataParser):
 
 
 class JsonReader:
-    """What Werkzeug takes for the ``json`` module: it refuses what is nested too deep.
+    """What Werkzeug takes for the ``json`` module: it takes what a message may hold, no more.
 
     Args:
         max_depth: levels of arrays and objects.
@@ -69,16 +69,27 @@ class JsonReader:
 
         Raises:
             werkzeug.exceptions.BadRequest: it is nested too deep; answered 400.
-            ValueError: it is not JSON.
+            ValueError: it is not JSON; the text says why.
         """
         if isinstance(data, bytes):
-            data = data.decode(json.detect_encoding(data), "surrogatepass")
+            try:
+                data = data.decode(json.detect_encoding(data), "surrogatepass")
+            except UnicodeDecodeError:
+                raise ValueError("it is not UTF-8") from None
         if nests(data, self._max_depth):
             raise BadRequest(f"the body is nested deeper than {self._max_depth} levels")
         try:
-            return json.loads(data)
+            return json.loads(data, parse_constant=_no_constant)
+        except json.JSONDecodeError as exc:
+            raise ValueError(f"{exc.msg} at {exc.pos}" if data else "it is empty") from None
+        except ValueError:
+            raise ValueError("a number is too long, or NaN or Infinity") from None
         except RecursionError:  # of a view that is deep in calls itself
             raise BadRequest("the body is nested too deep") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 class Request(WerkzeugRequest):
@@ -106,8 +117,8 @@ class Request(WerkzeugRequest):
         if self.is_json:
             try:
                 return self.json_module.loads(self.get_data())
-            except ValueError:
-                raise BadRequest("the body is not JSON") from None
+            except ValueError as exc:
+                raise BadRequest(f"the body is not JSON: {exc}") from None
         length = self.content_length
         if self.mimetype in _FORMS and length != 0:
             fields = self.form.to_dict()
