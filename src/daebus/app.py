@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, TextIO, TypedDict, 
 from .arguments import header_text
 from .blueprint import Blueprint, take_steps
 from .checks.annotations import checked
+from .checks.functions import check_function
 from .components import Components, Needs
 from .data.encoder import Encoder
 from .errors import DuplicateHandlerError
@@ -81,6 +82,8 @@ class Daebus(Scaffold):
         self.name = name
         self.debug = debug
         self.version = header_text("version", version)
+        if json_default is not None:
+            check_function("json_default", json_default, ("value",), kinds=("plain",))
         self._encoder = Encoder(nan, json_default)
         self._components = Components()
         self._lifecycle = Lifecycle(name, self._components)

@@ -18,7 +18,6 @@ import json.encoder
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
-from ..checks.functions import check_function
 from ..depth import is_too_deep
 from ..errors import EncodeError
 from ..interrupts.raised import from_signal
@@ -47,7 +46,6 @@ class Encoder:
         default: returns a JSON form of what has none otherwise, or raises.
 
     Raises:
-        TypeError: ``default`` is not a function of the value.
         ValueError: ``nan`` is neither of the two.
 
     Threads:
@@ -59,8 +57,6 @@ class Encoder:
     def __init__(self, nan: Nan = "null", default: Callable[[Any], Any] | None = None) -> None:
         if nan not in get_args(Nan):
             raise ValueError(f"nan is {nan!r}; write 'null' or 'error'")
-        if default is not None:
-            check_function("json_default", default, ("value",), kinds=("plain",))
         self._nan = nan == "null"
         self._form: Callable[[Any], Any] = (
             form_of if default is None else functools.partial(form_of, rest=default)
