@@ -164,6 +164,27 @@ REGISTERING: dict[str, tuple[Use, str]] = {
         "path '/items/<id' cannot be routed: malformed url rule: '/items/<id'; "
         "write '/items/<int:id>'",
     ),
+    "a path without a slash": (
+        lambda it: it.route("items")(one),
+        "path 'items' has no leading slash; write '/items'",
+    ),
+    "a raw path without a slash": (
+        lambda it: it.raw("raw")(one),
+        "path 'raw' has no leading slash; write '/raw'",
+    ),
+    "a path with a query": (
+        lambda it: it.route("/items/<any('a?','b'):kind>?page=1")(one),
+        "path \"/items/<any('a?','b'):kind>?page=1\" holds a query, which no path does; "
+        "write \"/items/<any('a?','b'):kind>\"",
+    ),
+    "a raw path with a query": (
+        lambda it: it.raw("/device?name=x")(one),
+        "path '/device?name=x' holds a query, which no path does; write '/device'",
+    ),
+    "a prefix with a fragment": (
+        lambda it: it.mount("/old#top", two),
+        "path '/old#top' holds a fragment, which no path does; write '/old'",
+    ),
     # --- functions
     "a view without req": (
         lambda it: it.route("/")(nothing),
@@ -270,6 +291,18 @@ CALLING: dict[str, tuple[Callable[[Daebus], Any], str]] = {
     "a port as a string at the start": (
         lambda app: app.start(port="8080"),  # type: ignore[arg-type]
         "port must be a whole number or None, not '8080'; write port=8080",
+    ),
+    "a path of WebSockets with a query": (
+        lambda app: DaebusWebSocket(path="/live?room=1"),
+        "path '/live?room=1' holds a query, which no path does; write path='/live'",
+    ),
+    "a path of the health check without a slash": (
+        lambda app: DaebusHttp(health="alive"),
+        "path 'alive' has no leading slash; write health='/alive'",
+    ),
+    "a prefix of a blueprint with a query": (
+        lambda app: Blueprint("x", url_prefix="/x?y"),
+        "path '/x?y' holds a query, which no path does; write url_prefix='/x'",
     ),
     "no host": (
         lambda app: DaebusHttp(host=None),  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from typing import TypeVar
@@ -12,6 +13,7 @@ __all__ = [
     "check_client_id",
     "check_ids",
     "check_name",
+    "check_path",
     "fraction",
     "header_text",
     "positive",
@@ -27,6 +29,8 @@ MAX_NAME = 128
 # The shortest time that may be asked for: what the system's waits count in. Less would be over
 # before it began, and what is due again by then would be due all the time.
 LEAST_SECONDS = 0.001
+
+_PARAMETER = re.compile(r"<[^<>]*>")  # of a path
 
 Number = TypeVar("Number", int, float)
 
@@ -101,6 +105,28 @@ def check_client_id(value: object) -> str:
             f"a client id is a string, not {value!r:.100}; it comes first, as in "
             f"send_to_client(client_id, data)"
         )
+    return value
+
+
+def check_path(value: str, example: str = "{}") -> str:
+    """Return a path that requests are compared with, perhaps with parameters, if one can match.
+
+    Args:
+        value: the argument.
+        example: what to write, with ``{}`` for the path.
+
+    Raises:
+        ValueError: it has no slash before it, or holds what is not a part of a path.
+    """
+    if not value.startswith("/"):
+        better = example.format(repr("/" + value))
+        raise ValueError(f"path {value!r} has no leading slash; write {better}")
+    fixed = _PARAMETER.sub(lambda found: "x" * len(found[0]), value)
+    for mark, what in (("?", "query"), ("#", "fragment")):
+        end = fixed.find(mark)
+        if end >= 0:
+            better = example.format(repr(value[:end]))
+            raise ValueError(f"path {value!r} holds a {what}, which no path does; write {better}")
     return value
 
 

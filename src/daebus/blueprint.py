@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+from .arguments import check_path
 from .checks.annotations import checked
 from .components import Components, Needs, Step
 from .data.encoder import PLAIN
@@ -49,6 +50,8 @@ class Blueprint(Scaffold):
                 f"url_prefix starts with a slash and does not end with one; write "
                 f"url_prefix={'/' + url_prefix.strip('/')!r}"
             )
+        if url_prefix:
+            check_path(url_prefix, "url_prefix={}")
         if prefix.endswith("."):
             raise ValueError(
                 f"prefix {prefix!r} needs no dot at its end; write prefix={prefix.rstrip('.')!r}"
@@ -74,9 +77,7 @@ class Blueprint(Scaffold):
         return self._prefix + message_type
 
     def _path_of(self, path: str) -> str:
-        if not path.startswith("/"):
-            raise ValueError(f"path {path!r} has no leading slash; write {'/' + path!r}")
-        return self._url_prefix + path
+        return self._url_prefix + check_path(path)
 
     def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
         def remember(function: Any) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..arguments import positive, positive_or_none, seconds
+from ..arguments import check_path, positive, positive_or_none, seconds
 from ..checks.annotations import checked
 from ..depth import check_depth
 from ..server.sockets.addresses import Addresses
@@ -160,8 +160,8 @@ class DaebusHttp(HttpDecorators):
             check(name, value)
         if static is not None and not Path(static).is_dir():
             raise ValueError(f"static must be a folder, and there is none at {str(static)!r}")
-        if health is not None and not health.startswith("/"):
-            raise ValueError(f"health must start with a slash; write health={'/' + health!r}")
+        if health is not None:
+            check_path(health, "health={}")
         if cross_site_requests not in ("refuse", "allow"):
             raise ValueError(
                 f"cross_site_requests is 'refuse' or 'allow', not {cross_site_requests!r}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
-from ..arguments import fraction, positive, positive_or_none, seconds, seconds_or_none
+from ..arguments import check_path, fraction, positive, positive_or_none, seconds, seconds_or_none
 from ..checks.annotations import checked
 from ..depth import check_depth
 from ..origins import Origins
@@ -184,8 +184,8 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         for protocol in subprotocols:
             if not _TOKEN.fullmatch(protocol):
                 raise ValueError(f"subprotocols must be names such as 'chat.v2', not {protocol!r}")
-        if path is not None and not path.startswith("/"):
-            raise ValueError(f"path {path!r} has no leading slash; write path={'/' + path!r}")
+        if path is not None:
+            check_path(path, "path={}")
         limits = Limits(
             max_message_size=positive("max_message_size", max_message_size),
             max_fragments=positive("max_fragments", max_fragments),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ...arguments import check_path
 from ...checks.functions import Kind, check_function
 from ...errors import DuplicateHandlerError
 from ...interrupts.stack import check_outside
@@ -92,6 +93,8 @@ class Mounts:
                 f"the prefix must start with a slash and not end with one, not {prefix!r}; "
                 f"write app.mount({proper!r}, wsgi_app)"
             )
+        if prefix:
+            check_path(prefix)
         check_function("a WSGI app", app, ("environ", "start_response"), kinds=_KINDS)
         mount = Mount(prefix.encode().decode("latin-1"), app)
         check_outside(f"mounting an app at {prefix or '/'}", self._lock)

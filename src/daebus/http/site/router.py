@@ -15,6 +15,7 @@ from typing import Any, Literal
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
+from ...arguments import check_path
 from ...data.encoder import PLAIN, Encoder
 from ...errors import DuplicateHandlerError
 from ...server.threads.loop import LoopThread
@@ -109,8 +110,7 @@ class Router:
             ValueError: the path does not start with a slash, or a method is not one.
             TypeError: the view does not take the request and the parts of the path.
         """
-        if not path.startswith("/"):
-            raise ValueError(f"path must start with a slash; write @app.route({'/' + path!r})")
+        check_path(path)
         if path in self.own:
             raise DuplicateHandlerError(
                 f"{path} is answered by daebus itself; use another path, or move the health "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Concatenate, TypeVar
 
-from ...arguments import seconds_or_none
+from ...arguments import check_path, seconds_or_none
 from ...checks.annotations import checked
 from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError
@@ -189,9 +189,7 @@ class Decorators(Section):
             TypeError: the handler does not take the connection and these parameters, or is async.
             DuplicateHandlerError: the path has a handler already.
         """
-        if not path.startswith("/"):
-            raise ValueError(f"path {path!r} has no leading slash; write raw({'/' + path!r})")
-        pattern = Pattern(path)
+        pattern = Pattern(check_path(path))
 
         def register(handler: RawHandler) -> RawHandler:
             check_function(
