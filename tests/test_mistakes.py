@@ -304,6 +304,18 @@ CALLING: dict[str, tuple[Callable[[Daebus], Any], str]] = {
         lambda app: Blueprint("x", url_prefix="/x?y"),
         "path '/x?y' holds a query, which no path does; write url_prefix='/x'",
     ),
+    "a time to stop as a string, before the loop": (
+        lambda app: app.serve(timeout="10"),  # type: ignore[arg-type]
+        "timeout must be a number, not '10'; write timeout=10",
+    ),
+    "a port of serve": (
+        lambda app: app.serve(port=8080),  # type: ignore[call-arg]
+        "serve has no option 'port'; known are timeout, notify",
+    ),
+    "a time to stop as a string": (
+        lambda app: app.stop("3"),  # type: ignore[arg-type]
+        "a time to wait must be a number of seconds, not '3'; write 5.0, or math.inf for ever",
+    ),
     "no host": (
         lambda app: DaebusHttp(host=None),  # type: ignore[arg-type]
         "host must be a string or a list, each a string, not None; write host='0.0.0.0' for every "
@@ -433,6 +445,24 @@ CALLING: dict[str, tuple[Callable[[Daebus], Any], str]] = {
     "a question about a client that is a number": (
         lambda app: app.websocket.get_client_rooms(5),  # type: ignore[arg-type]
         "a client id is a string, not 5; it comes first, as in send_to_client(client_id, data)",
+    ),
+    "subprotocols of a test client as one string": (
+        lambda app: app.test_client(subprotocols="x"),  # type: ignore[arg-type]
+        "subprotocols must be a list; write subprotocols=['x']",
+    ),
+    "a time in place of a message type": (
+        lambda app: app.test_client().receive(0.1),  # type: ignore[arg-type]
+        "a message type is a string, not 0.1; a time has its name, as in "
+        "client.receive('my_type', timeout=1.0)",
+    ),
+    "swapped arguments of a test client": (
+        lambda app: app.test_client().request({"a": 1}, "say"),  # type: ignore[arg-type]
+        "a message type is a string, not {'a': 1}; a time has its name, as in "
+        "client.receive('my_type', timeout=1.0)",
+    ),
+    "an object as a raw message": (
+        lambda app: app.test_client().send_raw({"type": "say"}),  # type: ignore[arg-type]
+        "a raw message is text or bytes, not {'type': 'say'}; write send_raw(json.dumps(message))",
     ),
     "a test client of a path without a slash": (
         lambda app: app.test_client("ws"),

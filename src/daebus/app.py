@@ -361,6 +361,7 @@ class Daebus(Scaffold):
         with self._foreground(timeout, notify=notify, watched=True):
             self.wait()
 
+    @checked
     def serve(
         self, *, timeout: float = 10.0, notify: bool = False
     ) -> AbstractContextManager[None, bool]:

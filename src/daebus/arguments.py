@@ -12,6 +12,7 @@ __all__ = [
     "MAX_NAME",
     "check_client_id",
     "check_ids",
+    "check_message_type",
     "check_name",
     "check_path",
     "fraction",
@@ -106,6 +107,19 @@ def check_client_id(value: object) -> str:
             f"send_to_client(client_id, data)"
         )
     return value
+
+
+def check_message_type(value: object) -> None:
+    """Check a message type that a test asks for.
+
+    Raises:
+        TypeError: it is not a string, as when a time is written in its place.
+    """
+    if not isinstance(value, str):
+        raise TypeError(
+            f"a message type is a string, not {value!r:.100}; a time has its name, as in "
+            f"client.receive('my_type', timeout=1.0)"
+        )
 
 
 def check_path(value: str, example: str = "{}") -> str:

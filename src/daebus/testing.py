@@ -20,17 +20,18 @@ import ssl
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 
 import simple_websocket
 
+from .arguments import check_message_type
 from .checks.annotations import checked
 from .errors import ClientError, DaebusError, StateError
 from .http.component import DaebusHttp
 from .monitoring.quiet import progress, unfinished
-from .waits import lock_timeout, monotonic, until
+from .waits import comes_true, lock_timeout, monotonic, until
 from .websocket.api.context import context_of
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.link import Link
@@ -44,9 +45,6 @@ _SHOWN_LENGTH = 80
 
 # Bytes of a refusal's body that are read at most.
 _MAX_BODY = 1 << 16
-
-# Seconds between two looks at what changes without an event.
-_PAUSE = 0.01
 
 
 class _App(Protocol):
@@ -240,7 +238,7 @@ class AppClient:
             self._link = next((link for link in links if _peer_of(link) == client.name), None)
             return self._link is not None or not client.connected
 
-        if not _comes_true(admitted, self._timeout):
+        if not comes_true(admitted, self._timeout):
             raise TimeoutError(
                 f"the server answered the client, and did not let it in within {self._timeout:g} s"
             )
@@ -279,12 +277,19 @@ class AppClient:
         self._send({"type": message_type}, data)
 
     def _send(self, message: dict[str, Any], data: Any) -> None:
+        check_message_type(message["type"])
         if data is not ...:
             message["data"] = data
         self.websocket.send(json.dumps(message))
 
     def send_raw(self, message: str | bytes) -> None:
         """Send a text or binary message as it is."""
+        given: object = message
+        if not isinstance(given, str | bytes | bytearray | memoryview):
+            raise TypeError(
+                f"a raw message is text or bytes, not {given!r:.100}; "
+                f"write send_raw(json.dumps(message))"
+            )
         self.websocket.send(message)
 
     def receive(
@@ -303,6 +308,8 @@ class AppClient:
             TimeoutError: none came in time; the text lists those that did.
             simple_websocket.ConnectionClosed: the connection ended before one came.
         """
+        if message_type is not None:
+            check_message_type(message_type)
         for index, message in enumerate(self._kept):
             if message_type is None or message["type"] == message_type:
                 del self._kept[index]
@@ -386,7 +393,7 @@ class AppClient:
         hub = context_of(self._app.websocket).hub
         # A raw handler may read nothing, and so not notice.
         if link is not None and hub is not None and not link.peer.raw:
-            _comes_true(lambda: link not in hub.registry.snapshot(), timeout)
+            comes_true(lambda: link not in hub.registry.snapshot(), timeout)
 
     def _let_go(self) -> None:
         if not self._holds:
@@ -413,7 +420,7 @@ def wait_for_clients(app: _App, count: int, timeout: float = 5.0) -> None:
         StateError: the app does not run.
     """
     registry = _hub(app).registry
-    if not _comes_true(lambda: len(registry) == count, timeout):
+    if not comes_true(lambda: len(registry) == count, timeout):
         raise TimeoutError(
             f"{len(registry)} clients are connected after {timeout:g} s, not {count}"
         )
@@ -445,20 +452,10 @@ def quiet(app: _App, timeout: float = 5.0) -> None:
         same, before = now == before, None if found else now
         return same and found is None
 
-    if not _comes_true(settled, timeout):
+    if not comes_true(settled, timeout):
         raise TimeoutError(
             f"the app was not quiet within {timeout:g} s: {found or 'messages come and go'}"
         )
-
-
-def _comes_true(holds: Callable[[], bool], timeout: float) -> bool:
-    """Look again and again whether something holds that no event tells; False if it did not."""
-    deadline, pause = monotonic() + lock_timeout(timeout), threading.Event()
-    while not holds():
-        if monotonic() > deadline:
-            return False
-        pause.wait(_PAUSE)
-    return True
 
 
 def _hub(app: _App) -> Hub:

@@ -15,7 +15,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-__all__ = ["LONGEST_POLL", "lock_timeout", "monotonic", "perf_counter", "poll_timeout", "until"]
+__all__ = [
+    "LONGEST_POLL",
+    "comes_true",
+    "lock_timeout",
+    "monotonic",
+    "perf_counter",
+    "poll_timeout",
+    "until",
+]
 
 # Those of ``time``, taken when this module is imported.
 monotonic: Final[Callable[[], float]] = partial(time.monotonic)
@@ -24,6 +32,9 @@ perf_counter: Final[Callable[[], float]] = partial(time.perf_counter)
 # Seconds of one wait for descriptors; who waits for longer looks again then. ``poll`` and
 # ``epoll`` count milliseconds in 32 bits.
 LONGEST_POLL = 86400.0
+
+# Seconds between two looks at what changes without an event.
+_PAUSE = 0.01
 
 
 def lock_timeout(seconds: float) -> float:
@@ -47,6 +58,16 @@ def lock_timeout(seconds: float) -> float:
 def until(deadline: float) -> float:
     """Return ``lock_timeout`` of the time until a moment of ``time.monotonic()``."""
     return lock_timeout(deadline - monotonic())
+
+
+def comes_true(holds: Callable[[], bool], timeout: float) -> bool:
+    """Look again and again whether something holds that no event tells; False if it did not."""
+    deadline, pause = monotonic() + lock_timeout(timeout), threading.Event()
+    while not holds():
+        if monotonic() > deadline:
+            return False
+        pause.wait(_PAUSE)
+    return True
 
 
 def poll_timeout(seconds: float | None) -> float | None:

@@ -29,7 +29,7 @@ _WORDS: dict[Any, str] = {
     types.NoneType: "None",
 }
 
-_SEVERAL = (Sequence, Collection, Iterable)
+_SEVERAL = (Sequence, Collection, Iterable, list)
 
 # What to write where the value does not tell.
 _EXAMPLES: dict[str, object] = {
