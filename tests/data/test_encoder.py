@@ -172,6 +172,16 @@ def test_objects_of_msgspec(package: None) -> None:
     ]
 
 
+@pytest.mark.parametrize("text", ["NaN", "sNaN", "Infinity", "-Infinity"])
+def test_a_decimal_that_is_no_number_is_none(package: None, text: str) -> None:
+    value = decimal.Decimal(text)
+    assert PLAIN.dumps({"temp": [value]}) == b'{"temp":[null]}'
+    with pytest.raises(
+        EncodeError, match=r"\$\.temp\[0\] is -?(nan|inf) \(a float\), which is not"
+    ):
+        Encoder("error").dumps({"temp": [value]})
+
+
 # --- what is said -------------------------------------------------------------------
 
 
@@ -200,13 +210,13 @@ def tower(levels: int) -> Any:
 SAID: list[tuple[Any, str]] = [
     (
         {"temp": {"boiler": Odd()}},
-        "$.temp.boiler is a Odd, which has no JSON form; send dict, list, str, int, float, bool or "
-        "None, or write Daebus(name, json_default=...)",
+        "$.temp.boiler is an Odd, which has no JSON form; send dict, list, str, int, float, bool "
+        "or None, or write Daebus(name, json_default=...)",
     ),
-    (Odd(), "$ is a Odd, which"),
+    (Odd(), "$ is an Odd, which"),
     ([1, {"two words": (0, Odd)}], '$[1]["two words"][1] is a type, which'),
     ({1: {None: 1j}}, '$["1"].null is a complex, which'),
-    (Point(1, Odd()), "$.more is a Odd, which"),
+    (Point(1, Odd()), "$.more is an Odd, which"),
     (
         {"a": Broken()},
         "$.a is a Broken, whose conversion to JSON failed: KeyError('no such thing')",
@@ -257,7 +267,7 @@ def test_a_function_of_the_app_for_the_rest(package: None) -> None:
     own = Encoder(default=rest)
     assert own.dumps({"z": 1j, "day": DAY}) == b'{"z":[0.0,null],"day":"2024-02-29"}'
     assert set(asked) == {1j}
-    with pytest.raises(EncodeError, match=r"^\$\[0\] is a Odd, whose .*TypeError\('not that'\)"):
+    with pytest.raises(EncodeError, match=r"^\$\[0\] is an Odd, whose .*TypeError\('not that'\)"):
         own.dumps([Odd()])
     with pytest.raises(EncodeError, match="nested too deep"):
         Encoder(default=lambda value: [value]).dumps(Odd())

@@ -12,6 +12,7 @@ import datetime
 import decimal
 import enum
 import functools
+import math
 import os
 import sys
 import uuid
@@ -56,6 +57,8 @@ def form_of(value: Any, rest: Callable[[Any], Any] = no_form) -> Any:
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
+    if isinstance(value, decimal.Decimal) and not value.is_finite():
+        return math.nan if value.is_nan() else float(value)
     if isinstance(value, uuid.UUID | decimal.Decimal | UserString):
         return str(value)
     if isinstance(value, bytes | bytearray | memoryview):

@@ -56,7 +56,7 @@ class Walk:
         try:
             if id(value) in self._open:
                 raise EncodeError(
-                    f"{_at(place)} is a {_kind(value)} that contains itself, so it is nested too "
+                    f"{_at(place)} is {_a_kind(value)} that contains itself, so it is nested too "
                     f"deep; send a copy without the cycle"
                 )
             if level > MAX_VALUE_DEPTH:
@@ -77,7 +77,7 @@ class Walk:
                 result = self.plain(self._formed(value, place), place, level + 1)
         except RecursionError:  # where there is stack again for the text
             raise EncodeError(
-                f"{_at(place)} (a {_kind(value)}) is nested too deep; send a flatter copy"
+                f"{_at(place)} ({_a_kind(value)}) is nested too deep; send a flatter copy"
             ) from None
         self._open.discard(id(value))
         return result
@@ -89,14 +89,14 @@ class Walk:
             raise
         except NoFormError:
             raise EncodeError(
-                f"{_at(place)} is a {_kind(value)}, which has no JSON form; send dict, list, str, "
+                f"{_at(place)} is {_a_kind(value)}, which has no JSON form; send dict, list, str, "
                 f"int, float, bool or None, or write Daebus(name, json_default=...)"
             ) from None
         except Exception as exc:
             if from_signal(exc):
                 raise
             raise EncodeError(
-                f"{_at(place)} is a {_kind(value)}, whose conversion to JSON failed: {exc!r:.100}"
+                f"{_at(place)} is {_a_kind(value)}, whose conversion to JSON failed: {exc!r:.100}"
             ) from exc
 
     def _int(self, value: int, place: Place) -> int:
@@ -105,7 +105,7 @@ class Walk:
                 int.__repr__(value)
             except ValueError:
                 raise EncodeError(
-                    f"{_at(place)} is an {_kind(value)} of more digits than Python prints; send "
+                    f"{_at(place)} is {_a_kind(value)} of more digits than Python prints; send "
                     f"it as text, such as hex(value)"
                 ) from None
         return value
@@ -116,7 +116,7 @@ class Walk:
         if self._nan:
             return None
         raise EncodeError(
-            f"{_at(place)} is {float.__repr__(value)} (a {_kind(value)}), which is not JSON; send "
+            f"{_at(place)} is {float.__repr__(value)} ({_a_kind(value)}), which is not JSON; send "
             f"None in its place, or write Daebus(name, nan='null')"
         )
 
@@ -142,6 +142,11 @@ class Walk:
 
 def _kind(value: Any) -> str:
     return type(value).__name__[:100]
+
+
+def _a_kind(value: Any) -> str:
+    kind = _kind(value)
+    return f"{'an' if kind[0] in 'AEIOaeio' else 'a'} {kind}"
 
 
 def _text(key: str | float | None) -> str:

@@ -157,7 +157,7 @@ def test_a_returned_value_without_a_json_form_is_an_error_of_the_handler(
     with app.test_client() as client:
         client.send("give")
         assert only_error(client)["code"] == "handler_error"
-    assert "$.value is a object, which has no JSON form" in caplog.text
+    assert "$.value is an object, which has no JSON form" in caplog.text
 
 
 def test_debug_tells_the_client_what_was_raised(make_app: MakeApp) -> None:

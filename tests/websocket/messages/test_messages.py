@@ -203,7 +203,7 @@ def test_a_thread_of_a_handler_has_no_client_unless_it_takes_the_context_along(
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        pytest.param({"x": [object()]}, r"\$\.x\[0\] is a object, which", id="object"),
+        pytest.param({"x": [object()]}, r"\$\.x\[0\] is an object, which", id="object"),
         ({(1, 2): 3}, "tuple"),
     ],
     ids=repr,
