@@ -15,6 +15,7 @@ from daebus import (
     AddressInUseError,
     Daebus,
     DaebusHttp,
+    DaebusWebSocket,
     StateError,
 )
 from tests.support.child import Child
@@ -52,6 +53,15 @@ def test_run_ends_on_a_signal_with_handlers_restored_and_exit_code_0(
     assert program.line() == "False 1"
     assert program.exit_code() == 0
     assert program.stderr() == [said(program)]
+
+
+def test_a_port_for_websockets_alone_is_said_too(capsys: pytest.CaptureFixture[str]) -> None:
+    app = Daebus("two")
+    http = app.attach(DaebusHttp(port=0))
+    websocket = app.attach(DaebusWebSocket(port=0))
+    with app.serve():
+        said = f"http://127.0.0.1:{http.port}/ ws://127.0.0.1:{websocket.port}/"
+        assert capsys.readouterr().err == f"two: {said}  (Ctrl-C ends it)\n"
 
 
 @pytest.mark.slow

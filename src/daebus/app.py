@@ -25,6 +25,7 @@ from .interrupts.stack import check_outside
 from .lifecycle import Lifecycle
 from .monitoring.dump import describe
 from .scaffold import Decorator, Scaffold
+from .server.sockets.urls import of_websockets
 from .server.threads.track import roles
 from .signals import Foreground
 from .tasks.registry import TasksStats
@@ -403,10 +404,18 @@ class Daebus(Scaffold):
             self,
             self._lifecycle.ending,
             begin=begin,
-            places=lambda: self.http.urls or self.http.addresses,
+            places=self._places,
             timeout=timeout,
             watched=watched,
         )
+
+    def _places(self) -> list[str]:
+        """Return where the app listens, as a person or a page can open it."""
+        found = [*(self.http.urls or self.http.addresses)]
+        context = self._components.context
+        if context is not None and context.port and context.port != self.http.port:
+            found += of_websockets(self.http.urls, context.port)
+        return found
 
     def stats(self) -> AppStats:
         """Return counts and times of the app.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daebus.server.sockets.listener import Listener, listen, listen_unix
-from daebus.server.sockets.urls import urls
+from daebus.server.sockets.urls import of_websockets, urls
 
 
 def test_an_address_is_a_url(tmp_path: Path) -> None:
@@ -57,3 +57,8 @@ def test_without_a_network_there_is_what_is_here(monkeypatch: pytest.MonkeyPatch
     with listen("0.0.0.0", 0) as listener:
         monkeypatch.setattr(socket.socket, "connect", refuse)
         assert urls([listener], secure=False) == [f"http://127.0.0.1:{listener.port}/"]
+
+
+def test_a_port_for_websockets_alone_is_beside_them() -> None:
+    found = ["http://127.0.0.1:8080/", "http://127.0.0.1:8081/", "https://[::1]/"]
+    assert of_websockets(found, 9) == ["ws://127.0.0.1:9/", "wss://[::1]:9/"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterable
 
 from .listener import Listener
 
-__all__ = ["urls"]
+__all__ = ["of_websockets", "urls"]
+
+_URL = re.compile(r"http(s?)://(\[.*\]|[^:/]*)(?::[0-9]+)?/")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -32,6 +35,12 @@ def urls(listeners: Iterable[Listener], *, secure: bool) -> list[str]:
         for host in _openable(listener.host):
             found[f"{scheme}://{f'[{host}]' if ':' in host else host}{end}"] = None
     return list(found)
+
+
+def of_websockets(found: Iterable[str], port: int) -> list[str]:
+    """Return the URLs of a port for WebSockets alone, beside those of ``urls``."""
+    both = (_URL.sub(rf"ws\1://\2:{port}/", url) for url in found)
+    return list(dict.fromkeys(both))
 
 
 def _openable(host: str) -> list[str]:
