@@ -88,7 +88,8 @@ def test_it_may_be_refused(make_app: MakeApp, connect: Connect) -> None:
     assert alive(first)
     Peer.joined(connect(site.app.http.port), "/other")
     first.sock.close()
-    assert [site.next() for _ in range(3)][2] == ("lost", "pump")
+    # Each in a thread of its own, so in any order.
+    assert ("lost", "pump") in [site.next() for _ in range(3)]
     assert eventually(
         lambda: Peer(connect(site.app.http.port)).ask(upgrade_request("/pump")).status == 101
     )
