@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from daebus import ClientError, Daebus, WebSocketRequest
+from daebus.websocket.messages.options import RunIn
 
 IDS = ["a", "", "x" * 128, "\N{SPOUTING WHALE}", '"quoted"', "\ud800", 0, 7, -1, 1.5, 10**127]
 BAD_IDS: list[Any] = [True, False, [], {}, ["a"], "x" * 129, 10**128]
@@ -38,6 +40,27 @@ def test_an_id_of_null_is_none(app: Daebus) -> None:
         client.send_raw('{"type": "nothing", "id": null}')
         client.send_raw('{"type": "which", "id": null}')
         assert client.receive() == {"type": "response", "data": [None]}
+
+
+@pytest.mark.parametrize("run_in", ["connection", "pool"])
+@pytest.mark.parametrize("code", ["timeout", "cancelled"])
+def test_a_handler_that_ends_as_it_was_told_has_not_succeeded(
+    app: Daebus, run_in: RunIn, code: str
+) -> None:
+    began = threading.Event()
+
+    @app.socket("work", run_in=run_in, timeout=0.1 if code == "timeout" else None)
+    def work(req: WebSocketRequest) -> None:
+        began.set()
+        assert req.cancelled.wait(10)
+
+    with app.test_client() as client:
+        client.send_raw('{"type": "work", "id": 7}')
+        assert began.wait(10)
+        if code == "cancelled":
+            client.send_raw('{"type": "cancel", "id": 7}')
+        message = client.receive()
+        assert (message["type"], message["id"], message["data"]["code"]) == ("error", 7, code)
 
 
 def register_those_that_return_nothing(app: Daebus) -> None:

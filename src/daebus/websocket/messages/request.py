@@ -182,12 +182,19 @@ class WebSocketRequest(Generic[Data]):
         """Tell whether the client waits for an answer that nobody has sent yet.
 
         An id of an answer or a cancel is that of another message.
+
+        Raises:
+            Cancelled: the handler has nothing to say since it was told to end.
         """
-        return (
-            self.id is not None
-            and self.message_type not in KINDS
-            and not getattr(self, "_responded", False)
-        )
+        if (
+            self.id is None
+            or self.message_type in KINDS
+            or getattr(self, "_responded", False)  # there once a response was sent
+        ):
+            return False
+        if self._token is not None:
+            self._token.check()
+        return True
 
     def _respond(self, data: Any) -> None:
         """Send a response to this request.
