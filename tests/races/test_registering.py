@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -207,3 +208,30 @@ def test_messages_find_their_handler_while_others_are_registered(
     assert at_once(talk, register) == []
     peer.say("n7", 7)
     assert peer.message()["data"] == 7
+
+
+class Dying:
+    """Garbage whose end takes Python code, so that another thread may run amid a collection."""
+
+    def __init__(self) -> None:
+        self.cycle = self
+
+    def __del__(self) -> None:
+        for _ in range(50):
+            pass
+
+
+def test_views_are_compiled_one_by_one() -> None:
+    """CPython 3.11 cannot make syntax trees in two threads at once, and Werkzeug makes some."""
+    views = Views()
+
+    def register(name: str) -> None:
+        views.add(f"/{name}/<a>/<b>", lambda req, a, b: None, ["GET"], cross_site=False)
+        [Dying() for _ in range(5)]
+
+    before = gc.get_threshold()
+    gc.set_threshold(50, 2, 2)
+    try:
+        assert at_once(*numbered(register)) == []
+    finally:
+        gc.set_threshold(*before)

@@ -38,12 +38,38 @@ class View:
     open: bool
 
 
+class _Maps:
+    """Makes Werkzeug's maps one after the other.
+
+    A map compiles its rules, and CPython 3.11 raises ``SystemError`` now and then where
+    several threads compile syntax trees at once.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def make(self, rules: Iterable[Rule]) -> Map:
+        """Return a map of copies of these rules, complete and sorted.
+
+        Raises:
+            LookupError, ValueError: a rule is malformed.
+        """
+        check_outside("registering or finding a view", self._lock)
+        copies = [rule.empty() for rule in rules]
+        with self._lock:
+            made = Map(copies)
+            made.update()
+        return made
+
+
+_maps = _Maps()
+
+
 class _Bound:
     """The map of all views at one moment, which no longer changes, bound to names of hosts."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self._map = Map([rule.empty() for rule in rules])
-        self._map.update()
+        self._map = _maps.make(rules)
         self._adapters: dict[tuple[str, str, str], MapAdapter] = {}  # entries are only added
 
     def adapter(self, environ: dict[str, Any]) -> MapAdapter:
@@ -91,7 +117,7 @@ class Views:
             raise ValueError(f"{path} has no methods; write methods=['GET'], or leave them out")
         rule = Rule(path, methods=names)
         try:
-            scratch = Map([rule.empty()])  # a rule knows its arguments once it is in a map
+            scratch = _maps.make([rule])  # a rule knows its arguments once it is in a map
         except (LookupError, ValueError) as exc:
             raise ValueError(
                 f"path {path!r} cannot be routed: {exc}; write '/items/<int:id>'"
