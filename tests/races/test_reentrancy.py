@@ -16,6 +16,7 @@ import pytest
 import daebus
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
 from daebus.engine import Engine
+from daebus.http.site import views
 from daebus.lifecycle import Lifecycle
 from daebus.server.threads import safelog
 from daebus.tasks.registry import Tasks
@@ -65,7 +66,7 @@ class Running:
         return (self.app, self.app.http, self.app.websocket, connection)
 
     def locks(self) -> dict[str, tuple[Any, str]]:
-        return owners_of_locks(self.app, safelog._repeats, *connections(self.app))
+        return owners_of_locks(self.app, safelog._repeats, views._maps, *connections(self.app))
 
     def calls(self) -> list[PublicCall]:
         link = connections(self.app)[0]
