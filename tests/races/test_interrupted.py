@@ -109,7 +109,10 @@ def much(mode: str, wire: str) -> Any:
     [
         ("signal", 300, "tls"),
         ("destructor", 300, "plain"),
-        *(much(mode, wire) for mode in ("signal", "destructor") for wire in ("plain", "tls")),
+        *(
+            much(*case)
+            for case in (("signal", "plain"), ("signal", "tls"), ("destructor", "plain"))
+        ),
     ],
     indirect=True,
 )
