@@ -264,7 +264,7 @@ with app:
 """
 
 
-@pytest.mark.parametrize("limit", [None, 10**6])
+@pytest.mark.parametrize("limit", [None, pytest.param(10**6, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("package", ["json", "orjson"])
 @pytest.mark.timeout(120)
 def test_nothing_deep_ends_the_process(limit: int | None, package: str) -> None:

@@ -380,7 +380,7 @@ things = st.recursive(
 ENCODERS = [PLAIN, Encoder("error"), Encoder(default=lambda value: {"rest": NAN})]
 
 
-@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
 @given(things, st.sampled_from(ENCODERS))
 def test_both_packages_give_the_same_answers(data: Any, one: Encoder) -> None:
     def dumps() -> Any:

@@ -584,6 +584,7 @@ def named(message: dict[str, Any]) -> dict[str, Any]:
     return {"message_type": message["type"], "data": message["data"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_are_live(launch: Callable[[str], Program], browser: Any, name: str) -> None:
     program = launch(name)
@@ -597,6 +598,7 @@ def test_pages_are_live(launch: Callable[[str], Program], browser: Any, name: st
     assert problems == []
 
 
+@pytest.mark.slow
 def test_page_works_in_a_browser(launch: Callable[[str], Program], browser: Any) -> None:
     program = launch("page.py")
     page = browser.new_page()

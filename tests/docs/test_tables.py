@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ FIXED = {
 class Call:
     """A call in the source, with the name of what is called."""
 
-    def __init__(self, module: ast.Module, node: ast.Call) -> None:
-        self._module = module
+    def __init__(self, node: ast.Call, assigned: Mapping[str, list[ast.expr]]) -> None:
+        self._assigned = assigned
         self.name = ast.unparse(node.func).rpartition(".")[2]
         self.arguments = node.args
 
@@ -58,24 +59,28 @@ class Call:
         """Return the literals in an argument, or in what is assigned to the name it is."""
         trees: list[ast.expr] = self.arguments[index : index + 1]
         if trees and isinstance(trees[0], ast.Name):
-            name = trees[0].id
-            trees = [
-                node.value
-                for node in ast.walk(self._module)
-                if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets)
-            ]
+            trees = self._assigned.get(trees[0].id, [])
         nodes = (node for tree in trees for node in ast.walk(tree))
         return [n.value for n in nodes if isinstance(n, ast.Constant) and type(n.value) is kind]
+
+
+@cache
+def calls_of(file: Path) -> list[Call]:
+    """Return each call in a module."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    assigned: dict[str, list[ast.expr]] = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                assigned.setdefault(ast.unparse(target), []).append(node.value)
+    return [Call(node, assigned) for node in nodes if isinstance(node, ast.Call)]
 
 
 def calls(*paths: str) -> Iterator[Call]:
     """Yield each call in modules of the source."""
     for path in paths:
         for file in sorted(SOURCE.glob(path)):
-            module = ast.parse(file.read_text())
-            for node in ast.walk(module):
-                if isinstance(node, ast.Call):
-                    yield Call(module, node)
+            yield from calls_of(file)
 
 
 def column(title: str, path: Path = PROTOCOL) -> list[str]:

@@ -70,6 +70,7 @@ def test_page_and_the_files_it_names_are_served(run_sample: Run, name: str) -> N
     assert kinds == {"text/css", "text/javascript"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 def test_page_needs_no_other_host(run_sample: Run, name: str) -> None:
     sample = run_sample(name)
@@ -81,6 +82,7 @@ def test_page_needs_no_other_host(run_sample: Run, name: str) -> None:
     assert addresses <= {"http://www.w3.org"}  # the name of SVG's XML namespace, never fetched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_ends_the_sample_cleanly(
@@ -95,6 +97,7 @@ def test_signal_ends_the_sample_cleanly(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "command"),
     [
@@ -115,12 +118,14 @@ def test_taken_port_says_so_and_names_a_free_one(run_sample: Run, name: str, com
     assert run_sample(name, port=match[1]).port == int(match[1]) != port
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 def test_port_that_is_no_number_is_explained(run_sample: Run, name: str) -> None:
     code, output = run_sample(name, port="80a", listening=False).finish()
     assert (code, output) == (1, "PORT must be a number from 0 to 65535, not '80a'\n")
 
 
+@pytest.mark.slow
 class TestDashboard:
     def test_readings_arrive_and_move(self, run_sample: Run, open_client: OpenClient) -> None:
         client = open_client(run_sample("dashboard"))
@@ -191,6 +196,7 @@ class TestDashboard:
         assert one.receive("clients") == {"count": 1}
 
 
+@pytest.mark.slow
 class TestChat:
     def test_two_clients_see_each_other(self, run_sample: Run, open_client: OpenClient) -> None:
         sample = run_sample("chat")
@@ -227,6 +233,7 @@ def running(job: Any) -> bool:
     return bool(job["state"] == "running" and job["done"] > 0)
 
 
+@pytest.mark.slow
 class TestLongjob:
     @pytest.fixture
     def watcher(self, open_client: OpenClient) -> Callable[[Any], Any]:
@@ -334,6 +341,7 @@ class TestLongjob:
         assert time.monotonic() - started < 5  # run() itself would give up after 10
 
 
+@pytest.mark.slow
 class TestAuth:
     def test_only_those_who_logged_in_come_in(
         self, run_sample: Run, open_client: OpenClient

@@ -18,7 +18,7 @@ from daebus.http.protocol.limits import Limits
 from daebus.http.protocol.parser import Parser, Request
 from tests.http.protocol.test_smuggling import CASES, Case
 
-quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+quick = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 thorough = settings(quick, max_examples=10_000)
 
 LIMITS = Limits(max_body=1000, max_memory_body=20, max_line=300, max_head=2000)

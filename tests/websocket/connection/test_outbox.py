@@ -483,7 +483,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 quick = settings(
-    max_examples=100, stateful_step_count=40, derandomize=True, deadline=None, database=None
+    max_examples=30, stateful_step_count=40, derandomize=True, deadline=None, database=None
 )
 
 TestOutbox = OutboxMachine.TestCase

@@ -22,7 +22,7 @@ from tests.support.inside import activity_of, connections
 from tests.support.peer import BINARY, CLOSE, TEXT, Peer, envelope, frame
 from tests.support.waiting import eventually
 
-quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
+quick = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 
 RATES = st.builds(
     Rate,

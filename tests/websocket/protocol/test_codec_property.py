@@ -33,7 +33,7 @@ from daebus.websocket.protocol.codec import Closed, Codec, Event, Ping, Pong
 LIMIT = 1000
 MANY = 1 << 20
 
-quick = settings(max_examples=150, derandomize=True, deadline=None, database=None)
+quick = settings(max_examples=40, derandomize=True, deadline=None, database=None)
 thorough = settings(quick, max_examples=5000)
 
 

@@ -25,7 +25,7 @@ from tests.support.waiting import stable_id
 
 PACKAGES = ["json", "orjson"] if fastjson.AVAILABLE else ["json"]
 
-quick = settings(max_examples=200, derandomize=True, deadline=None, database=None)
+quick = settings(max_examples=60, derandomize=True, deadline=None, database=None)
 
 
 @contextlib.contextmanager

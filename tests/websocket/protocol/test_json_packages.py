@@ -224,7 +224,7 @@ trees = st.recursive(
     ),
     max_leaves=12,
 )
-same_always = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+same_always = settings(max_examples=50, deadline=None, derandomize=True, database=None)
 
 
 @same_always
