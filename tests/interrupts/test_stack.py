@@ -10,7 +10,7 @@ import pytest
 
 from daebus.errors import StateError
 from daebus.interrupts.flag import Flag
-from daebus.interrupts.stack import check_outside, inside
+from daebus.interrupts.stack import bottom, check_outside, inside
 from daebus.websocket.clients.registry import Registry
 
 
@@ -43,6 +43,16 @@ def test_inside_is_seen_from_any_depth() -> None:
     reserve(lambda: seen.append(inside()))
     reserve(lambda: seen.extend(inside() for _ in range(2)))
     assert seen == [True, True, True]
+
+
+def test_nobody_looks_below_a_bottom() -> None:
+    seen: list[bool] = []
+    space: dict[str, Any] = {"__name__": "daebus.bottom"}
+    exec("def call(function):\n    function()", space)
+    function = bottom(space["call"])
+    reserve(lambda: function(lambda: seen.append(inside())))
+    reserve(lambda: function(lambda: reserve(lambda: seen.append(inside()))))
+    assert seen == [False, True]
 
 
 def test_another_thread_is_outside() -> None:

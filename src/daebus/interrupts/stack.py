@@ -3,6 +3,11 @@
 Where time counts the question is put only if a lock is taken, so the common way pays for one
 look at it. Nor do two interrupted threads wait for each other: each looked at what it wants
 after it had taken what it holds, so the later look saw the lock of the other.
+
+A lock is seen from the step after its ``with`` has taken it to the step at which it is given
+back. Where a release of Python lets something interrupt a thread just before or after that,
+what comes finds an inner lock (that of TLS, taken without another one around it) taken, and
+nobody inside.
 """
 
 from __future__ import annotations
@@ -10,11 +15,15 @@ from __future__ import annotations
 import dis
 import sys
 import threading
+from collections.abc import Callable
 from types import CodeType, FrameType
+from typing import Any, TypeVar
 
 from ..errors import StateError
 
-__all__ = ["check_outside", "inside"]
+__all__ = ["bottom", "check_outside", "inside", "interrupted"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # The attributes under which objects of ours keep their lock. A section is found by them:
 # what stands behind ``with`` is one attribute of a local variable.
@@ -26,10 +35,18 @@ _STARTING = ("_bootstrap_inner", "_delete", "enumerate", "start")
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
-# By code: where exceptions are handled, as start, end, handler, and whether that is the end
-# of a ``with``.
-_Table = list[tuple[int, int, int, bool]]
-_tables: dict[CodeType, _Table] = {}
+# By the id of a code, whose hash would cost more: the offsets of its instructions within a
+# ``with``, whether it is ours, and the code, so that the id stays its own.
+_sections: dict[int, tuple[frozenset[int], bool, CodeType]] = {}
+
+# The codes of functions that are called where their thread holds no lock.
+_bottoms: set[int] = set()
+
+
+def bottom(function: _Function) -> _Function:
+    """Mark a function that is called where its thread holds no lock: nobody looks further."""
+    _bottoms.add(id(function.__code__))
+    return function
 
 
 def inside() -> bool:
@@ -43,16 +60,12 @@ def inside() -> bool:
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        module = frame.f_globals.get("__name__")
-        if _is_ours(module):
-            if _in_with(frame.f_code, frame.f_lasti) and _holds(frame):
+        known = _sections.get(id(frame.f_code)) or _look_at(frame)
+        if known is not None:
+            if frame.f_lasti in known[0] and (not known[1] or _holds(frame)):
                 return True
-        elif (
-            module == "threading"
-            and frame.f_code.co_name in _STARTING
-            and _in_with(frame.f_code, frame.f_lasti)
-        ):
-            return True
+            if id(known[2]) in _bottoms:
+                return False
         frame = frame.f_back
     return False
 
@@ -66,11 +79,16 @@ def check_outside(what: str, lock: threading.Lock | None = None) -> None:
             None if it waits for other threads.
     """
     if (lock is None or lock.locked()) and inside():
-        raise StateError(
-            f"{what} was called by something that interrupted this very thread, such as a "
-            f"signal handler or a destructor, at a moment when it cannot be done; call it in "
-            f"another thread: threading.Thread(target=...).start()"
-        )
+        raise interrupted(what)
+
+
+def interrupted(what: str) -> StateError:
+    """Return the exception for a call that would wait for the thread that makes it."""
+    return StateError(
+        f"{what} was called by something that interrupted this very thread, such as a "
+        f"signal handler or a destructor, at a moment when it cannot be done; call it in "
+        f"another thread: threading.Thread(target=...).start()"
+    )
 
 
 def _is_ours(module: object) -> bool:
@@ -88,26 +106,20 @@ def _holds(frame: FrameType) -> bool:
     return False
 
 
-def _in_with(code: CodeType, offset: int) -> bool:
-    """Tell whether an instruction lies in a ``with`` block."""
-    table = _tables.get(code)
-    if table is None:
-        table = _tables[code] = _read_table(code)
-    for _ in range(len(table)):  # from the innermost handler outwards
-        for start, end, handler, is_with in table:
-            if start <= offset < end:
-                if is_with:
-                    return True
-                offset = handler
-                break
-        else:
-            return False
-    return False
+def _look_at(frame: FrameType) -> tuple[frozenset[int], bool, CodeType] | None:
+    """Return what ``_sections`` says of a function; None if it has no lock that counts."""
+    code, module = frame.f_code, frame.f_globals.get("__name__")
+    ours = _is_ours(module)
+    if not ours and not (module == "threading" and code.co_name in _STARTING):
+        return None
+    known = _sections[id(code)] = (_read_sections(code), ours, code)
+    return known
 
 
-def _read_table(code: CodeType) -> _Table:
+def _read_sections(code: CodeType) -> frozenset[int]:
+    """Return the offsets that lie in a ``with``; those between instructions too."""
     bytecode = dis.Bytecode(code)
-    ends: set[int] = set()
+    ends: set[int] = set()  # the handlers that are the end of a ``with``
     handler = -1
     for instruction in bytecode:
         if instruction.opname == "PUSH_EXC_INFO":
@@ -115,4 +127,17 @@ def _read_table(code: CodeType) -> _Table:
         elif instruction.opname == "WITH_EXCEPT_START":
             ends.add(handler)
     entries = bytecode.exception_entries  # type: ignore[attr-defined]  # not in typeshed
-    return [(entry.start, entry.end, entry.target, entry.target in ends) for entry in entries]
+
+    def within(offset: int) -> bool:
+        for _ in range(len(entries)):  # from the innermost handler outwards
+            for entry in entries:
+                if entry.start <= offset < entry.end:
+                    if entry.target in ends:
+                        return True
+                    offset = entry.target
+                    break
+            else:
+                return False
+        return False
+
+    return frozenset(filter(within, range(0, len(code.co_code), 2)))

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..interrupts.stack import bottom
 from ..server.threads.loop import LoopThread
 from ..server.threads.safelog import get_logger
 from .admission.admission import Route
@@ -100,6 +101,7 @@ class Runner:
         finally:
             self._part(activity)
 
+    @bottom
     def _serve(self, activity: Activity, route: Route) -> None:
         link = activity.link
         if route.raw is None:

@@ -8,6 +8,7 @@ from typing import IO, Any, NoReturn
 
 from werkzeug.exceptions import ClientDisconnected, HTTPException, abort
 
+from ...interrupts.stack import check_outside, interrupted
 from ...server.conn import Conn
 from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, wait_for
 from ...waits import monotonic
@@ -48,6 +49,7 @@ class ComingBody:
         self._size = 0
         self._problem: HTTPException | None = None  # why the rest of it will never be read
         self._worker: threading.Thread | None = None
+        self._reader: int | None = None  # the thread that waits for the rest of it
         self._step_aside: Callable[[], bool] = lambda: True
 
     def enter(self, environ: dict[str, Any], step_aside: Callable[[], bool]) -> None:
@@ -69,16 +71,24 @@ class ComingBody:
         Raises:
             werkzeug.exceptions.HTTPException: it is malformed or too large, did not come in
                 time, or cannot be stored; the connection ends with the answer.
+            StateError: called by something that interrupted this very thread.
         """
         if self._problem is not None:
             raise self._problem.with_traceback(None)
         if self._file is None:
+            me, what = threading.get_ident(), "reading the body of a request"
+            if self._reader == me:
+                raise interrupted(what)
+            check_outside(what)
+            self._reader = me
             try:
                 self._receive()
             except HTTPException as exc:
                 self._problem = exc
                 self._client.state.parser.close()
                 raise
+            finally:
+                self._reader = None
         return self._size
 
     def _receive(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...errors import ConnectionClosed, StateError
-from ...interrupts.stack import check_outside
+from ...interrupts.stack import check_outside, interrupted
 from ...waits import lock_timeout, monotonic
 from ..protocol.codec import BINARY, PING, TEXT
 from ..protocol.opening import Headers, Values, parse_cookies, parse_query, unpack
@@ -147,18 +147,20 @@ class Connection:
         Raises:
             ConnectionClosed: the connection has ended; no more messages will come.
             TimeoutError: no message came in time; one that has begun to arrive is not lost.
-            StateError: called from another thread than the handler's.
+            StateError: called from another thread than the handler's, or by something that
+                interrupted that one amid a read of its own.
         """
         link = self._link
-        check_outside("recv()", link.writer.lock)
-        if not link.writer.is_owner():
+        reader, writer = link.reader, link.writer
+        if not writer.is_owner():
             raise StateError(
                 "recv() was called outside of the connection's own thread; call it in a "
                 "handler that is not async"
             )
-        message = link.reader.receive(
-            None if timeout is None else monotonic() + lock_timeout(timeout)
-        )
+        if reader.reading and writer.open:  # the read that goes on is this thread's
+            raise interrupted("recv()")
+        check_outside("recv()")
+        message = reader.receive(None if timeout is None else monotonic() + lock_timeout(timeout))
         if message is None:
             raise ConnectionClosed(self.close_code, self.close_reason)
         return message

@@ -284,6 +284,9 @@ class Reader:
             data = self._read() if deadline is None else writer.transport.recv_until(deadline)
         except OSError:
             data = b""
+        except BaseException:
+            self.reading = False
+            raise
         if data is None:
             self.reading = False
             raise TimeoutError("no message in time")
