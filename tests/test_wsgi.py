@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -527,3 +528,34 @@ def test_the_connection_ends_for_the_client_too(port: int, connect: Connect) -> 
     peer.send(CLOSE, (1000).to_bytes(2, "big"))
     assert peer.close_frame()[0] == 1000
     assert peer.ended()
+
+
+@pytest.mark.parametrize("where", ["view", "mount", "hook", "error handler"])
+def test_what_a_signal_handler_raises_reaches_the_server(app: Daebus, where: str) -> None:
+    """As where gunicorn ends a worker that takes too long."""
+
+    def end(number: int, frame: Any) -> None:
+        raise TimeoutError("took too long")
+
+    def interrupted(*args: Any) -> Any:
+        signal.raise_signal(number)
+
+    if where == "hook":
+        app.after_request(interrupted)
+    elif where == "error handler":
+        app.error_handler(404)(interrupted)
+    elif where == "mount":
+        app.mount("/x", interrupted)
+    else:
+        app.route("/x")(interrupted)
+    number = signal.SIGINT
+    with pytest.raises(KeyboardInterrupt):
+        run_wsgi_app(app.wsgi, create_environ("/x"))
+    number = signal.SIGALRM
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(TimeoutError):
+            run_wsgi_app(app.wsgi, create_environ("/x"))
+    finally:
+        signal.signal(number, before)
+    app.stop(5)

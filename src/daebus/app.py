@@ -319,7 +319,8 @@ class Daebus(Scaffold):
             StateError: the app was never started, another thread or a handler pumps
                 already, or this is a thread of the app's own.
             AttachError: no WebSocket component is attached.
-            KeyboardInterrupt, SystemExit: raised while a handler ran, which has ended.
+            KeyboardInterrupt, SystemExit: raised while a handler or a hook ran, which has
+                ended. What else a signal handler raised meanwhile comes here as well.
 
             Threads:
                 One of the host's; always the same one if the handlers need that.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -344,23 +345,61 @@ def test_a_failing_handler_does_not_reach_the_host(
     assert "handler for 'main' failed" in caplog.text
 
 
-def test_ctrl_c_in_a_handler_reaches_the_host(app: Daebus, requests: Any) -> None:
-    def interrupt(req: WebSocketRequest) -> None:
-        signal.raise_signal(signal.SIGINT)
+@pytest.fixture
+def late_alarm() -> Iterator[None]:
+    """Have SIGALRM raise, as programs do that end what takes long."""
 
-    def leave(req: WebSocketRequest) -> Iterator[int]:
-        yield from ()
-        raise SystemExit(3)
+    def end(number: int, frame: Any) -> None:
+        raise TimeoutError("took too long")
 
-    app.socket("interrupt", run_in="main")(interrupt)
-    app.socket("leave", run_in="main")(leave)
+    before = signal.signal(signal.SIGALRM, end)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.usefixtures("late_alarm")
+@pytest.mark.parametrize("where", ["handler", "hook", "generator", "async generator"])
+def test_what_is_meant_for_the_host_reaches_it(app: Daebus, requests: Any, where: str) -> None:
+    hooked: list[BaseException] = []
+    raising: Callable[[], object] = list
+
+    class Item:
+        def tolist(self) -> object:  # called in the thread that sends
+            return raising()
+
+    def handle(req: WebSocketRequest) -> Any:
+        if where == "hook":
+            raise ValueError
+        return raising()
+
+    def generate(req: WebSocketRequest) -> Iterator[Any]:
+        yield Item()
+
+    async def later() -> AsyncIterator[Any]:
+        yield Item()
+
+    @app.on_error
+    def look(req: WebSocketRequest, exc: BaseException) -> None:
+        if where == "hook":
+            raising()
+
+    app.on_error(lambda req, exc: hooked.append(exc))
+    handlers: dict[str, Any] = {"generator": generate, "async generator": lambda req: later()}
+    app.socket("main", run_in="main")(handlers.get(where, handle))
+    ways: dict[type[BaseException], Callable[[], object]] = {
+        KeyboardInterrupt: lambda: signal.raise_signal(signal.SIGINT),
+        TimeoutError: lambda: signal.raise_signal(signal.SIGALRM),
+        SystemExit: lambda: sys.exit(3),
+    }
     with app.test_client() as client:
-        for kind, expected in (("interrupt", KeyboardInterrupt), ("leave", SystemExit)):
-            answer = requests(client, kind)
-            with pytest.raises(expected):
+        for kind, way in ways.items():
+            raising = way
+            answer = requests(client, "main")
+            with pytest.raises(kind):
                 app.pump(5)
             assert "handler_error" in str(answer.get(timeout=5))
         assert app.pump() == 0
+    assert len(hooked) == len(ways)  # each hook was asked
 
 
 def test_where_it_cannot_run_is_refused(app: Daebus) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from ...arguments import check_path
 from ...checks.functions import Kind, check_function
 from ...errors import DuplicateHandlerError
+from ...interrupts.raised import from_signal
 from ...interrupts.stack import check_outside
 from ...server.threads.safelog import get_logger
 from .results import json_error
@@ -49,7 +50,9 @@ class Mount:
             environ["wsgi.input"].seek(0)
         try:
             return self.app(environ, start_response)
-        except BaseException:  # a SystemExit in an app must not end a worker
+        except BaseException as exc:  # a SystemExit in an app must not end a worker
+            if from_signal(exc):
+                raise
 
             def start(status: str, headers: list[tuple[str, str]], _: Any = None, /) -> Any:
                 return start_response(status, headers, sys.exc_info())

@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response
 from ...arguments import check_path
 from ...data.encoder import PLAIN, Encoder
 from ...errors import DuplicateHandlerError
+from ...interrupts.raised import from_signal
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import format_exception, get_logger
 from ..protocol.cors import Cors
@@ -265,6 +266,8 @@ class Router:
 
     def _handle(self, exc: BaseException, request: Request, loop: LoopThread) -> Response:
         """Return the answer for an exception, whatever it is."""
+        if from_signal(exc):  # a guest's thread may be the main one
+            raise exc
         try:
             return self._answer_to(exc, request, loop)
         except BaseException as failure:  # its own methods raise
@@ -301,6 +304,8 @@ class Router:
         return response
 
     def _fail(self, who: str, exc: BaseException, request: Request) -> Response:
+        if from_signal(exc):
+            raise exc
         logger.error("%s %s %r failed", who, request.method, request.path, exc_info=exc, kind=who)
         return self._failed(exc)
 

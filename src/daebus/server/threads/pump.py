@@ -110,7 +110,8 @@ class Pump:
 
         Raises:
             StateError: another thread is pumping, or this one is, further up its stack.
-            KeyboardInterrupt, SystemExit: a function was interrupted so; it has ended.
+            KeyboardInterrupt, SystemExit: a function was interrupted so, or by what else a
+                signal handler raises; it has ended.
 
         Threads:
             One of the host's.

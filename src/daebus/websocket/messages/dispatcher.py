@@ -23,6 +23,7 @@ from ...data.encoder import PLAIN as PLAIN_JSON
 from ...data.encoder import Encoder
 from ...depth import MAX_DEPTH
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
+from ...interrupts.raised import is_for_host
 from ...server.threads.safelog import format_exception, get_logger
 from ...waits import perf_counter
 from ..clients.broadcast import reply
@@ -149,7 +150,8 @@ class Dispatcher:
         ``send()`` reach the request's client.
 
         Returns:
-            The exception, which the client has been told of; None if there was none.
+            The exception, which the client has been told of; None if there was none. One for
+            the host that came while it was told of another.
 
         Threads:
             Any but the loop's and the minder's; waits for the handler.
@@ -164,8 +166,7 @@ class Dispatcher:
             if result is not ANSWERED_LATER and (result is not None or req._wants_answer()):
                 req._respond(result)
         except BaseException as exc:  # must not end that thread either
-            self._failed(req, exc)
-            return exc
+            return self._failed(req, exc)
         finally:
             asked.reset(request)
             current.reset(client)
@@ -198,24 +199,31 @@ class Dispatcher:
         self._refuse(activity, "rate_limited", "too many messages", kind, ident, more)
         return True
 
-    def _failed(self, req: WebSocketRequest, exc: BaseException) -> None:
-        """Answer a request whose handler raised, with one error, whatever it raised."""
+    def _failed(self, req: WebSocketRequest, exc: BaseException) -> BaseException:
+        """Answer a request whose handler raised, with one error, whatever it raised.
+
+        Returns:
+            The exception, or one for the host that came instead.
+        """
         try:
-            self._answer_failure(req, exc)
-        except BaseException:  # its own methods raise: not even its class can be asked for
+            return self._answer_failure(req, exc)
+        except (
+            BaseException
+        ) as failure:  # its own methods raise: not even its class can be asked for
             activity, kind = req._activity, req.message_type
             logger.exception("an exception of client %s cannot be read", activity.link.client_id)
             self._refuse(activity, "handler_error", "the handler failed", kind, req.id)
+            return failure if is_for_host(failure) else exc
 
-    def _answer_failure(self, req: WebSocketRequest, exc: BaseException) -> None:
+    def _answer_failure(self, req: WebSocketRequest, exc: BaseException) -> BaseException:
         activity, kind = req._activity, req.message_type
         if isinstance(exc, _ASYNC_CANCELLED) and req._token is not None and req._token.is_set():
             exc = req._token.error()
         if not activity.link.open and isinstance(exc, _QUIET):
-            return
+            return exc
         if isinstance(exc, ClientError):
             self._refuse(activity, exc.code, exc.text, kind, req.id, exc.data)
-            return
+            return exc
         logger.error(
             "handler for %r failed for client %s",
             kind[: envelope.MAX_ECHO],
@@ -223,12 +231,19 @@ class Dispatcher:
             exc_info=exc,
             kind=self._label(kind),
         )
+        result = exc
         more: dict[str, Any] = {}
         for hook in tuple(self.on_error):
-            more = {**self._ask(hook, req, exc), **more}
+            try:
+                more = {**self._ask(hook, req, exc), **more}
+            except BaseException as failure:  # it must not keep the others from running
+                logger.exception("on_error hook failed for client %s", req.client_id)
+                if is_for_host(failure):
+                    result = failure
         if self.debug:
             more["traceback"] = format_exception(exc)
         self._refuse(activity, "handler_error", "the handler failed", kind, req.id, more)
+        return result
 
     def _ask(
         self,
@@ -237,16 +252,12 @@ class Dispatcher:
         exc: BaseException,
     ) -> dict[str, Any]:
         """Call an ``on_error`` hook; return what it adds to the error."""
-        try:
-            data = hook(req, exc)
-            if hasattr(data, "__await__"):
-                data = req._activity.runtime.loop.run(data)
-            if data is not None and not isinstance(data, Mapping):
-                raise TypeError(f"an on_error hook must return a dict or None, not {data!r:.100}")
-            return dict(data or {})
-        except BaseException:  # one broken hook must not keep the others from running
-            logger.exception("on_error hook failed for client %s", req.client_id)
-            return {}
+        data = hook(req, exc)
+        if hasattr(data, "__await__"):
+            data = req._activity.runtime.loop.run(data)
+        if data is not None and not isinstance(data, Mapping):
+            raise TypeError(f"an on_error hook must return a dict or None, not {data!r:.100}")
+        return dict(data or {})
 
     def _refuse(
         self,

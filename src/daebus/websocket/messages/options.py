@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from ...checks.functions import check_function, is_async
 from ...errors import ClientError, name_of
+from ...interrupts.raised import is_for_host
 from ..protocol.envelope import MAX_ECHO
 from .request import WebSocketRequest
 from .results import ANSWERED_LATER, resolve
@@ -138,9 +139,7 @@ def _in_main(handler: Handler, run: Run) -> Handler:
 
         def call() -> None:
             failure = run(req, begin)
-            # By its type: an exception whose own methods raise cannot be asked for its class.
-            meant_for_host = issubclass(type(failure), KeyboardInterrupt | SystemExit)
-            if failure is not None and meant_for_host:
+            if failure is not None and is_for_host(failure):
                 raise failure
 
         if not activity.runtime.pump.call(call, lambda: activity.link.open):

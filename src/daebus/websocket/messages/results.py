@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Final
 
+from ...interrupts.raised import from_signal
 from .request import WebSocketRequest, asked
 
 __all__ = ["ANSWERED_LATER", "PLAIN", "resolve"]
@@ -69,13 +70,19 @@ def _send_each_async(items: AsyncGenerator[Any, Any], req: WebSocketRequest) -> 
     steps: SimpleQueue[_Step] = SimpleQueue()
     feeding = req._activity.runtime.loop.submit(_await(_feed(items, steps), req))
     feeding.add_done_callback(lambda _: steps.put(None))
-    while (step := steps.get()) is not None:
-        item, sent = step
-        try:
-            req._respond(item)
-            sent.set_result(None)
-        except BaseException as exc:  # raised in the generator, at its yield
-            sent.set_exception(exc)
+    try:
+        while (step := steps.get()) is not None:
+            item, sent = step
+            try:
+                req._respond(item)
+                sent.set_result(None)
+            except Exception as exc:  # raised in the generator, at its yield
+                if from_signal(exc):
+                    raise
+                sent.set_exception(exc)
+    except BaseException:
+        feeding.cancel()
+        raise
     feeding.result()
 
 
