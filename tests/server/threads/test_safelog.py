@@ -5,13 +5,21 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from daebus.server.threads.pool import WorkerPool
-from daebus.server.threads.safelog import WARNING_INTERVAL, LogThrottle, get_logger
+from daebus.server.threads.safelog import (
+    MAX_CHAIN,
+    MAX_LINE,
+    WARNING_INTERVAL,
+    LogThrottle,
+    format_exception,
+    get_logger,
+)
 from tests.support.clock import ManualClock
 
 NAME = "daebus.server"
@@ -119,3 +127,47 @@ def test_lasting_trouble_is_one_warning_an_interval() -> None:
     clock.now += 0.5
     assert throttle.is_due()
     assert not throttle.is_due()
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], str]:
+    """Return what a file would hold."""
+
+    def text() -> str:
+        caplog.handler.setFormatter(logging.Formatter())
+        return "".join(map(caplog.handler.format, caplog.records))
+
+    return text
+
+
+def test_a_line_is_bounded_in_what_it_takes_of_a_client(told: Callable[[], str]) -> None:
+    sent = "<" + "x" * 1_000_000 + ">"
+    get_logger(NAME).warning("a client sent %s", sent)
+    try:
+        raise ValueError(sent)
+    except ValueError:
+        get_logger(NAME).exception("the handler of %s failed", "a client")
+    text = told()
+    assert len(text) < 2 * MAX_LINE + 500
+    assert text.startswith("a client sent <xxx")
+    assert "characters are left out ...\n" in text
+    assert "the handler of a client failed\nTraceback (most recent call last)" in text
+    assert "raise ValueError(sent)" in text
+    assert text.endswith("xxx>")
+    assert len(format_exception(ValueError(sent))) < MAX_LINE + 100
+
+
+def test_a_chain_of_exceptions_is_bounded(told: Callable[[], str]) -> None:
+    last: Exception | None = None
+    for number in range(20_000):
+        exc = KeyError(number)
+        exc.__cause__ = last
+        last = exc
+    began = time.monotonic()
+    get_logger(NAME).error("it failed", exc_info=last)
+    assert time.monotonic() - began < 5
+    lines = told().splitlines()
+    assert lines[:2] == ["it failed", "19980 exceptions that led to these are left out:"]
+    assert [line for line in lines if line.startswith("KeyError")] == [
+        f"KeyError: {number}" for number in range(20_000 - MAX_CHAIN, 20_000)
+    ]

@@ -19,6 +19,8 @@ from ...waits import monotonic
 from .repeats import Count, Repeats, place_of
 
 __all__ = [
+    "MAX_CHAIN",
+    "MAX_LINE",
     "WARNING_INTERVAL",
     "LogThrottle",
     "flush_repeats",
@@ -31,6 +33,12 @@ __all__ = [
 # Seconds between two warnings about the same trouble: a crowd must not flood the log.
 WARNING_INTERVAL = 10.0
 
+# Characters of a warning or an error, and as many of its traceback: an exception of the
+# program may hold all that a client has sent. What lies between both ends is left out.
+MAX_LINE = 10_000
+
+# Exceptions of one traceback, each of them the cause or the context of the next.
+MAX_CHAIN = 20
 
 # Characters of a record's text that are kept for the line with the count of its repeats.
 _MAX_TEXT = 200
@@ -55,25 +63,28 @@ class _Adapter(logging.LoggerAdapter[logging.Logger]):
             kwargs: as ever.
         """
         kwargs.setdefault("stacklevel", 2)  # the caller's line, not this one
-        exc = kwargs.get("exc_info")
-        if exc is True:
-            exc = sys.exc_info()[1]
+        exc = _exception(kwargs.get("exc_info"))
         if type(exc) is TypeError:
             _explain_await(exc)
-        if exc and _format(exc) is None:  # logging would drop the line, or raise
-            kwargs["exc_info"] = None
-            msg = f"{msg}: {_type_name(exc)}, which cannot be formatted"
         try:
             if level > logging.DEBUG:
                 _write(_repeats.take_due())
                 if level >= logging.WARNING and self.isEnabledFor(level):
-                    problem = _problem(kwargs.get("exc_info"))
-                    key = (self.logger.name, level, str(msg), kind, problem)
+                    key = (self.logger.name, level, str(msg), kind, _problem(exc))
                     first, forgotten = _repeats.meet(key, self.logger.name, level)
                     if first is None:
                         return
-                    first.text = _text(msg, args)
+                    text = _text(msg, args)
+                    first.text = text[:_MAX_TEXT]
                     _write(forgotten)
+                    if len(text) > MAX_LINE:
+                        msg, args = _cut(text), ()
+            if exc is not None:
+                trace, whole = _format(exc)
+                if not whole:  # logging would write all of it, or drop the line, or raise
+                    kwargs["exc_info"] = None
+                    between = "\n" if "\n" in trace else ": "
+                    msg, args = f"{_text(msg, args)}{between}{trace}", ()
             super().log(level, msg, *args, **kwargs)
         except Exception:
             _complain()
@@ -93,22 +104,25 @@ def forget_repeats() -> None:
     _repeats = Repeats()
 
 
-def _problem(exc_info: Any) -> tuple[object, ...]:
+def _exception(exc_info: Any) -> BaseException | None:
+    """Return the exception that an argument of a logger's stands for."""
+    if issubclass(type(exc_info), BaseException):
+        found: BaseException = exc_info
+        return found
+    if type(exc_info) is tuple:
+        return _exception(exc_info[1])
+    return sys.exc_info()[1] if exc_info else None
+
+
+def _problem(exc: BaseException | None) -> tuple[object, ...]:
     """Return what the type and the place of an exception are, in plain values."""
-    if isinstance(exc_info, tuple):
-        exc = exc_info[1]
-    elif isinstance(exc_info, BaseException):
-        exc = exc_info
-    else:
-        exc = sys.exc_info()[1] if exc_info else None
     if exc is None:
         return ()
     found = type(exc)
     try:
-        name = (str(found.__module__), str(found.__qualname__))
-    except Exception:  # a metaclass of the user's
-        name = ("", "")
-    return (*name, place_of(exc))
+        return (str(found.__module__), str(found.__qualname__), place_of(exc))
+    except Exception:  # its own methods raise, or those of a metaclass of the user's
+        return (_type_name(exc),)
 
 
 # What Python says of ``await websocket.send(...)``: the type is what that has returned.
@@ -147,9 +161,16 @@ def _complain() -> None:
 
 def _text(msg: object, args: tuple[object, ...]) -> str:
     try:
-        return (str(msg) % args if args else str(msg))[:_MAX_TEXT]
+        return str(msg) % args if args else str(msg)
     except Exception:  # it is the user's object that cannot be formatted
-        return str(msg)[:_MAX_TEXT]
+        return str(msg)
+
+
+def _cut(text: str) -> str:
+    """Return both ends of a text that is too long for the log."""
+    half = MAX_LINE // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n... {left_out} characters are left out ...\n{text[-half:]}"
 
 
 def _write(counts: list[Count]) -> None:
@@ -163,16 +184,45 @@ def _write(counts: list[Count]) -> None:
         )
 
 
-def _format(exc: BaseException) -> str | None:
+def _format(exc: BaseException) -> tuple[str, bool]:
+    """Return the traceback of an exception, and whether nothing of it is left out."""
     try:
-        return "".join(traceback.format_exception(exc)).rstrip()
+        chain = _chain(exc)
+        if len(chain) <= MAX_CHAIN:
+            text = "".join(traceback.format_exception(exc)).rstrip()
+            return (text, True) if len(text) <= MAX_LINE else (_cut(text), False)
+        last = [_format_one(each) for each in chain[:MAX_CHAIN]]
+        text = f"{len(chain) - MAX_CHAIN} exceptions that led to these are left out:\n\n"
+        text += "\n\nwhich led to:\n\n".join(reversed(last))
+        return _cut(text) if len(text) > MAX_LINE else text, False
     except Exception:  # its own methods raise
-        return None
+        return f"{_type_name(exc)}, which cannot be formatted", False
+
+
+def _format_one(exc: BaseException) -> str:
+    """Return one of a long chain, of which ``traceback`` would look at all."""
+    trace = exc.__traceback__
+    lines = ["Traceback (most recent call last):\n", *traceback.format_tb(trace)] if trace else []
+    return "".join((*lines, f"{type(exc).__qualname__}: {exc}"))
+
+
+def _chain(exc: BaseException) -> list[BaseException]:
+    """Return an exception, its cause or context, the cause of that, and so on."""
+    chain, seen = [exc], {id(exc)}
+    while True:
+        last = chain[-1]
+        before = last.__cause__
+        if before is None and not last.__suppress_context__:
+            before = last.__context__
+        if before is None or id(before) in seen:
+            return chain
+        seen.add(id(before))
+        chain.append(before)
 
 
 def format_exception(exc: BaseException) -> str:
-    """Return the traceback of an exception, whatever its own methods do."""
-    return _format(exc) or f"{_type_name(exc)}, which cannot be formatted"
+    """Return the traceback of an exception, whatever its own methods do and however long it is."""
+    return _format(exc)[0]
 
 
 def get_logger(name: str) -> logging.LoggerAdapter[logging.Logger]:
