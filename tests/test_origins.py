@@ -88,6 +88,14 @@ def test_others_do_not(entry: str, origin: str) -> None:
         ("wss://example.com", "the origin is the page's; write it like 'https://example.com'"),
         ("app://name/index.html", "write it like 'app://name'"),
         ("", "write it like 'https://example.com'"),
+        ("https:example.com", "write it like 'https://example.com'"),
+        ("http:/localhost:8080", "write it like 'http://localhost:8080'"),
+        ("//example.com/app", "write it like 'https://example.com'"),
+        ("*.example.com", "write it like 'https://*.example.com'"),
+        ("mailto:me", "write it like 'https://example.com'"),
+        ("::1", "write it like 'http://[::1]'"),
+        ("http://::1", "write it like 'http://[::1]'"),
+        ("wss://::1/ws", "write it like 'https://[::1]'"),
     ],
 )
 def test_what_is_no_origin_is_refused_with_what_to_type(entry: object, advice: str) -> None:
@@ -99,6 +107,8 @@ def test_what_is_no_origin_is_refused_with_what_to_type(entry: object, advice: s
             make()
         assert advice in str(caught.value)
         assert repr(entry) in str(caught.value)
+    *_, better, _ = str(caught.value).split("'")
+    DaebusWebSocket(origins=[better])  # to type what it says helps
 
 
 def test_what_is_no_text_is_no_origin() -> None:
@@ -186,6 +196,8 @@ def test_hosts(entry: str, host: str, allowed: bool) -> None:
         ("a b", "write it like 'example.com'"),
         ("*.*", "write it like 'example.com'"),
         (5, "write it like 'example.com'"),
+        ("::1", "write '[::1]'"),
+        ("http://::1/app", "write '[::1]'"),
     ],
 )
 def test_what_is_no_host_is_refused_with_what_to_type(entry: object, advice: str) -> None:

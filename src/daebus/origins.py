@@ -227,16 +227,14 @@ def _read_entry(entry: object, argument: str) -> Origin:
     if text == "null":
         return NULL
     if not separator:
-        local = re.match(r"(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])(:|/|$)", text)
-        rest = re.split(r"[/?#]", text, maxsplit=1)[0]
-        better = f"{'http' if local else 'https'}://{rest}" if rest else example
+        better = _with_scheme(text) or example
         raise ValueError(
             f"{argument} holds {entry!r}, and an origin begins with a scheme; "
             f"write it like {better!r}"
         )
     scheme = scheme.lower()
     if scheme in ("ws", "wss"):
-        better = f"{scheme.replace('ws', 'http')}://{rest}"
+        better = _with_scheme(text) or example
         raise ValueError(
             f"{argument} holds {entry!r}, and the origin is the page's; write it like {better!r}"
         )
@@ -258,10 +256,31 @@ def _read_entry(entry: object, argument: str) -> Origin:
     if found is None or name is None or int(port or 1) not in range(1, 65536):
         wildcard = "*" in authority
         better = "https://*.example.com" if wildcard else f"{scheme}://example.com:8080"
+        if _in_brackets(authority) != authority:
+            better = f"{scheme}://{_in_brackets(authority)}"
         raise ValueError(
             f"{argument} holds {entry!r}, which is not an origin; write it like {better!r}"
         )
     return Origin(scheme, star + name, int(port or _DEFAULT_PORTS[scheme]))
+
+
+def _with_scheme(text: str) -> str | None:
+    """Return the origin that a text without ``://`` seems to mean, or None."""
+    found = re.match(r"(?:(http|ws)(s?):)?/*([^/?#]*)", text, re.IGNORECASE)
+    assert found is not None  # all of it may be missing
+    rest = _in_brackets(found[3])
+    local = re.match(r"(localhost|[0-9.]+|\[[0-9A-Fa-f:.]+\])(:|$)", rest)
+    secure = bool(found[2]) if found[1] else not local
+    better = f"{'https' if secure else 'http'}://{rest}"
+    return better if parse_origin(better.replace("://*.", "://")) is not None else None
+
+
+def _in_brackets(host: str) -> str:
+    """Return an address of IPv6 as it is written in URLs, and anything else as it is."""
+    try:
+        return f"[{IPv6Address(host)}]"
+    except ValueError:
+        return host
 
 
 def _read_name(entry: object, argument: str) -> str:
@@ -276,7 +295,8 @@ def _read_name(entry: object, argument: str) -> str:
         return name
     # Perhaps a URL, a name with a port, or one with a wildcard.
     guess = re.split(r"[/?#]", text.partition("://")[2] or text, maxsplit=1)[0]
-    guess = re.sub(r":[0-9]*$", "", guess.rpartition("@")[2]).removeprefix("*")
+    guess = _in_brackets(guess.rpartition("@")[2])
+    guess = re.sub(r":[0-9]*$", "", guess).removeprefix("*")
     better = _to_name(guess)
     if better is None:
         raise ValueError(
