@@ -194,6 +194,18 @@ class Broken:
         raise KeyError("no such thing")
 
 
+@pytest.mark.parametrize("kind", ["M8[D]", "m8[ns]"])
+def test_no_time_of_numpy_is_an_error_like_nan(package: None, kind: str) -> None:
+    np = pytest.importorskip("numpy", reason="numpy is not installed")
+    times = np.array([["NaT", 1]], dtype=kind)
+    strict = Encoder(nan="error")
+    for value, place in ((times, r"\[0\]\[0\]"), (times[0, 0], "")):
+        assert b"null" in PLAIN.dumps(value)
+        with pytest.raises(EncodeError, match=rf"^\${place} is nan"):
+            strict.dumps(value)
+    assert b"null" not in strict.dumps(times[:, 1:])
+
+
 def circle() -> dict[str, Any]:
     value: dict[str, Any] = {"again": []}
     value["again"].append(value)

@@ -94,8 +94,22 @@ def _of_array(value: Any) -> Any:
     # Of a time that is too fine for a datetime, ``tolist`` makes a number.
     if getattr(kind, "kind", "") in ("M", "m") and str(kind).endswith(_FINE):
         value = value.astype(f"{kind.kind}8[us]")
+    if getattr(kind, "kind", "") in ("M", "m"):
+        return _of_times(value)
     plain = value.tolist()
     return float(plain) if type(plain) is type(value) else plain  # numpy's long double
+
+
+def _of_times(value: Any) -> Any:
+    """Return times of numpy, with NaN for those that are none."""
+    missing = value != value  # NaT alone
+    if not missing.any():
+        return value.tolist()
+    if not value.shape:
+        return math.nan
+    times = value.astype(object)
+    times[missing] = math.nan
+    return times.tolist()
 
 
 def children(item: Any, form: Callable[[Any], Any]) -> Iterable[Any]:
