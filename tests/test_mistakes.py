@@ -268,6 +268,11 @@ REGISTERING: dict[str, tuple[Use, str]] = {
         f"{HERE}.yields is a generator, which an authenticate function must not be; "
         f"write return, not yield",
     ),
+    "a before_request hook that yields": (
+        lambda it: it.before_request(yields),
+        f"{HERE}.yields is a generator, which a before_request hook must not be; "
+        f"write return, not yield",
+    ),
     "a hook that yields": (
         lambda it: it.on_connect(yields),
         f"{HERE}.yields is a generator, which an on_connect hook must not be; "

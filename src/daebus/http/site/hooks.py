@@ -44,7 +44,7 @@ class Hooks:
         Raises:
             TypeError: it cannot be called so.
         """
-        check_function("a before_request hook", hook, ("req",), kinds=VIEW_KINDS)
+        check_function("a before_request hook", hook, ("req",))
         check_outside("registering a before_request hook", self._lock)
         with self._lock:
             self.before = (*self.before, hook)
@@ -55,7 +55,7 @@ class Hooks:
         Raises:
             TypeError: it cannot be called so.
         """
-        check_function("an after_request hook", hook, ("req", "response"), kinds=VIEW_KINDS)
+        check_function("an after_request hook", hook, ("req", "response"))
         check_outside("registering an after_request hook", self._lock)
         with self._lock:
             self.after = (hook, *self.after)
