@@ -88,7 +88,7 @@ class Daebus(Scaffold):
         self._encoder = Encoder(nan, json_default)
         self._components = Components()
         self._lifecycle = Lifecycle(name, self._components)
-        self._blueprints: list[Blueprint] = []
+        self._blueprints: dict[str, tuple[Blueprint]] = {}
 
     def __repr__(self) -> str:
         return f"<Daebus {self.name!r} {self._lifecycle.state}>"
@@ -155,14 +155,14 @@ class Daebus(Scaffold):
             raise TypeError(
                 f"{blueprint!r} is not a blueprint; write app.register(Blueprint('chat'))"
             )
-        for known in self._blueprints:
-            if known is blueprint:
-                raise DuplicateHandlerError(f"{blueprint!r} is registered already")
-            if known.name == blueprint.name:
-                raise DuplicateHandlerError(
-                    f"two blueprints are named {blueprint.name!r}; give one of them another name"
-                )
-        self._blueprints.append(blueprint)
+        mine = (blueprint,)  # another one each time: whoever was first finds its own
+        first = self._blueprints.setdefault(blueprint.name, mine)
+        if first[0] is not blueprint:
+            raise DuplicateHandlerError(
+                f"two blueprints are named {blueprint.name!r}; give one of them another name"
+            )
+        if first is not mine:
+            raise DuplicateHandlerError(f"{blueprint!r} is registered already")
         self._components.register(take_steps(blueprint))
 
     def _decorator(self, needs: Needs | None, find: Callable[[Components], Decorator]) -> Decorator:
