@@ -250,14 +250,40 @@ class Daebus(Scaffold):
         """
         return self._lifecycle.wsgi(environ, start_response)
 
-    def stop(self, timeout: float = 10.0) -> list[str]:
-        """Close the WebSockets (code 1001), finish requests, end the threads.
+    @checked
+    def drain(self, spread: float = 10.0, restart: bool = True) -> None:
+        """Send the clients away little by little, let no others in, and go on until ``stop``.
+
+        Each WebSocket gets a ``goodbye``, which says when to come back, and a close frame, at
+        its own random moment; one whose request is being worked on gets them after that, or at
+        the end of the time. New ones and new connections are answered 503, and so is the health
+        check; what is asked on open connections is answered, and these end with it. Where the
+        listening socket is somebody else's (``fd=``, ``sock=``) nothing more is accepted, and
+        who comes waits for the next process. Called again it can only hurry.
+
+        Args:
+            spread: seconds until all have been told.
+            restart: the program will be back, so the close code is 1012 rather than 1001.
+
+        Threads:
+            Any, also where it interrupts one; returns at once. Nothing happens while the app
+            does not run; within its start, once that is done.
+        """
+        self._lifecycle.drain(spread, restart=restart)
+
+    def stop(self, timeout: float = 10.0, spread: float = 0.0, restart: bool = False) -> list[str]:
+        """Say goodbye to the WebSockets (code 1001), finish requests, end the threads.
 
         Clients that do not answer and requests that do not finish are cut in time. Calling
-        it again, or when the app does not run, only waits for a stop that is under way.
+        it again, or when the app does not run, only waits for a stop that is under way, whose
+        spread ends a second before the time of whoever waits for it.
 
         Args:
             timeout: seconds after which it returns, whatever handlers do.
+            spread: seconds of these, the last one excluded, in which the clients are sent away
+                as ``drain`` does, so that they do not all come back at once.
+            restart: the program will be back, so the close code is 1012 rather than 1001; it is
+                if ``drain`` has said so.
 
         Returns:
             Names of the threads that did not end, because user code runs in them. They are
@@ -271,7 +297,7 @@ class Daebus(Scaffold):
             start, or within another call of ours at a moment when that cannot wait: the result
             is an empty list then, and ``wait`` tells when the stop has ended.
         """
-        return self._lifecycle.stop(timeout)
+        return self._lifecycle.stop(timeout, spread, restart=restart)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the app has stopped; a host's loop can use it to sleep.

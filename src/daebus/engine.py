@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from .components import Components
 from .http.component import serving_of
+from .interrupts.flag import Flag
 from .server.threads.loop import LoopThread
 from .server.threads.minder import Minder
 from .server.threads.pool import join_all
@@ -19,6 +20,10 @@ __all__ = ["Engine"]
 # Seconds that threads get which nothing holds, however little time a stop has: they have been
 # told, and end as soon as they run.
 GRACE = 0.2
+
+# Seconds that those get who came just before the door was closed, to say what they want. A
+# little more than each of them has.
+SETTLE = 1.2
 
 
 class Engine:
@@ -97,6 +102,44 @@ class Engine:
             self._http.accept()
         self._tasks.start(self.loop)
 
+    def leave(self, spread: float, *, restart: bool) -> tuple[Flag | None, Flag | None]:
+        """Send each client away within so many seconds, and refuse newcomers.
+
+        Where the listening socket is somebody else's they are left to the next process.
+
+        Returns:
+            What ``Serving.leave`` and ``hurry`` return.
+
+        Threads:
+            Any; never waits.
+        """
+        self._wsgi.leave()
+        return self._http.leave(), self.hurry(spread, restart=restart)
+
+    def hurry(self, spread: float, *, restart: bool) -> Flag | None:
+        """Send each client away within so many seconds, or sooner if that was said before.
+
+        Returns:
+            Set once that is done; None without WebSockets.
+
+        Threads:
+            Any; never waits.
+        """
+        hub = None if self._websocket is None else self._websocket.hub
+        if hub is None:
+            return None
+        hub.farewells.begin(spread, restart=restart)
+        return hub.farewells.over
+
+    def _leave_first(self, deadline: float, spread: float, *, restart: bool) -> None:
+        """Do what comes before a stop, with the app still at work for those who are there."""
+        end = min(deadline, monotonic() + spread)
+        settled, told = self.leave(spread, restart=restart)
+        if told is not None:
+            told.wait(until(end))
+        if settled is not None and self._http.is_passed_on:
+            settled.wait(min(SETTLE, 0.25 * until(deadline)))
+
     def abandon(self) -> None:
         """Release everything after a start that failed."""
         now = monotonic()
@@ -109,15 +152,21 @@ class Engine:
         self._tasks.finish_stop(now)
         self.minder.stop()
 
-    def stop(self, deadline: float) -> list[threading.Thread]:
+    def stop(
+        self, deadline: float, spread: float = 0.0, *, restart: bool = False
+    ) -> list[threading.Thread]:
         """Stop everything; each part gets a share of the time.
 
         Args:
             deadline: moment of ``time.monotonic()``.
+            spread: seconds of it in which the clients are sent away, each at its own moment.
+            restart: another process takes over.
 
         Returns:
             The threads that did not end: user code holds them.
         """
+        if spread > 0 or self._http.is_passed_on:
+            self._leave_first(deadline, spread, restart=restart)
         grace = monotonic() + GRACE
         http, websocket, minder = self._http, self._websocket, self.minder
         left: list[threading.Thread] = []
@@ -125,7 +174,7 @@ class Engine:
         http.begin_stop()
         self._wsgi.begin_stop()
         if websocket is not None:
-            websocket.begin_stop()
+            websocket.begin_stop(restart=restart)
         # A handler that does not end must leave some time to the other parts.
         slack = min(1.0, 0.1 * until(deadline))
         if websocket is not None:

@@ -2,7 +2,7 @@
 
 ::
 
-    NEW -> STARTING -> RUNNING -> STOPPING -> STOPPED (-> STARTING ...)
+    NEW -> STARTING -> RUNNING (-> DRAINING) -> STOPPING -> STOPPED (-> STARTING ...)
 
 Rules of this module:
 
@@ -16,9 +16,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from . import fork
 from .components import Components
@@ -28,7 +28,7 @@ from .http.component import serving_of
 from .interrupts.flag import Flag
 from .interrupts.stack import check_outside, inside
 from .server.sockets.systemd import Notifier
-from .server.threads.pump import AFTER_STOP, Pump
+from .server.threads.pump import AFTER_STOP
 from .server.threads.safelog import flush_repeats, get_logger
 from .server.threads.track import is_own, track
 from .server.threads.vitals import Vitals
@@ -44,8 +44,12 @@ logger = get_logger("daebus")
 NEW: Final = "new"
 STARTING: Final = "starting"
 RUNNING: Final = "running"
+DRAINING: Final = "draining"
 STOPPING: Final = "stopping"
 STOPPED: Final = "stopped"
+
+# Seconds of a stop that are left for its end when all clients have been sent away.
+_REST = 1.0
 
 # Seconds that another server's request waits for a start that an earlier request began.
 _START_TIMEOUT = 10.0
@@ -62,6 +66,8 @@ class Lifecycle:
         components: the components to start and stop.
 
     Attributes:
+        heartbeat: feeds systemd's watchdog; see ``Daebus.heartbeat``.
+        wsgi: answers a request of another server; see ``Daebus.wsgi``.
         forked: True in a child process, where this copy is dead.
         ending: whether a signal has asked the program to end.
     """
@@ -73,7 +79,8 @@ class Lifecycle:
         self._changed = threading.Condition(self._lock)
         self._claimed: object = None  # whose start was the last one
         self._busy = 0  # the thread that starts or stops it
-        self._stop_asked: float | None = None  # by what interrupted the start
+        # What was asked for during the start, by what interrupted it or by a first client.
+        self._asked: list[Callable[[], object]] = []
         self._state = NEW  # written under _lock; one word, which any thread may read
         self._stopped = Flag()  # set unless the app is up
         self._stopped.set()
@@ -84,7 +91,8 @@ class Lifecycle:
         self._engine: Engine | None = None  # of the last start
         self._notifier = Notifier()
         self._notify = False  # this app tells systemd about the service
-        self._wsgi = WsgiAdapter(self)
+        self.heartbeat = self._notifier.heartbeat
+        self.wsgi = WsgiAdapter(self)
         self._is_guest = False  # guarded by: _lock; it runs inside another server
         self.forked = False
         self.ending = Ending()
@@ -100,7 +108,8 @@ class Lifecycle:
 
         And False as soon as one of the app's threads has died, or a signal asks for the end.
         """
-        return self._state == RUNNING and not self._over.is_set() and not self.ending.asked
+        up = self._state in (RUNNING, DRAINING)
+        return up and not self._over.is_set() and not self.ending.asked
 
     @property
     def seconds(self) -> float:
@@ -184,7 +193,7 @@ class Lifecycle:
 
     def _claim_locked(self, claim: object) -> None:
         assert self._lock.locked()
-        self._busy, self._stop_asked = threading.get_ident(), None
+        self._busy, self._asked = threading.get_ident(), []
         # In one step, as a signal handler may raise whenever something is called.
         self._claimed, self._state = claim, STARTING
         self._over.clear()
@@ -212,7 +221,7 @@ class Lifecycle:
             self._notify = notify
             is_guest = self._is_guest  # unguarded: no other thread changes it amid a start
             engine = self._engine = Engine(
-                self._components, self._wsgi, is_guest=is_guest, on_death=self._fail
+                self._components, self.wsgi, is_guest=is_guest, on_death=self._fail
             )
             engine.bind(port)
             self._started = monotonic()
@@ -238,8 +247,8 @@ class Lifecycle:
             self._stopped.set()
             self._over.set()
             raise
-        if self._stop_asked is not None:
-            self._start_stopper(self.stop, self._stop_asked)
+        for call in self._asked:
+            self._start_apart(call)
         return True
 
     def _where(self) -> str:
@@ -247,29 +256,36 @@ class Lifecycle:
 
     # --- stop -------------------------------------------------------------------
 
-    def stop(self, timeout: float) -> list[str]:
+    def drain(self, spread: float, *, restart: bool) -> None:
+        """Send the clients away within that many seconds; see ``Daebus.drain``.
+
+        Threads:
+            Any. Takes ``_lock`` briefly, and others under it; waits for nobody.
+        """
+        again = partial(self.drain, lock_timeout(spread), restart=restart)
+        if self._is_inside(again):
+            return
+        with self._lock:
+            if self._state == STARTING:
+                self._asked.append(again)
+            elif self._state in (RUNNING, DRAINING):
+                assert self._engine is not None
+                self._state = DRAINING
+                # Under the lock, so that no stop, nor another start, comes in between.
+                self._engine.leave(lock_timeout(spread), restart=restart)
+
+    def stop(self, timeout: float, spread: float = 0.0, *, restart: bool = False) -> list[str]:
         """Stop within that many seconds; see ``Daebus.stop``.
 
         Threads:
             Any. Takes ``_lock`` briefly, and waits outside of it.
         """
         deadline = monotonic() + lock_timeout(timeout)
-        mine = self._busy == threading.get_ident()
-        if mine and self._state == STARTING:
-            self._stop_asked = timeout  # once it is up
-            return []
-        if mine and self._state == STOPPING:
+        longest = max(0.0, lock_timeout(timeout) - _REST)
+        spread = min(lock_timeout(spread), longest)
+        if self._busy == threading.get_ident() and self._state == STOPPING:
             return list(self._left)
-        if inside():
-            # What interrupted this thread cannot wait for it, nor start a thread of its own,
-            # which would.
-            if self._engine is not None and self._state not in (NEW, STOPPED):
-                minder = self._engine.minder
-                stop = partial(self._start_stopper, self.stop, timeout)
-                if minder.thread.is_alive():
-                    minder.call_later(0.0, stop)
-                else:  # it has died
-                    stop()
+        if self._is_inside(partial(self.stop, timeout, spread, restart=restart)):
             return []
         with self._changed:
             if self.forked:
@@ -277,50 +293,70 @@ class Lifecycle:
             self._changed.wait_for(lambda: self._state != STARTING, lock_timeout(timeout))
             if self._state in (NEW, STARTING, STOPPED):
                 return []
-            first = self._state == RUNNING
+            assert self._engine is not None
+            first = self._state in (RUNNING, DRAINING)
             if first:
                 self._state = STOPPING
                 self._busy = threading.get_ident()
-        assert self._engine is not None
+            else:  # whoever waits for it has less time, perhaps
+                self._engine.hurry(longest, restart=restart)
+        stop = partial(self._stop_now, deadline, spread, restart=restart)
         if self._engine.loop.is_current():
             if first:
-                self._start_stopper(self._stop, deadline)
+                self._start_apart(partial(self._stop, stop))
             return []
         if first:
-            return self._stop(deadline)
+            return self._stop(stop)
         if not is_own():
             # One of our own threads must not wait: the stop would wait for it.
             self._stopped.wait(until(deadline))
         return list(self._left)
 
-    def _start_stopper(self, stop: Callable[[float], object], argument: float) -> None:
-        watch = Vitals(self._fail)
-        stopper = threading.Thread(
-            target=watch.guard, args=(stop, argument), name="daebus-stop", daemon=True
-        )
-        track(stopper, "stop").start()
+    def _is_inside(self, call: Callable[[], object]) -> bool:
+        """Tell whether this thread was interrupted, and have another one make the call then.
 
-    def _stop(self, deadline: float) -> list[str]:
+        What interrupted this thread cannot wait for it, nor start a thread of its own, which
+        would.
+        """
+        if self._busy == threading.get_ident() and self._state == STARTING:
+            self._asked.append(call)  # once it is up
+            return True
+        if not inside():
+            return False
+        if self._engine is not None and self._state not in (NEW, STOPPED):
+            minder = self._engine.minder
+            if minder.thread.is_alive():
+                minder.call_later(0.0, partial(self._start_apart, call))
+            else:  # it has died
+                self._start_apart(call)
+        return True
+
+    def _start_apart(self, call: Callable[[], object]) -> None:
+        run = partial(Vitals(self._fail).guard, call)
+        track(threading.Thread(target=run, name="daebus-stop", daemon=True), "stop").start()
+
+    def _stop(self, stop: Callable[[], list[str]]) -> list[str]:
         try:
-            return self._stop_now(deadline)
+            return stop()
         except BaseException:  # of a signal handler: the stop goes on without this thread
             self._busy = 0
-            self._start_stopper(self._stop_after_all, deadline)
+            self._start_apart(partial(self._stop_after_all, stop))
             raise
 
-    def _stop_after_all(self, deadline: float) -> None:
+    def _stop_after_all(self, stop: Callable[[], list[str]]) -> None:
         try:
-            self._stop_now(deadline)
+            stop()
         except BaseException:
             with self._lock:
                 self._state = RUNNING  # half of it; another stop may try
             raise
 
-    def _stop_now(self, deadline: float) -> list[str]:
+    def _stop_now(self, deadline: float, spread: float, *, restart: bool) -> list[str]:
         assert self._engine is not None
         if self._notify:
             self._notifier.stopping()
-        self._left = [thread.name for thread in self._engine.stop(deadline)]
+        left = self._engine.stop(deadline, spread, restart=restart)
+        self._left = [thread.name for thread in left]
         flush_repeats()
         if self._left:
             logger.warning(
@@ -364,14 +400,6 @@ class Lifecycle:
 
     # --- what the host does with a running app ----------------------------------
 
-    def wsgi(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        """Answer a request of another server; see ``Daebus.wsgi``."""
-        return self._wsgi(environ, start_response)
-
-    def heartbeat(self) -> None:
-        """Feed systemd's watchdog; see ``Daebus.heartbeat``."""
-        self._notifier.heartbeat()
-
     def pump(self, timeout: float) -> int:
         """Run what waits for the host's thread; see ``Daebus.pump``."""
         if is_own():
@@ -379,29 +407,19 @@ class Lifecycle:
         self._check_not_forked("pump the parent")
         hub = context_of(self._components.websocket).hub
         if hub is not None:
-            return self._pump(hub.runtime.pump, timeout)
+            self.ending.watch()
+            return hub.runtime.pump.run_while(lambda: self.running, timeout, SIGNAL_POLL)
         if self._state == NEW:
             raise StateError("the app was not started; call app.start() before app.pump()")
         time.sleep(lock_timeout(min(timeout, AFTER_STOP)))
         return 0
 
-    def _pump(self, pump: Pump, timeout: float) -> int:
-        self.ending.watch()
-        deadline = monotonic() + lock_timeout(timeout)
-        while True:
-            done = pump.run(min(until(deadline), SIGNAL_POLL))
-            if done or not self.running or monotonic() >= deadline:
-                return done
-
     # --- the end of the process -------------------------------------------------
 
     def before_exit(self) -> None:
         """Say goodbye to the clients of a program that ends without a stop."""
-        with self._lock:
-            patience = _GUEST_FAREWELL if self._is_guest else FAREWELL
-            runs = self._state == RUNNING
-        if runs:
-            self.stop(patience)
+        if self._state in (RUNNING, DRAINING):
+            self.stop(_GUEST_FAREWELL if self._is_guest else FAREWELL)  # unguarded: one look
 
     # --- fork -------------------------------------------------------------------
 
@@ -410,7 +428,7 @@ class Lifecycle:
         self._lock = threading.Lock()  # the thread that held it does not exist here
         self._changed = threading.Condition(self._lock)
         self._state = STOPPED
-        self._wsgi = WsgiAdapter(self)
+        self.wsgi = WsgiAdapter(self)
         self.forked = True
         self._stopped = Flag()
         self._stopped.set()

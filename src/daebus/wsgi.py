@@ -26,7 +26,7 @@ from .http.hosted import (
     wants_websocket,
 )
 from .interrupts.stack import check_outside
-from .server.handoff import STOPPING, Checked, Handshake, Refusal, Upgrade
+from .server.handoff import DRAINING, STOPPING, Checked, Handshake, Refusal, Upgrade
 from .server.threads.minder import Minder
 from .server.threads.safelog import get_logger
 from .server.threads.track import lent
@@ -70,7 +70,7 @@ class Doorkeeper(Protocol):
         """Judge a handshake, and open nothing; see ``UpgradeHandler``."""
 
     def begin_stop(self) -> None:
-        """Send all clients a close frame."""
+        """Say goodbye to all clients."""
 
 
 class WsgiAdapter:
@@ -89,7 +89,7 @@ class WsgiAdapter:
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
         self._inside: set[int] = set()  # guarded by: _lock; threads that answer a request
-        self._stopping = False  # guarded by: _lock
+        self._closed: Refusal | None = None  # guarded by: _lock; why all requests are refused
         self._told: set[str] = set()  # guarded by: _lock
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -108,12 +108,15 @@ class WsgiAdapter:
         refusal = self._judge(environ)
         if refusal is not None:
             return refuse(refusal, start_response)
+        closed = self._closed  # unguarded: one look, to be had again under the lock
+        if closed is not None:
+            return refuse(closed, start_response)
         if wants_websocket(environ):
             return self._upgrade(environ, start_response)
         me = threading.get_ident()
         with self._lock:
-            if self._stopping:
-                return refuse(STOPPING, start_response)
+            if self._closed is not None:
+                return refuse(self._closed, start_response)
             self._inside.add(me)
         try:
             assert self._answer is not None
@@ -188,7 +191,7 @@ class WsgiAdapter:
         self._judge = judge
         self._hub = hub
         with self._lock:
-            self._stopping = False
+            self._closed = None
         self._up = True
         # gunicorn joins its threads before the functions that run at exit, so WebSockets
         # would delay the end of a worker until it is killed. The handler of SIGTERM is a
@@ -197,11 +200,16 @@ class WsgiAdapter:
         if hub is not None and getattr(worker, "alive", None) is True:
             _say_goodbye_with(worker, hub, minder)
 
+    def leave(self) -> None:
+        """Refuse new requests from now on, as the app is about to stop."""
+        with self._lock:
+            self._closed = self._closed or DRAINING
+
     def begin_stop(self) -> None:
         """Refuse new requests from now on."""
         self._up = False
         with self._lock:
-            self._stopping = True
+            self._closed = STOPPING
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the requests in flight; return the threads that still answer one."""

@@ -68,6 +68,9 @@ class Lines:
     def handshake(self, client: Conn, deadline: float) -> None:
         raise AssertionError("nobody speaks TLS")
 
+    def is_fresh(self, client: Conn) -> bool:
+        return client.state is not None and not client.state.data
+
     def received(self, client: Conn, data: bytes) -> None:
         client.state.data += data
         client.state.sizes.append(len(data))

@@ -17,6 +17,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 
+from ..interrupts.flag import Flag
 from ..waits import monotonic
 from .conn import FLUSHING, HANDSHAKING, LINGERING, READING, WORKING, Conn, Flush, Intake
 from .deadlines import Deadlines
@@ -148,9 +149,8 @@ class Acceptor:
         except OSError:
             self.close(client)
             return
-        with self._lock:
-            stopping = self._stopping
-        if stopping:  # no time to wait: what is there is read, and that is all
+        # No time to wait then: what is there is read, and that is all.
+        if self._stopping:  # unguarded: one look
             with contextlib.suppress(OSError):
                 client.raw.recv(RECV_SIZE)
             self.close(client)
@@ -201,6 +201,16 @@ class Acceptor:
 
     # --- stopping ---------------------------------------------------------------
 
+    def leave(self) -> Flag:
+        """Close the listeners that are somebody else's: who comes waits for the next process.
+
+        Returns:
+            Set once all who came before that have said what they want, or do not hurry.
+        """
+        self._listeners.leaving = True
+        self._poller.wake()
+        return self._listeners.settled
+
     def stop(self) -> None:
         """Close the listeners.
 
@@ -244,8 +254,11 @@ class Acceptor:
                 with self._lock:
                     stopping, ending = self._stopping, self._ending
                     flushing = ending and any(c.flush for c in self._clients.values())
-                if stopping and listeners.open_ones:
-                    self._close_listeners()
+                    clients = list(self._clients.values()) if listeners.leaving else []
+                if listeners.leaving:
+                    timeout = listeners.leave(filter(self._intake.is_fresh, clients), timeout)
+                if stopping:
+                    listeners.close()
                 if ending and not flushing:
                     return
                 ready = self._poller.wait(timeout)
@@ -388,23 +401,16 @@ class Acceptor:
 
     # --- the end ----------------------------------------------------------------
 
-    def _close_listeners(self) -> None:
-        self._listeners.close()
-
-    def _close_parked(self) -> None:
-        with self._lock:
-            clients = [client for client in self._clients.values() if client.doing != WORKING]
-        for client in clients:
-            self._poller.forget(client.fd)
-            with contextlib.suppress(OSError):
-                client.raw.recv(RECV_SIZE)  # unread input would turn the close into a reset
-            self.close(client)
-
     def _close(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._stopping = self._closed = True
-        self._close_listeners()
-        self._close_parked()
+            parked = [client for client in self._clients.values() if client.doing != WORKING]
+        self._listeners.close()
+        for client in parked:
+            self._poller.forget(client.fd)
+            with contextlib.suppress(OSError):
+                client.raw.recv(RECV_SIZE)  # unread input would turn the close into a reset
+            self.close(client)
         self._poller.close()

@@ -133,3 +133,6 @@ class Intake(Protocol):
 
     def refused(self, text: str) -> bytes:
         """Return the answer to a client that cannot be served for that reason."""
+
+    def is_fresh(self, client: Conn) -> bool:
+        """Tell whether a client has just come, and is about to send its first request."""

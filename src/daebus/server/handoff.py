@@ -12,7 +12,16 @@ from typing import Any, Protocol
 
 from .sockets.transport import Stream
 
-__all__ = ["OVERLOADED", "STOPPING", "Checked", "Handshake", "Refusal", "Upgrade", "UpgradeHandler"]
+__all__ = [
+    "DRAINING",
+    "OVERLOADED",
+    "STOPPING",
+    "Checked",
+    "Handshake",
+    "Refusal",
+    "Upgrade",
+    "UpgradeHandler",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +131,7 @@ class Checked:
 
 # By the next attempt a service that restarts is back, or another one has taken its place.
 STOPPING = Refusal(503, "stopping", "the app is stopping", (("Retry-After", "5"),))
+DRAINING = Refusal(503, "draining", "the app is about to stop", (("Retry-After", "5"),))
 OVERLOADED = Refusal(503, "overloaded", "the server is overloaded", (("Retry-After", "1"),))
 
 

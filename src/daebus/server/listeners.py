@@ -10,8 +10,9 @@ import errno
 import math
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from ..interrupts.flag import Flag
 from ..waits import monotonic
 from .conn import Conn
 from .sockets.listener import AF_UNIX, Listener
@@ -24,6 +25,8 @@ logger = get_logger("daebus.server")
 
 # Seconds to rest when not even the spare descriptor is left; one is likely to be freed.
 _PAUSE = 0.5
+# Seconds between two looks whether those who came last have said what they want.
+_LOOK = 0.02
 # Connections taken in one go before others get their turn; each is read at once.
 _BURST = 16
 
@@ -76,9 +79,12 @@ class Listeners:
         open_ones: listeners by descriptor; empty once closed.
         resume: moment of ``time.monotonic()`` at which to accept again; infinity while
             it accepts.
+        leaving: those of somebody else are to be closed; set by any thread.
+        settled: set once those of somebody else are closed, and nobody who came in by them
+            is still about to say what it wants.
 
     Threads:
-        All belongs to the acceptor's; ``abandon`` to a forked child.
+        All else belongs to the acceptor's; ``abandon`` to a forked child.
     """
 
     def __init__(
@@ -92,6 +98,8 @@ class Listeners:
     ) -> None:
         self.open_ones = {listener.fileno(): listener for listener in listeners}
         self.resume = math.inf
+        self.leaving = False
+        self.settled = Flag()
         self._poller = poller
         self._admit = admit
         self._refuse = refuse
@@ -161,8 +169,29 @@ class Listeners:
         self._spare.regain()
         self.open()
 
+    def leave(self, fresh: Iterable[Conn], timeout: float | None) -> float | None:
+        """Close those of somebody else, which the next process goes on with.
+
+        Args:
+            fresh: clients that are about to send their first request.
+            timeout: seconds that the poller may wait.
+
+        Returns:
+            The same, or less to look again.
+        """
+        for fd, listener in list(self.open_ones.items()):
+            if listener.foreign:
+                del self.open_ones[fd]
+                self._poller.forget(fd)
+                listener.close()
+        if any(client.listener.foreign for client in fresh):
+            return _LOOK if timeout is None else min(timeout, _LOOK)
+        self.leaving = False
+        self.settled.set()
+        return timeout
+
     def close(self) -> None:
-        """Close the listeners."""
+        """Close the listeners; once is enough."""
         listeners, self.open_ones = self.open_ones, {}
         for fd, listener in listeners.items():
             self._poller.forget(fd)

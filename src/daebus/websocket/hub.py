@@ -26,6 +26,7 @@ from ..waits import monotonic, until
 from .admission.admission import RETRY, Admission, Admitted, Route
 from .admission.client_ids import ClientIds
 from .clients.broadcast import Door
+from .clients.farewells import Farewells
 from .clients.registry import Registry
 from .connection.events import SlowConsumerInfo, SlowHandlerInfo
 from .connection.link import Link, Peer
@@ -65,6 +66,7 @@ class Hub:
         door: sends everything.
         stats: counters.
         threads: the connection threads.
+        farewells: sends the clients away before a stop.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Hub:
             stack_size=settings.stack_size, affinity=settings.affinity, vitals=minder.vitals
         )
         self.stats = Stats()
+        self.farewells = Farewells(self.registry, minder)
         self._settings = settings
         self._version = dispatcher.heartbeats.version
         self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
@@ -97,8 +100,8 @@ class Hub:
             self.registry,
             self.stats,
             self._watchdog,
+            came=self.farewells.came,
             left=self._left,
-            stopping=lambda: self._stopping,  # unguarded: set once
         )
         # For log lines and hooks about a connection that cannot run in its own thread, nor in
         # the minder's. Two threads, so that one hook that hangs does not stop the others.
@@ -326,14 +329,13 @@ class Hub:
 
     # --- the end ----------------------------------------------------------------
 
-    def begin_stop(self) -> None:
-        """Refuse new clients and send all others a close frame, without waiting."""
+    def begin_stop(self, *, restart: bool = False) -> None:
+        """Refuse new clients and say goodbye to all others, without waiting."""
         with self._lock:
             self._stopping = True
         self._admission.stop()
         self._client_ids.stop()
-        for link in self.registry.snapshot():
-            link.shut(1001, "", "shutdown")
+        self.farewells.end(restart=restart)
         self.runtime.pump.close()
 
     def forget(self) -> None:

@@ -33,8 +33,8 @@ class Runner:
         registry: has each connection while it is open.
         stats: counts each connection.
         watchdog: roused when a connection begins.
+        came: told of each connection that has come into the registry.
         left: removes a connection from the registry; called once or more.
-        stopping: tells whether the app is stopping.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Runner:
         stats: Stats,
         watchdog: Watchdog,
         *,
+        came: Callable[[Link], None],
         left: Callable[[Link], None],
-        stopping: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._dispatcher = dispatcher
@@ -55,8 +55,8 @@ class Runner:
         self._registry = registry
         self._stats = stats
         self._watchdog = watchdog
+        self._came = came
         self._left = left
-        self._stopping = stopping
 
     def open(
         self, activity: Activity, response: bytes, early: bytes, expires: float | None
@@ -106,8 +106,7 @@ class Runner:
         link = activity.link
         if route.raw is None:
             link.reader.on_heartbeat = self._dispatcher.heartbeats.take
-        if self._stopping():  # admitted just before the stop, which has missed it
-            link.shut(1001, "", "shutdown")
+        self._came(link)
         peer = link.peer.remote_address or "a Unix socket"
         logger.info("client %s connected from %s", link.client_id, peer)
         activity.hook = "on_connect"

@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import Refusal
+from ...server.handoff import DRAINING, STOPPING, Refusal
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, SMALL_READ, wait_for
 from ...server.threads.safelog import get_logger
@@ -58,7 +58,9 @@ class Exchange:
     Attributes:
         limits: as given.
         access: as given.
-        draining: the server is stopping: new requests are refused, connections end.
+        leaving: why newcomers are refused, as the app is to stop; None while it is not.
+            Connections end with their next answer then.
+        over: the requests in flight are the last ones.
 
     Threads:
         Whoever owns the client: the acceptor's thread, or a worker.
@@ -79,7 +81,8 @@ class Exchange:
     ) -> None:
         self.limits = limits
         self.access = access
-        self.draining = False
+        self.leaving: Refusal | None = None
+        self.over = False
         self._acceptor = acceptor
         self._proxies = proxies
         self._who_reads = who_reads
@@ -113,6 +116,30 @@ class Exchange:
     def only_upgrades(self, client: Conn) -> bool:
         """Return whether the client came to a port for WebSockets alone."""
         return client.listener in self._only_upgrades
+
+    def leave(self) -> None:
+        """Refuse newcomers from now on."""
+        self.leaving = self.leaving or DRAINING
+
+    def stop(self) -> None:
+        """Refuse all requests from now on."""
+        self.leaving = STOPPING
+
+    def refusal_of(self, client: Conn, *, opens: bool) -> Refusal | None:
+        """Return why a request is too late, None if it is not.
+
+        Who came in by a socket of somebody else would have been answered by the next process
+        if it had come a moment later, so it is answered here for as long as that is possible.
+
+        Args:
+            client: it has sent a whole request.
+            opens: the request is for a WebSocket, or asks about one.
+        """
+        if self.leaving is None or (client.listener.foreign and not self.over):
+            return None
+        if self.leaving is DRAINING and not (opens or client.state.newcomer):
+            return None
+        return self.leaving
 
     # --- between two requests ---------------------------------------------------
 

@@ -295,7 +295,8 @@ class RequestHandler(WSGIRequestHandler):
                 lines.append("Transfer-Encoding: chunked")
             else:
                 self.keep = False  # the end of the body is the end of the connection
-        if self._exchange.draining or (self._coming is not None and self._coming.unfinished):
+        unfinished = self._coming is not None and self._coming.unfinished
+        if self._exchange.leaving is not None or unfinished:
             self.keep = False
         if not self.keep:
             lines.append("Connection: close")

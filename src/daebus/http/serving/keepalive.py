@@ -13,6 +13,11 @@ from ..protocol.parser import BODY, HEAD, IDLE, Parser
 __all__ = ["KeepAlive"]
 
 
+# Seconds in which a client is expected to send its first request, once it has connected: some
+# browsers open connections that they do not need yet.
+_HURRY = 1.0
+
+
 class KeepAlive:
     """What the server knows of a connection between two reads.
 
@@ -24,11 +29,15 @@ class KeepAlive:
         served: it has sent a whole request already.
         judged: the head of the request that is coming was looked at.
         seen: what a trusted proxy says of the client of that request.
+        newcomer: it came when the app was about to stop.
     """
 
-    __slots__ = ("judged", "parser", "phase", "seen", "served", "since", "weighed")
+    __slots__ = ("judged", "newcomer", "parser", "phase", "seen", "served", "since", "weighed")
 
-    def __init__(self, limits: Limits, open_file: Callable[[], IO[bytes]]) -> None:
+    def __init__(
+        self, limits: Limits, open_file: Callable[[], IO[bytes]], *, newcomer: bool = False
+    ) -> None:
+        self.newcomer = newcomer
         self.parser = Parser(limits, open_file)
         self.weighed = False
         self.phase = HEAD
@@ -50,6 +59,11 @@ class KeepAlive:
             earned = limits.head_timeout + self.parser.received / limits.min_rate
             return self.since + min(limits.body_timeout, earned)
         return self.since + limits.head_timeout
+
+    @property
+    def fresh(self) -> bool:
+        """True while the first request is about to come."""
+        return not self.served and monotonic() - self.since < _HURRY
 
     def close(self) -> None:
         """Drop what has been read."""

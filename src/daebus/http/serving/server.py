@@ -21,9 +21,10 @@ from typing import Any
 
 from werkzeug.serving import BaseWSGIServer
 
+from ...interrupts.flag import Flag
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import OVERLOADED, STOPPING, Checked, Refusal, UpgradeHandler
+from ...server.handoff import OVERLOADED, Checked, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL
 from ...server.threads.pool import WorkerPool, join_all
@@ -168,7 +169,8 @@ class HttpServer(BaseWSGIServer):
 
     def opened(self, client: Conn) -> bool:
         """Note a new connection."""
-        client.state = KeepAlive(self._exchange.limits, self._spool.open)
+        newcomer = self._exchange.leaving is not None
+        client.state = KeepAlive(self._exchange.limits, self._spool.open, newcomer=newcomer)
         if self._handshakes is None:
             return True
         self._handshakes.begin(client)
@@ -217,9 +219,7 @@ class HttpServer(BaseWSGIServer):
 
     def _find_own(self, client: Conn, request: Request) -> OwnAnswer | None:
         head = request.head
-        if head.upgrade or self._exchange.draining or self._exchange.only_upgrades(client):
-            return None
-        if self._is_check(request):
+        if head.upgrade or self._exchange.only_upgrades(client) or self._is_check(request):
             return None
         return self._own.answer(head.target.partition("?")[0], head.method)
 
@@ -228,7 +228,7 @@ class HttpServer(BaseWSGIServer):
     ) -> Request | None:
         """Write an answer of our own, and return the request behind it if that is there."""
         request.body.close()
-        keep = request.head.keep_alive and not last
+        keep = request.head.keep_alive and not last and self._exchange.leaving is None
         data = own_response(answer, request.head, keep=keep)
         if self._exchange.access is not None:
             size = 0 if request.head.method == "HEAD" else len(answer.body)
@@ -252,16 +252,14 @@ class HttpServer(BaseWSGIServer):
         return None
 
     def _pass_on(self, client: Conn, request: Request) -> None:
-        refusal: Refusal | None
-        if self._exchange.draining:
-            refusal = STOPPING
-        elif request.head.upgrade:
-            refusal = self._start_upgrade(client, request, self._upgrade)
-        elif self._is_check(request):
-            refusal = self._start_upgrade(client, request, self._check)
-        elif self._pool.submit(functools.partial(self._work, client, request)):
-            return
-        else:
+        check = self._check if self._is_check(request) else None
+        job = self._upgrade if request.head.upgrade else check
+        refusal = self._exchange.refusal_of(client, opens=job is not None)
+        if refusal is None and job is not None:
+            refusal = self._start_upgrade(client, request, job)
+        elif refusal is None and not self._pool.submit(
+            functools.partial(self._work, client, request)
+        ):
             refusal = OVERLOADED
         if refusal is not None:
             request.body.close()
@@ -334,7 +332,7 @@ class HttpServer(BaseWSGIServer):
                 request = self._answer(client, request)
                 if request is not None and (
                     self._pool.busy
-                    or self._exchange.draining
+                    or self._exchange.leaving is not None
                     or request.head.upgrade
                     or self._is_check(request)
                 ):
@@ -364,9 +362,18 @@ class HttpServer(BaseWSGIServer):
 
     # --- the end ----------------------------------------------------------------
 
+    def is_fresh(self, client: Conn) -> bool:
+        """Tell whether a client has just come, and is about to send its first request."""
+        return client.state is not None and bool(client.state.fresh)
+
+    def leave(self) -> Flag:
+        """Refuse newcomers; see ``Acceptor.leave`` for those who come by foreign listeners."""
+        self._exchange.leave()
+        return self._acceptor.leave()
+
     def begin_stop(self) -> None:
         """Close the listeners, and refuse what still comes on open connections."""
-        self._exchange.draining = True
+        self._exchange.stop()
         self._acceptor.stop()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
@@ -375,6 +382,7 @@ class HttpServer(BaseWSGIServer):
         Returns:
             The threads that would not end.
         """
+        self._exchange.over = True
         workers = self._pool.stop()
         if self._handshakes is not None:
             workers += self._handshakes.stop()

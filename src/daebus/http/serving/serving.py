@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...data.encoder import Encoder
-from ...server.handoff import UpgradeHandler
+from ...interrupts.flag import Flag
+from ...server.handoff import DRAINING, STOPPING, UpgradeHandler
 from ...server.sockets.addresses import Addresses
 from ...server.sockets.listener import Listener
 from ...server.threads.loop import LoopThread
@@ -123,7 +124,7 @@ class Serving:
         """
         options, others = self.options, []
         tls = choose_context(*options.tls)  # a certificate may have been renewed
-        self._router.health.draining = self._router.health.failed = False
+        self._router.health.leaving, self._router.health.failed = None, False
         self._router.front.websockets = upgrades is not None
         with contextlib.ExitStack() as on_error:
             addresses = options.addresses
@@ -165,7 +166,7 @@ class Serving:
 
     def be_guest(self, loop: LoopThread) -> None:
         """Answer the requests of another server: nothing is bound."""
-        self._router.health.draining = self._router.health.failed = False
+        self._router.health.leaving, self._router.health.failed = None, False
         self._loop = loop
 
     def fail(self) -> None:
@@ -177,9 +178,24 @@ class Serving:
         assert self.server is not None
         self.server.begin()
 
+    @property
+    def is_passed_on(self) -> bool:
+        """True while it listens on a socket that the next process may go on with."""
+        return any(listener.foreign for listener in self.listeners)
+
+    def leave(self) -> Flag | None:
+        """Refuse newcomers, or leave them to the next process.
+
+        Returns:
+            Set once those who came last by a socket of somebody else have said what they want;
+                None without a server of our own.
+        """
+        self._router.health.leaving = self._router.health.leaving or DRAINING
+        return None if self.server is None else self.server.leave()
+
     def begin_stop(self) -> None:
         """Stop listening; what still comes on open connections is refused."""
-        self._router.health.draining = True
+        self._router.health.leaving = STOPPING
         if self.server is not None:
             self.server.begin_stop()
 

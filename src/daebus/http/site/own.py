@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...server.handoff import STOPPING, Checked, Refusal
+from ...server.handoff import Checked, Refusal
 from ..protocol.errors import error_body, status_code_name
 
 __all__ = ["CHECK", "NO_WEBSOCKETS", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
@@ -95,12 +95,12 @@ class Health:
     """What the health check says.
 
     Attributes:
-        draining: the app is stopping.
+        leaving: the app is stopping, or about to; None while it is not.
         failed: one of its threads has died.
     """
 
     def __init__(self) -> None:
-        self.draining = False
+        self.leaving: Refusal | None = None
         self.failed = False
 
     def answer(self) -> OwnAnswer:
@@ -108,7 +108,8 @@ class Health:
         if self.failed:
             body = error_body("a thread of the server has died", status_code_name(500))
             return OwnAnswer(500, (_JSON, _FRESH), body)
-        if self.draining:
-            body = error_body(STOPPING.text, STOPPING.code)
-            return OwnAnswer(STOPPING.status, (_JSON, _FRESH, *STOPPING.headers), body)
+        leaving = self.leaving
+        if leaving is not None:
+            body = error_body(leaving.text, leaving.code)
+            return OwnAnswer(leaving.status, (_JSON, _FRESH, *leaving.headers), body)
         return OwnAnswer(200, (_JSON, _FRESH), json.dumps({"status": "ok"}).encode())

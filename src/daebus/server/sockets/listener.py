@@ -43,13 +43,21 @@ class Listener:
         host: an empty string on a Unix socket.
         port: 0 on a Unix socket.
         address: for people: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/run/x.sock``.
+        foreign: it is a duplicate of somebody else's socket, which goes on listening.
     """
 
-    __slots__ = ("_file", "address", "host", "port", "sock")
+    __slots__ = ("_file", "address", "foreign", "host", "port", "sock")
 
-    def __init__(self, sock: socket.socket, file: tuple[str, int, int] | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        file: tuple[str, int, int] | None = None,
+        *,
+        foreign: bool = False,
+    ) -> None:
         sock.setblocking(False)
         self.sock = sock
+        self.foreign = foreign
         self._file = file
         name: Any = sock.getsockname() if file is None else file[0]
         if sock.family == AF_UNIX:
@@ -279,6 +287,6 @@ def adopt(sock: socket.socket, name: str) -> Listener:
                 sock.listen(BACKLOG)
             except OSError as exc:
                 raise OSError(exc.errno, f"{name} cannot listen: {exc.strerror}") from None
-        listener = Listener(sock)
+        listener = Listener(sock, foreign=True)
         on_error.pop_all()
     return listener

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ...errors import StateError
 from ...interrupts.flag import Flag
 from ...interrupts.stack import check_outside
-from ...waits import lock_timeout, monotonic
+from ...waits import lock_timeout, monotonic, until
 from .safelog import get_logger
 
 __all__ = ["AFTER_STOP", "Pump"]
@@ -96,6 +96,20 @@ class Pump:
         return True
 
     # --- the host's thread ------------------------------------------------------
+
+    def run_while(self, wanted: Callable[[], bool], timeout: float, look: float) -> int:
+        """Do as ``run``, and look every so many seconds whether to wait any longer.
+
+        Args:
+            wanted: asked then.
+            timeout: as for ``run``.
+            look: seconds between two looks.
+        """
+        deadline = monotonic() + lock_timeout(timeout)
+        while True:
+            done = self.run(min(until(deadline), look))
+            if done or not wanted() or monotonic() >= deadline:
+                return done
 
     def run(self, timeout: float) -> int:
         """Run the calls that wait; if there is none, wait for the first.

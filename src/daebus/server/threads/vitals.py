@@ -26,7 +26,7 @@ class Vitals:
     def __init__(self, on_death: Callable[[], None] = lambda: None) -> None:
         self._on_death = on_death
 
-    def guard(self, run: Callable[..., None], *args: object) -> None:
+    def guard(self, run: Callable[..., object], *args: object) -> None:
         """Run the whole of a thread; log what ends it before its time, and tell."""
         try:
             run(*args)

@@ -63,10 +63,10 @@ class Context:
         """Set the port that clients connect to."""
         self.port = port
 
-    def begin_stop(self) -> None:
-        """Refuse new clients and send all others a close frame, without waiting."""
+    def begin_stop(self, *, restart: bool = False) -> None:
+        """Refuse new clients and say goodbye to all others, without waiting."""
         if self.hub is not None:
-            self.hub.begin_stop()
+            self.hub.begin_stop(restart=restart)
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the connections; return the threads that did not end."""

@@ -107,6 +107,15 @@ class Registry:
                 snapshot = self._snapshot = tuple(self._open.values())
         return snapshot
 
+    def all_now(self) -> tuple[Link, ...]:
+        """Return the same, with every connection whose thread was told nothing before this.
+
+        Without the lock a processor may let another one see what it has told before, but not
+        yet whom it has added, or the other way round.
+        """
+        with self._lock:
+            return tuple(self._open.values())
+
     def writers(self) -> tuple[Writer, ...]:
         """Return the writers of the open connections, in order of arrival."""
         writers = self._writers  # unguarded: replaced as a whole

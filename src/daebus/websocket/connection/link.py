@@ -319,9 +319,9 @@ class Link:
         """Give up a peer that is silent."""
         self.writer.lose(why, text)
 
-    def shut(self, code: int, reason: str, why: str) -> bool:
+    def shut(self, code: int, reason: str, why: str, last: bytes = b"") -> bool:
         """Send a close frame; see ``Writer.shut``."""
-        return self.writer.shut(code, reason, why)
+        return self.writer.shut(code, reason, why, last)
 
     def evict(self) -> None:
         """Make room for a newer connection of the same client.

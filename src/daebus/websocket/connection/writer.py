@@ -253,8 +253,15 @@ class Writer:
                 self.lose_locked()
         return whole
 
-    def shut(self, code: int, reason: str, why: str) -> bool:
+    def shut(self, code: int, reason: str, why: str, last: bytes = b"") -> bool:
         """Send a close frame and set the deadline for the peer's answer.
+
+        Args:
+            code: of the close.
+            reason: the text that goes with it.
+            why: one of the reasons of ``DisconnectInfo``.
+            last: the frame of one more message, which goes before it in the same write, so
+                that nothing comes between them and a full outbox drops neither.
 
         Returns:
             False if the connection was closing already.
@@ -267,7 +274,7 @@ class Writer:
         """
         data = close_frame(code, reason)
         if self.lock.locked() and inside():
-            self.runtime.minder.call_later(0.0, partial(self.shut, code, reason, why))
+            self.runtime.minder.call_later(0.0, partial(self.shut, code, reason, why, last))
             return self.open
         with self.lock:
             if self.state != OPEN:
@@ -276,7 +283,8 @@ class Writer:
                 if self.late:
                     self._send_late_locked()
                 self.runtime.minder.call_later(self.limits.close_timeout, self.abort)
-                self.close_locked(why, code, reason, data)
+                self.messages_out += 1 if last else 0
+                self.close_locked(why, code, reason, last + data)
             except BaseException:
                 self.break_locked()
                 raise
