@@ -78,7 +78,7 @@ class Running:
             call
             for subject in self.subjects
             for call in public_calls(subject, client_id)
-            if call.name.rpartition(".")[2] in ENDS - {"run", "stop"}
+            if call.name.rpartition(".")[2] in ENDS - {"drain", "run", "stop"}
         ]
 
     def stop(self) -> None:
@@ -180,12 +180,16 @@ def test_what_ends_a_connection_does_so_within_every_lock(running: Running, ever
         ),
     ],
 )
-def test_a_stop_within_a_lock_goes_on_elsewhere(kind: str) -> None:
+def test_a_drain_and_a_stop_within_a_lock_go_on_elsewhere(kind: str) -> None:
     running = Running()
     try:
         stopped: list[list[str]] = []
+        lock = running.locks()[kind]
+        drain = PublicCall("Daebus.drain", lambda: running.app.drain(0.0))
         stop = PublicCall("Daebus.stop", lambda: stopped.append(running.app.stop(5)))
-        assert within(*running.locks()[kind], [stop]) == []
+        assert within(*lock, [drain]) == []
+        assert eventually(lambda: not connections(running.app))
+        assert within(*lock, [stop]) == []
         assert stopped == [[]]
         assert running.app.wait(10)
     finally:
@@ -198,6 +202,7 @@ def test_a_stop_within_the_start_follows_it(monkeypatch: pytest.MonkeyPatch) -> 
     run = Engine.run
 
     def interrupted(engine: Engine) -> None:
+        app.drain()
         assert app.stop(5) == []
         run(engine)
 

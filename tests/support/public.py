@@ -42,6 +42,7 @@ ENDS = frozenset(
         "close",
         "disconnect_all_clients",
         "disconnect_client",
+        "drain",
         "run",
         "stop",
     )
