@@ -60,4 +60,5 @@ try:
         app.heartbeat()
         app.wait(0.2)
 finally:
-    app.stop()
+    # The pages leave within two seconds, and are told when to come back.
+    app.stop(timeout=10, spread=2, restart=True)
