@@ -188,6 +188,13 @@ def drive_daemon(program: Program) -> None:
     assert program.output.endswith("ended in good order\n")
 
 
+def drive_restarted(program: Program) -> None:
+    with program.client() as client:
+        assert receive(client) == {"type": "broadcast", "data": "still here"}
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1012
+
+
 def drive_proxied(program: Program) -> None:
     said = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
     plain = {"client": "127.0.0.1", "url": f"http://127.0.0.1:{program.port}/"}
@@ -408,6 +415,7 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "meter_before.py": drive_meter_before,
     "meter.py": drive_meter,
     "daemon.py": drive_daemon,
+    "restarted.py": drive_restarted,
     "members.py": drive_members,
     "forking.py": drive_forking,
     "places.py": drive_places,
@@ -573,11 +581,17 @@ def make_certificate(command: str, folder: Path) -> None:
 
 
 def test_json_is_what_travels(launch: Callable[[str], Program]) -> None:
-    request, response, error = [json.loads(block.text) for block in of("json")]
+    documented = [json.loads(block.text) for block in of("json")]
+    (goodbye,) = [message for message in documented if message["type"] == "goodbye"]
+    request, response, error = [message for message in documented if message is not goodbye]
     program = launch("hello.py")
     with program.client() as client:
         assert ask(client, **named(request)) == response
         assert ask(client, **named({**request, "type": error["data"]["message_type"]})) == error
+        assert program.end(signal.SIGTERM) == 0
+        last = receive(client)
+        assert last.keys() == goodbye.keys()
+        assert last["data"].keys() == goodbye["data"].keys()
 
 
 def named(message: dict[str, Any]) -> dict[str, Any]:

@@ -112,9 +112,9 @@ class Farewells:
         self._timer = self._minder.call_later(pause, self._tell_some)
 
     def _tell(self, link: Link) -> None:
-        code, reason = (1012, "restart") if self._restart else (1001, "shutdown")
+        reason = "restart" if self._restart else "shutdown"
         last = b""
         if not link.peer.raw:
             seconds = round(random.uniform(_SOONEST, _LATEST), 3)
             last = frame(TEXT, envelope.encode(GOODBYE, {"retry_after": seconds, "reason": reason}))
-        link.shut(code, "", "shutdown", last)
+        link.shut(1012 if self._restart else 1001, "", "shutdown", last)
