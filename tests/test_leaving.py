@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import queue
 import socket
@@ -377,3 +378,28 @@ def test_a_message_of_goodbye_is_one_frame_of_json(app: Daebus, connect: Connect
     opcode, payload = peer.frame()
     assert opcode == TEXT
     assert json.loads(payload).keys() == {"type", "data"}
+
+
+def test_a_guest_refuses_what_its_server_passes_on(app: Daebus) -> None:
+    app.route("/")(lambda req: "here")
+
+    def ask() -> tuple[str, bytes]:
+        said: list[str] = []
+        environ: dict[str, Any] = {
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/",
+            "HTTP_HOST": "x",
+            "SERVER_NAME": "x",
+            "SERVER_PORT": "80",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(),
+        }
+        body = b"".join(app.wsgi(environ, lambda status, headers: said.append(status)))
+        return said[0][:3], body
+
+    assert ask() == ("200", b"here")
+    app.drain(0.0)
+    status, body = ask()
+    assert (status, json.loads(body)["code"]) == ("503", "draining")
+    app.stop()
+    assert json.loads(ask()[1])["code"] == "stopping"
