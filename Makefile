@@ -6,6 +6,8 @@ SAMPLE ?= dashboard
 PORT ?= 8080
 BENCH_VENV := .venv-bench
 BENCH ?=
+# Interpreters for --cores, by their paths; empty takes those on PATH.
+BENCH_PYTHONS ?=
 T ?=
 
 .DEFAULT_GOAL := help
@@ -70,6 +72,7 @@ screenshots: $(VENV)/dev.stamp  ## take docs/pictures again, of the samples in a
 
 $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--editable . --requirement benchmarks/requirements.txt
 	@if command -v npm >/dev/null; then \
@@ -77,8 +80,8 @@ $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 		|| echo "npm cannot install ws; the benchmarks go without it"; fi
 	@touch $@
 
-bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, BENCH=--attacks
-	$(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
+bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, BENCH=--attacks or --cores
+	BENCH_PYTHONS="$(BENCH_PYTHONS)" $(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .venv-bench build dist src/*.egg-info .mypy_cache .ruff_cache .coverage*

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attacks, cases, machine, procs, report, runner
+from benchmarks import attacks, cases, machine, procs, pythons, report, runner
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -22,6 +22,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, help="rounds of each case (3; quick: 1)")
     parser.add_argument("--only", metavar="MODES", help="comma-separated, such as echo,fanout")
     parser.add_argument("--servers", metavar="NAMES", help="comma-separated")
+    parser.add_argument(
+        "--cores", action="store_true",
+        help="only daebus with and without the GIL; BENCH_PYTHONS names the interpreters",
+    )  # fmt: skip
     parser.add_argument("--docs", type=Path, help="folder for the report (docs; quick: results)")
     parser.add_argument("--report", type=Path, metavar="FILE", help="only write FILE's report")
     parser.add_argument(
@@ -38,7 +42,12 @@ def main(arguments: list[str]) -> int:
         return 0
 
     procs.raise_descriptor_limit()
+    others: dict[str, str] = {}
+    if options.cores or not options.quick:
+        others = pythons.prepare(lambda line: print(line, flush=True))
     plan = cases.quick() if options.quick else cases.full()
+    if options.cores:
+        plan = cases.cores_and_gil()
     plan, skipped = _select(plan, options.only, options.servers)
     for name, reason in skipped.items():
         print(f"without {name}: {reason}", flush=True)
@@ -54,17 +63,17 @@ def main(arguments: list[str]) -> int:
         )
         runs: list[dict[str, Any]] = [dataclasses.asdict(run) for run in done]
     document = {
-        "machine": machine.describe(arguments),
+        "machine": machine.describe(arguments) | others,
         "seconds": time.monotonic() - started,
         "skipped": skipped,
         "cases": {case.name: dataclasses.asdict(case) for case in plan},
         "runs": runs,
     }
     RESULTS.mkdir(exist_ok=True)
-    name = "quick.json" if options.quick else "full.json"
+    name = "cores.json" if options.cores else "quick.json" if options.quick else "full.json"
     (RESULTS / name).write_text(json.dumps(document, indent=1) + "\n")
     # A partial run must not replace the published report by mistake.
-    partial = options.quick or options.only or options.servers
+    partial = options.quick or options.cores or options.only or options.servers
     folder = options.docs or (RESULTS if partial else ROOT / "docs")
     for path in report.write(document, folder):
         print(path)

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import pythons
+
 FOLDER = Path(__file__).parent
 NODE_MODULES = Path(sys.prefix) / "node" / "node_modules"
 
@@ -17,15 +19,18 @@ class Server:
 
     Attributes:
         name: in results and tables.
-        command: how to start it; ``{port}`` and ``{cpu}`` (the server's core) are filled in.
+        command: how to start it; ``{port}``, ``{cpu}`` (the server's core) and ``{python}``
+            are filled in.
         needs: modules it imports; it is left out where one is missing.
         dialect: how it talks; see ``wire.Dialect``. Servers of HTTP have no use for it.
+        python: the interpreter of ``pythons`` that it runs with; empty for ours.
     """
 
     name: str
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
     dialect: str = "websocket"
+    python: str = ""
 
     def missing(self) -> str | None:
         """Return why it cannot run here, or None."""
@@ -34,6 +39,14 @@ class Server:
                 return "node is not installed"
             if not (NODE_MODULES / "ws").is_dir():
                 return "the ws package of node is not installed"
+        if self.python:
+            path = pythons.path_of(self.python)
+            if path is None:
+                return f"no Python is here that is {self.python}; name one in BENCH_PYTHONS"
+            others = [module for module in self.needs if module != "daebus"]
+            if others and not pythons.has(path, *others):
+                return f"{', '.join(others)} cannot be imported with {path}"
+            return None
         for module in self.needs:
             if importlib.util.find_spec(module) is None:
                 return f"the Python package {module} is not installed"
@@ -43,6 +56,12 @@ class Server:
 def _python(name: str, file: str, *options: str, needs: str = "", dialect: str = "") -> Server:
     command = (sys.executable, str(FOLDER / "servers" / file), "{port}", *options)
     return Server(name, command, tuple(needs.split()), dialect or "websocket")
+
+
+def _other(python: str, name: str, file: str, *options: str, needs: str = "") -> Server:
+    command = ("{python}", str(FOLDER / "servers" / file), "{port}", *options)
+    dialect = "lines" if name == "raw_threads" else "websocket"
+    return Server(f"{name}_{python}", command, tuple(needs.split()), dialect, python)
 
 
 def _gunicorn(application: str) -> Server:
@@ -74,6 +93,19 @@ SERVERS = {
         _python("waitress", "http_site.py", "waitress", needs="daebus waitress"),
         _python("cheroot", "http_site.py", "cheroot", needs="daebus cheroot"),
         _gunicorn("http_site:application"),
+        *(
+            _other(python, name, file, needs=needs)
+            for python in ("newest", "nogil")
+            for name, file, needs in (
+                ("daebus", "daebus_server.py", "daebus websockets werkzeug"),
+                ("scale", "daebus_scale_server.py", "daebus websockets werkzeug"),
+                ("raw_threads", "raw_threads_server.py", ""),
+            )
+        ),
+        _other("newest", "daebus_affinity", "daebus_server.py", "--affinity", "{cpu}"),
+        _other("newest", "aiohttp", "aiohttp_server.py", needs="aiohttp"),
+        _other("newest", "picows", "picows_server.py", needs="picows"),
+        _other("newest", "websockets_sync", "websockets_sync_server.py", needs="websockets"),
         Server("node_ws", ("node", str(FOLDER / "servers" / "node_ws_server.js"), "{port}")),
     )
 }
@@ -91,6 +123,7 @@ class Case:
         pinned: the server runs on one core only.
         seconds: length of the measured window.
         rounds: at most so many; see ``--rounds``.
+        cores: it belongs to the comparison of interpreters, with all cores free.
     """
 
     mode: str
@@ -100,11 +133,13 @@ class Case:
     pinned: bool = True
     seconds: float = 1.5
     rounds: int = 9
+    cores: bool = False
 
     @property
     def name(self) -> str:
         """A key for results, such as ``echo-100-64-pinned``."""
-        return f"{self.mode}-{self.clients}-{self.size}-{'pinned' if self.pinned else 'free'}"
+        where = "cores" if self.cores else "pinned" if self.pinned else "free"
+        return f"{self.mode}-{self.clients}-{self.size}-{where}"
 
 
 _PEERS = ("websockets_sync", "websockets_asyncio", "flask_sock", "aiohttp", "node_ws")
@@ -131,6 +166,22 @@ def full() -> list[Case]:
         Case("get", 16, _HTTP, size=65536, seconds=2.0),
         Case("fresh", 16, _HTTP, seconds=2.0),
         *(Case("beside", n, _HTTP, seconds=2.0) for n in (100, 1000)),
+        *cores_and_gil(),
+    ]
+
+
+def cores_and_gil() -> list[Case]:
+    """Return the cases that compare interpreters, all cores free; part of ``make bench``."""
+    bare = ("daebus_nogil", "daebus_newest", "raw_threads_nogil", "raw_threads_newest")
+    peers = ("aiohttp_newest", "picows_newest", "websockets_sync_newest")
+    return [
+        *(
+            Case("echo", n, (*bare, "daebus_affinity_newest", *peers), pinned=False, cores=True)
+            for n in (10, 100, 500)
+        ),
+        Case("fanout", 100, (*bare, *peers), pinned=False, cores=True),
+        Case("idle", 500, (*bare, *peers), pinned=False, cores=True, seconds=1.0, rounds=1),
+        Case("scale", 2, ("scale_nogil", "scale_newest"), pinned=False, cores=True),
     ]
 
 

@@ -155,6 +155,14 @@ def many(setting: Setting, case: Case) -> Result:
     }
 
 
+def scale(setting: Setting, case: Case) -> Result:
+    """How many times as much several threads do as one, without sockets."""
+    client = setting.client()
+    figures = client.ask("scale", {"threads": case.clients, "seconds": case.seconds})
+    assert isinstance(figures, dict)
+    return figures
+
+
 MODES: dict[str, Callable[[Setting, Case], Result]] = {
     "echo": echo,
     "fanout": fanout,
@@ -163,6 +171,7 @@ MODES: dict[str, Callable[[Setting, Case], Result]] = {
     "idle": idle,
     "host": host,
     "many": many,
+    "scale": scale,
 }
 
 

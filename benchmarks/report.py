@@ -69,6 +69,9 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 def _text(results: Results) -> str:
     parts = [INTRODUCTION, _machine(results), _targets(results, all_targets())]
     parts += [_section(results, title, mode, columns) for title, mode, columns in _SECTIONS]
+    parts += [
+        _section(results, title, mode, columns, cores=True) for title, mode, columns in _CORES
+    ]
     if REMARKS.exists():
         parts.append(REMARKS.read_text())
     return "\n".join(part for part in parts if part)
@@ -106,14 +109,22 @@ def _targets(results: Results, targets: Sequence[Target]) -> str:
     return _heading("Targets") + note + table(rows)
 
 
-def _section(results: Results, title: str, mode: str, columns: Sequence[_Column]) -> str:
-    cases = [name for name, case in results.cases.items() if case["mode"] == mode]
+def _section(
+    results: Results, title: str, mode: str, columns: Sequence[_Column], *, cores: bool = False
+) -> str:
+    cases = [
+        name
+        for name, case in results.cases.items()
+        if case["mode"] == mode and case.get("cores", False) is cores
+    ]
     if not cases:
         return ""
-    parts = [_heading(title) + _NOTES.get(mode, "")]
+    parts = [_heading(title) + _NOTES.get(title if cores else mode, "")]
     for name in cases:
         case = results.cases[name]
         reference = "raw_threads" if "raw_threads" in case["servers"] else case["servers"][0]
+        if "daebus_newest" in case["servers"]:
+            reference = "daebus_newest"
         parts.append(f"**{_caption(case)}**\n")
         heads = ["server", *(head for head, _, _ in columns)]
         if any(metric == "rate" for _, metric, _ in columns):
@@ -268,7 +279,29 @@ _SECTIONS += [
         ],
     ),
 ]
+_CORES: list[tuple[str, str, list[_Column]]] = [
+    ("Cores and the GIL", "echo", [*_RATE, ("least / median", "fairness", _two)]),
+    ("Cores and the GIL: fan-out", "fanout", _RATE),
+    (
+        "Cores and the GIL: idle clients",
+        "idle",
+        [("PSS KiB each", "pss_kib_each", _two), ("CPU % of a core", "idle_cpu_percent", _two)],
+    ),
+    (
+        "Cores and the GIL: two threads without sockets",
+        "scale",
+        [
+            ("us a message, one thread", "one_us", _two),
+            ("times one thread", "speedup", _two),
+            ("best tenth", "best_speedup", _two),
+        ],
+    ),
+]
 _NOTES = {
+    "Cores and the GIL": """\
+All cores are free, for the generator as well. ``_newest`` runs with the newest interpreter that has
+the GIL, ``_nogil`` with one that has not; the table of the machine names both.
+""",
     "echo": """\
 .. image:: benchmark-echo.svg
    :alt: messages a second of each server, by number of clients

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import http, modes, wire
+from benchmarks import http, modes, pythons, wire
 from benchmarks.cases import NODE_MODULES, SERVERS, Case, Server, cores
 from benchmarks.client import LoadError
 from benchmarks.modes import Result, Setting
@@ -106,6 +106,10 @@ def _run_once(
     log = logs / f"{run.case}-{run.server}.log"
     try:
         command, environment = _command(server), {"NODE_PATH": str(NODE_MODULES)}
+        if server.python:  # daebus is not installed there
+            environment["PYTHONPATH"] = str(pythons.ROOT / "src")
+        if server.python == "nogil":  # others refuse to start with it
+            environment["PYTHON_GIL"] = "0"
         with ServerProcess(command, cpus=allowed, environment=environment, log=log) as process:
             setting = Setting(process, wire.Dialect(server.dialect), stall_timeout)
             with closing(setting):
@@ -119,7 +123,11 @@ def _run_once(
 
 def _command(server: Server) -> list[str]:
     # Only {port} is left for the process to fill in, once it has found one.
-    return [part.replace("{cpu}", str(cores()[0])) for part in server.command]
+    python = pythons.path_of(server.python) or ""
+    return [
+        part.replace("{cpu}", str(cores()[0])).replace("{python}", python)
+        for part in server.command
+    ]
 
 
 def _own_seconds() -> float:

@@ -18,6 +18,7 @@ IDLE = "idle-2000-64-pinned"
 GET = "get-16-64-pinned"
 BESIDE = "beside-1000-64-pinned"
 MANY = "many-5000-64-pinned"
+CORES = "{}-{}-64-cores"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Target:
 
 def all_targets() -> list[Target]:
     """Return every target, in the order of the report."""
-    return [*_echo(), *_fanout(), *_slow(), *_connect_and_idle(), *_http()]
+    return [*_echo(), *_fanout(), *_slow(), *_connect_and_idle(), *_http(), *_cores()]
 
 
 def _rate(case: str, limit: float, other: str, server: str = "daebus") -> Target:
@@ -196,6 +197,29 @@ def _http() -> list[Target]:
     ]
 
 
+def _cores() -> list[Target]:
+    echo, fanout = CORES.format("echo", 100), CORES.format("fanout", 100)
+    return [
+        _rate(echo, 1.15, "aiohttp_newest", "daebus_nogil"),
+        _rate(echo, 2.4, "daebus_newest", "daebus_nogil"),
+        Target(
+            _title(echo, "daebus_nogil"),
+            "p99 latency, of daebus_newest",
+            0.5,
+            False,
+            lambda r: r.ratio(echo, "p99_ms", "daebus_nogil", "daebus_newest"),
+        ),
+        Target(
+            "two threads without sockets, without the GIL",
+            "times one thread",
+            1.9,
+            True,
+            lambda r: r.median(CORES.format("scale", 2), "scale_nogil", "speedup"),
+        ),
+        _rate(fanout, 0.9, "daebus_newest", "daebus_nogil"),
+    ]
+
+
 def _title(case: str, server: str) -> str:
     mode, clients, size, pinned = case.split("-")
     title = {
@@ -212,8 +236,10 @@ def _title(case: str, server: str) -> str:
     title = title.replace(" 1 clients", " 1 client")
     if size != "64":
         title += f", {int(size) // 1024} KiB"
-    if pinned == "free":
+    if pinned != "pinned":
         title += ", not pinned"
-    return title + {"daebus_orjson": ", with orjson", "daebus_affinity": ", affinity="}.get(
-        server, ""
-    )
+    return title + {
+        "daebus_orjson": ", with orjson",
+        "daebus_affinity": ", affinity=",
+        "daebus_nogil": ", without the GIL",
+    }.get(server, "")

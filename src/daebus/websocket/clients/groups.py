@@ -151,9 +151,10 @@ class Groups:
 
     def writers(self, group: str) -> tuple[Writer, ...]:
         """Return the writers of the clients in a group, in the order in which they joined."""
-        snapshot = self._snapshots.get(group)  # unguarded: one look
-        if snapshot is not None:
-            return snapshot
+        try:
+            return self._snapshots[group]  # unguarded: one look, and no get(), as in the registry
+        except KeyError:
+            pass
         if self._lock.locked() and inside():
             members = self._members.get(group, {})  # unguarded: this thread has the lock
             return tuple(link.writer for link in list(members.values()))

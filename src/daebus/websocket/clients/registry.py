@@ -91,7 +91,11 @@ class Registry:
 
     def get(self, client_id: str) -> Link | None:
         """Return the connection of that client, or None."""
-        return self._open.get(client_id)  # unguarded: one look
+        try:
+            # Not get(): without the GIL that takes a lock, for which other cores would wait.
+            return self._open[client_id]  # unguarded: one look
+        except KeyError:
+            return None
 
     def __len__(self) -> int:
         return len(self._open)  # unguarded: one look

@@ -8,6 +8,9 @@ Rules of this module:
    once; the client sees it only with ``debug``.
 3. A handler is one callable, compiled when it is registered (``options``): an option
    that a handler does not use costs its messages nothing.
+4. What all connections share is read without a lock, on builds without the GIL too: there
+   ``d[k]`` and ``k in d`` take none, where ``d.get(k)`` and ``k in`` a set lock the dict or
+   the set, for which all cores would wait.
 """
 
 from __future__ import annotations
@@ -107,7 +110,10 @@ class Dispatcher:
                 if ident is not None and not envelope.is_id(ident):
                     self._bad_id(activity, kind)
                     return
-            handler = self.table.by_type.get(kind)
+            try:
+                handler = self.table.by_type[kind]  # not get(), see rule 4
+            except KeyError:
+                handler = None
             if handler is None:
                 handler = self._unhandled(activity, kind, payload, ident)
                 if handler is None:

@@ -21,8 +21,9 @@ class _Deferred:
 
 ANSWERED_LATER: Final = _Deferred()
 
-# A plain value costs one lookup in this set; other values are examined.
-PLAIN: Final = frozenset((dict, list, str, int, float, bool, tuple))
+# A plain value costs one lookup; other values are examined. No set: all threads look here, and
+# without the GIL a look into a set takes its lock.
+PLAIN: Final = dict.fromkeys((dict, list, str, int, float, bool, tuple))
 
 # An item of an async generator, and the future that is set once it was sent; None at the end.
 _Step = tuple[Any, "Future[None]"] | None

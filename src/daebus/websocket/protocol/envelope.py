@@ -125,7 +125,7 @@ def _head(kind: str) -> bytes:
     if not isinstance(kind, str):
         raise TypeError(
             f"a message type is a string, not {kind!r:.100}; write send(data, 'my_type')"
-        )
+        ) from None
     head = b'{"type":%b,"data":' % json.dumps(kind).encode()
     if len(_heads) < _MAX_HEADS:
         _heads[kind] = head
@@ -148,8 +148,8 @@ def encode(kind: str, data: Any, encoder: Encoder = PLAIN) -> bytes:
         TypeError: the type is not a string.
     """
     try:
-        head = _heads.get(kind) or _head(kind)
-    except TypeError:  # an unhashable type, as from swapped arguments
+        head = _heads[kind]  # get() would take a lock without the GIL, for which cores wait
+    except (KeyError, TypeError):  # new, or unhashable, as from swapped arguments
         head = _head(kind)
     try:
         return head + encoder.dumps(data) + b"}"
