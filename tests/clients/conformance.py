@@ -257,7 +257,9 @@ def request_is_repeated_if_the_caller_said_so(server: ScriptedServer, client: Dr
 def request_waits_for_a_connection(server: ScriptedServer, client: Driver) -> None:
     """A request before the connection is open waits for it, and is sent once."""
     client.connect(server.url)
-    server.accept().cut()
+    conn = server.accept()
+    client.wait_status("open")
+    conn.cut()
     client.wait_status("waiting", "connecting")
     request = client.request("greet")
     conn = server.accept()
@@ -271,6 +273,7 @@ def request_without_a_connection_times_out(server: ScriptedServer, client: Drive
     """A request waits for a connection no longer than its timeout, and is not sent later."""
     client.connect(server.url)
     conn = server.accept()
+    client.wait_status("open")
     server.refusing = Refusal(503, "stopping")
     conn.cut()
     client.wait_status("waiting", "connecting")
@@ -444,27 +447,27 @@ def back_off_grows_and_is_not_reset_by_a_short_connection(
     server: ScriptedServer, client: Driver
 ) -> None:
     """A connection that ends right after it opened is no reason to come back at once."""
-    client.connect(server.url, min_delay=0.05, jitter=1.0)
+    client.connect(server.url, min_delay=0.02, jitter=1.0)
     for _ in range(5):
         conn = server.accept()
         conn.close(1011)
     server.accept()
     gaps = [b - a for a, b in zip(server.attempts, server.attempts[1:], strict=False)]
-    assert all(gap >= 0.045 * 2**n for n, gap in enumerate(gaps)), gaps
+    assert all(gap >= 0.018 * 2**n for n, gap in enumerate(gaps)), gaps
 
 
 @scenario
 def back_off_is_reset_by_a_connection_that_lasts(server: ScriptedServer, client: Driver) -> None:
     """After a connection that has lasted, the back-off begins anew."""
-    client.connect(server.url, min_delay=0.1, jitter=1.0, reset_after=0.1)
+    client.connect(server.url, min_delay=0.05, jitter=1.0, reset_after=0.1)
     for _ in range(4):
         server.accept().close(1011)
-    conn = server.accept()  # behind a pause of 0.8 s
+    conn = server.accept()  # behind a pause of 0.4 s; the next would be of 0.8 s
     client.wait_status("open")
     _sleep(0.2)
     conn.close(1011)
     closed = time.monotonic()
-    assert server.accept().at - closed < 0.6
+    assert server.accept().at - closed < 0.5
 
 
 @scenario
@@ -646,7 +649,9 @@ def closed_client_stays_away(server: ScriptedServer, client: Driver) -> None:
 def client_closed_while_it_waits_stays_away(server: ScriptedServer, client: Driver) -> None:
     """``close()`` while the client waits for its next attempt ends that too."""
     client.connect(server.url, min_delay=0.3, jitter=1.0)
-    server.accept().cut()
+    conn = server.accept()
+    client.wait_status("open")
+    conn.cut()
     client.wait_status("waiting")
     client.close()
     client.wait_status("closed")
@@ -899,7 +904,7 @@ def state_converges_after_a_cut(server: ScriptedServer, client: Driver) -> None:
     conn = server.accept()
     message = conn.receive("subscribe")
     assert message["data"]["since"] == {"epoch": "s1", "offset": 6}
-    caught_up = {"recovered": True, "reason": None, "missed": 0}
+    caught_up: Any = {"recovered": True, "reason": None, "missed": 0}
     conn.answer(message, _state_answer(message, offset=9, replay=2, **caught_up))
     _patch(conn, 9, set={"c": 4}, removed=["b"], synced=True)
     _until(lambda: client.values("boiler") == {"a": 3, "c": 4})
@@ -929,7 +934,7 @@ def state_cut_in_its_catch_up_keeps_its_position(server: ScriptedServer, client:
     conn = server.accept()
     message = conn.receive("subscribe")
     assert message["data"]["since"] == {"epoch": "s1", "offset": 50}
-    caught_up = {"recovered": True, "reason": None, "missed": 0}
+    caught_up: Any = {"recovered": True, "reason": None, "missed": 0}
     conn.answer(message, _state_answer(message, offset=70, replay=2, **caught_up))
     _patch(conn, 60, set={"a": 5})  # the first of two frames
     request = client.request("flush")

@@ -20,10 +20,13 @@ from typing import Any
 from websockets.frames import Close, Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
 
 __all__ = ["Conn", "Message", "Refusal", "ScriptedServer"]
 
 Message = dict[str, Any]
+
+_OURS = Subprotocol("daebus")
 
 # Seconds that a test waits for a client, unless it says otherwise.
 PATIENCE = 8.0
@@ -75,7 +78,7 @@ class Conn:
         self._socket = sock
         self._head = head
         self._protocol = ServerProtocol(
-            select_subprotocol=lambda _, offered: "daebus" if "daebus" in offered else None,
+            select_subprotocol=lambda _, offered: _OURS if _OURS in offered else None,
             max_size=1 << 24,
         )
         self._lock = threading.Lock()
