@@ -22,7 +22,7 @@ WIDTH = 900
 # column of a floor, and the floors of a column. Imports go down this list only.
 FLOORS = (
     (("",),),
-    (("tasks",), ("monitoring",)),
+    (("tasks",), ("monitoring",), ("client",)),
     (
         (
             "websocket",
@@ -49,6 +49,7 @@ TINTS = {
     "": ("#eeeaf8", "#6a55a8"),
     "tasks": ("#f7eef0", "#a04a62"),
     "monitoring": ("#f7eef0", "#a04a62"),
+    "client": ("#f7eef0", "#a04a62"),
     "websocket": ("#e8f1fb", "#2d6cad"),
     "http": ("#e9f5ec", "#2f7d4a"),
     "server": ("#fbf3e2", "#8a5d12"),
@@ -378,13 +379,15 @@ THREADS = (
     Thread("daebus-background-NAME", "1 for each", "calls a function now and then", 0, 3, True),
     Thread("daebus-thread-NAME", "1 for each", "runs a function all the time", 1, 3, True),
     Thread("daebus-stop", "0 or 1", "a stop beside run() or the loop", 2, 3),
-    Thread("another server's", "as many as it has", "a WebSocket of app.wsgi each", 1, 4, True),
+    Thread("daebus-client-NAME", "up to 3 for each Client", "talks to another app", 0, 4, True),
+    Thread("another server's", "as many as it has", "a WebSocket of app.wsgi each", 1, 5, True),
 )
 
 # Drawn with them, and no thread of ours.
-HOST = Thread("your threads", "any", "send and broadcast; wait for no client", 0, 4, True)
+HOST = Thread("your threads", "any", "send and broadcast; wait for no client", 0, 5, True)
 
-LEFTS, TOPS, WIDE, TALL = (116.0, 408.0, 696.0), (46.0, 166.0, 286.0, 426.0, 526.0), 192.0, 82.0
+LEFTS, WIDE, TALL = (116.0, 408.0, 696.0), 192.0, 82.0
+TOPS = (46.0, 166.0, 286.0, 426.0, 526.0, 626.0)
 
 
 def threads() -> str:
@@ -408,7 +411,7 @@ def threads() -> str:
         for number, line in enumerate(wrapped(thread.does, WIDE - 14, 12)):
             canvas.text(x + 9, y + 56 + 15 * number, line, 12)
     draw_ways(canvas)
-    for row, lines in ((3, ("beside", "the server")), (4, ("not made", "by daebus"))):
+    for row, lines in ((3, ("beside", "the server")), (5, ("not made", "by daebus"))):
         for number, line in enumerate(lines):
             canvas.text(12, TOPS[row] + 21 + 16 * number, line, 12, ink=SOFT)
     return canvas.svg(TOPS[-1] + TALL + 14, "The threads of daebus, and what they hand over")

@@ -22,13 +22,19 @@ from werkzeug.wrappers import Response
 from daebus import (
     AppStats,
     Blueprint,
+    Client,
     ClientMetadata,
+    ClientState,
+    ClientStatus,
+    ClientTopic,
     Connection,
     Daebus,
     DaebusHttp,
     DaebusWebSocket,
     DisconnectInfo,
+    Gap,
     HandlerStats,
+    Message,
     Request,
     SendResult,
     SlowConsumerInfo,
@@ -207,6 +213,42 @@ async def sends(it: Thing) -> None:
     assert_type(it.websocket.send({"a": 1}), SendResult)
     await it.websocket.send({"a": 1})  # type: ignore[misc]  # pyright: ignore
     it.websocket.send_to_client({"a": 1}, "abc")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def other_end(client: Client) -> None:
+    assert_type(client.receive(), Message)
+    assert_type(client.receive().topic, str | None)
+    assert_type(client.topic("alarms", last=3), ClientTopic)
+    assert_type(client.state("boiler"), ClientState)
+    assert_type(client.close(), bool)
+    for message in client:
+        assert_type(message, Message)
+    for message in client.topic("alarms"):
+        assert_type(message.offset, int | None)
+    client.state("boiler")["celsius"] = 3  # type: ignore[index]  # pyright: ignore
+    client.request("x", repaet=True)  # type: ignore[call-arg]  # pyright: ignore
+    Client("http://x/", timeout="5")  # type: ignore[arg-type]  # pyright: ignore
+
+    @client.on("reading")
+    def reading(data: dict[str, int]) -> None: ...
+
+    assert_type(reading({}), None)
+
+    @client.handle("confirm")
+    def confirm(data: str, message: Message) -> bool:
+        return True
+
+    assert_type(confirm("", Message("x")), bool)
+
+    @client.on_status
+    def changed(status: ClientStatus) -> None:
+        assert_type(status.retry_in, float | None)
+
+    @client.topic("alarms").on_gap
+    def lost(gap: Gap) -> None:
+        assert_type(gap.missed, int | None)
+
+    client.on(reading)  # type: ignore[arg-type]  # pyright: ignore
 
 
 @pytest.mark.slow

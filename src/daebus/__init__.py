@@ -2,7 +2,14 @@
 
 The public names, imported from where they live; docs/api.rst describes each. Everything is below
 this module, which nothing of the package imports. ``daebus.testing`` is public as well.
+
+The client is imported when one of its names is first asked for: a server needs none of it.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .app import AppStats, Daebus
 from .blueprint import Blueprint
@@ -16,11 +23,14 @@ from .errors import (
     ClientGone,
     ConnectionClosed,
     DaebusError,
+    Disconnected,
     DuplicateHandlerError,
     EncodeError,
     ForkedError,
     NoClientError,
+    Refused,
     Reject,
+    RequestError,
     RoomLimitError,
     StateError,
 )
@@ -37,6 +47,14 @@ from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowH
 from .websocket.messages.request import WebSocketRequest
 from .websocket.stats import HandlerStats, WebSocketStats
 
+if TYPE_CHECKING:
+    from .client.client import Client
+    from .client.message import Message
+    from .client.session import ClientStatus
+    from .client.state import ClientState
+    from .client.subscriptions import Gap
+    from .client.topic import ClientTopic
+
 __all__ = [
     "AddressInUseError",
     "AppStats",
@@ -45,9 +63,13 @@ __all__ = [
     "CallError",
     "CallTimeout",
     "Cancelled",
+    "Client",
     "ClientError",
     "ClientGone",
     "ClientMetadata",
+    "ClientState",
+    "ClientStatus",
+    "ClientTopic",
     "Connection",
     "ConnectionClosed",
     "Daebus",
@@ -56,13 +78,18 @@ __all__ = [
     "DaebusWebSocket",
     "SendResult",
     "DisconnectInfo",
+    "Disconnected",
     "DuplicateHandlerError",
     "EncodeError",
     "ForkedError",
+    "Gap",
     "HandlerStats",
+    "Message",
     "NoClientError",
+    "Refused",
     "Reject",
     "Request",
+    "RequestError",
     "RoomLimitError",
     "StopToken",
     "SlowConsumerInfo",
@@ -77,3 +104,21 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+# The module of each name of the client.
+_LATER = {
+    "Client": "client",
+    "ClientState": "state",
+    "ClientStatus": "session",
+    "ClientTopic": "topic",
+    "Gap": "subscriptions",
+    "Message": "message",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".client.{_LATER[name]}", __name__), name)
+    globals()[name] = value
+    return value

@@ -15,6 +15,9 @@
     ├── ClientGone (ConnectionError)       call() to a client that is not connected
     ├── CallTimeout (TimeoutError)         call() that was not answered in time
     ├── CallError                          call() that was answered with an error
+    ├── Refused (ConnectionError)          the server does not let a client in
+    ├── Disconnected (ConnectionError)     a client has no connection, or lost it
+    ├── RequestError                       a client's request that was answered with an error
     ├── ClientError                        raised *by handlers*: the text goes to the client
     │   └── Cancelled                      req.check() of a request that should end
     └── Reject                             raised *by authenticate*: the text goes to the client
@@ -28,6 +31,7 @@ from __future__ import annotations
 import http
 import re
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
     "AddressInUseError",
@@ -39,11 +43,14 @@ __all__ = [
     "ClientGone",
     "ConnectionClosed",
     "DaebusError",
+    "Disconnected",
     "DuplicateHandlerError",
     "EncodeError",
     "ForkedError",
     "NoClientError",
+    "Refused",
     "Reject",
+    "RequestError",
     "RoomLimitError",
     "StateError",
 ]
@@ -133,6 +140,66 @@ class CallError(DaebusError):
         self.text = text
         self.code = code
         self.data = data
+
+
+class Refused(DaebusError, ConnectionError):
+    """The server did not let the client in.
+
+    Args:
+        status: HTTP status of the answer.
+        code: the stable identifier in its JSON, such as ``origin_not_allowed``; empty if it
+            has none.
+        text: the error in its JSON, else the whole body.
+        retry_after: seconds after which the server wants to be asked again; None if it
+            does not say.
+    """
+
+    def __init__(
+        self, status: int, code: str, text: str, *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"refused with {status} {code}: {text}")
+        self.status = status
+        self.code = code
+        self.text = text
+        self.retry_after = retry_after
+
+
+class Disconnected(DaebusError, ConnectionError):
+    """The client has no connection, or lost it before there was an answer.
+
+    Args:
+        text: what happened.
+        code: close code of the connection; 1006 if there was no close frame, 4900 if the
+            server answered no heartbeat, None if there was no connection.
+        reason: the text of the close frame.
+        sent: the message had left, so the server may have acted on it.
+    """
+
+    def __init__(
+        self, text: str, *, code: int | None = None, reason: str = "", sent: bool = False
+    ) -> None:
+        super().__init__(text)
+        self.code = code
+        self.reason = reason
+        self.sent = sent
+
+
+class RequestError(DaebusError):
+    """The server answered a request with an error.
+
+    Args:
+        data: the whole data of the answer.
+
+    Attributes:
+        text: its ``data["error"]``.
+        code: its ``data["code"]``.
+    """
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        super().__init__(f"{data.get('code')}: {data.get('error')}")
+        self.data = dict(data)
+        self.text = str(data.get("error"))
+        self.code = str(data.get("code"))
 
 
 class ClientError(DaebusError):

@@ -28,7 +28,9 @@ import simple_websocket
 
 from .arguments import check_message_type
 from .checks.annotations import checked
-from .errors import ClientError, DaebusError, StateError
+from .errors import ClientError, StateError
+from .errors import Refused as Refused
+from .errors import RequestError as RequestError
 from .http.component import DaebusHttp
 from .monitoring.quiet import progress, unfinished
 from .waits import comes_true, lock_timeout, monotonic, until
@@ -37,7 +39,7 @@ from .websocket.component import DaebusWebSocket
 from .websocket.connection.link import Link
 from .websocket.hub import Hub
 
-__all__ = ["AppClient", "Refused", "RequestError", "quiet", "wait_for_clients"]
+__all__ = ["AppClient", "quiet", "wait_for_clients"]
 
 # Messages that the text of a timeout shows at most, and characters of each.
 _SHOWN = 10
@@ -74,44 +76,6 @@ _users: weakref.WeakKeyDictionary[_App, int] = weakref.WeakKeyDictionary()
 _users_lock = threading.Lock()
 
 
-class RequestError(DaebusError):
-    """The server answered with an error message.
-
-    Attributes:
-        text: its ``data["error"]``.
-        code: its ``data["code"]``.
-        data: its whole data.
-    """
-
-    def __init__(self, data: dict[str, Any]) -> None:
-        super().__init__(f"{data.get('code')}: {data.get('error')}")
-        self.data = data
-        self.text = data.get("error")
-        self.code = data.get("code")
-
-
-class Refused(DaebusError, simple_websocket.ConnectionError):
-    """The server did not let the client in.
-
-    Attributes:
-        status: the HTTP status of the answer.
-        code: the stable identifier in its JSON, such as ``origin_not_allowed``; empty if it
-            has none.
-        text: the error in its JSON, else the whole body.
-    """
-
-    def __init__(self, status: int, body: bytes) -> None:
-        super().__init__(status)
-        self.status = status
-        self.text, self.code = body.decode(errors="replace"), ""
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            error = json.loads(body)
-            self.text, self.code = str(error["error"]), str(error["code"])
-
-    def __str__(self) -> str:
-        return f"refused with {self.status} {self.code}: {self.text}"
-
-
 class _Client(simple_websocket.Client):
     name: object = None  # its own address, by which the server knows it
 
@@ -130,7 +94,7 @@ class _Client(simple_websocket.Client):
         except BaseException as exc:
             try:
                 if isinstance(exc, simple_websocket.ConnectionError):
-                    raise Refused(exc.status_code or 400, self._body()) from None
+                    raise _refused(exc.status_code or 400, self._body()) from None
             finally:
                 if self.sock is not None:
                     self.sock.close()
@@ -472,6 +436,15 @@ def _peer_of(link: Link) -> object:
             return copy.getpeername()
     except OSError:
         return None
+
+
+def _refused(status: int, body: bytes) -> Refused:
+    """Read a refusal, which is JSON if it is one of ours."""
+    text, code = body.decode(errors="replace"), ""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        error = json.loads(body)
+        text, code = str(error["error"]), str(error["code"])
+    return Refused(status, code, text)
 
 
 def _listed(messages: Collection[dict[str, Any]]) -> str:

@@ -30,6 +30,7 @@ LAYERS = [
     "engine",
     "scaffold",
     "testing",
+    "client",
     "components",
     "signals",
     "fork",

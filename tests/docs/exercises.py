@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import queue
@@ -13,6 +14,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ import pytest
 import simple_websocket
 from werkzeug.test import create_environ, run_wsgi_app
 
-from daebus import Daebus, DaebusHttp
+from daebus import Client, Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
+from tests.clients.scripted import Conn, ScriptedServer
 from tests.support.tls import authority
 
 
@@ -320,7 +323,62 @@ def exercise_tls(names: dict[str, Any], folder: Path) -> None:
             assert answer.read() == b"known"
 
 
+def exercise_another_program(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    app: Daebus = names["app"]
+    seen: list[float] = []
+    with app:
+        url = f"http://127.0.0.1:{app.http.port}/"
+        assert names["heat"](url, 60) == 60
+        assert names["heat"](url, 95) == "too_hot"
+        assert names["first_reading"](url) == {"celsius": 21.5}
+        assert names["watch"](url, seen) == ("yes", "response")
+        assert seen == [22.0]
+    with ScriptedServer() as server, ThreadPoolExecutor(3) as pool:
+        coming = pool.submit(server.accept)
+        with Client(server.url) as client:
+            exercise_scripted(names, client, coming.result(20), server, pool)
+
+
+def exercise_scripted(
+    names: dict[str, Any],
+    client: Client,
+    conn: Conn,
+    server: ScriptedServer,
+    pool: ThreadPoolExecutor,
+) -> None:
+    told = queue.Queue[str]()
+    names["follow_status"](client, told.put)
+    paying = pool.submit(names["pay"], client, 5)
+    conn.receive("pay")
+    conn.cut()
+    assert paying.result(20).startswith("the server may have done it")
+    reading = pool.submit(names["read_meter"], client)
+    conn = server.accept()
+    conn.answer(conn.receive("read"), 4711)
+    assert reading.result(20) == 4711
+    assert told.get(timeout=20) == "waiting 1006"
+    file = io.StringIO()
+    logging = pool.submit(names["log_alarms"], client, file, {"epoch": "e", "offset": 3})
+    asked = conn.receive("subscribe")
+    assert asked["data"] == {"topic": "alarms", "since": {"epoch": "e", "offset": 3}}
+    answer = {"epoch": "e", "offset": 4, "recovered": True, "reason": None, "replay": 1}
+    conn.answer(asked, {"topic": "alarms", "kind": "history", "missed": 0, **answer})
+    gap = {"topic": "alarms", "epoch": "e", "offset": 3, "missed": 2, "reason": "slow"}
+    conn.send("gap", gap)
+    conn.send("alarm", "hot", topic="alarms", offset=4)
+    heat = pool.submit(names["wait_for_heat"], client)
+    asked = conn.receive("subscribe")
+    conn.answer(asked, {"topic": "boiler", "kind": "state", "missed": 0, **answer})
+    values = {"snapshot": True, "set": {"celsius": 21.4}, "synced": True}
+    conn.send("state", values, topic="boiler", offset=4)
+    assert heat.result(20) == 21.4
+    client.close()
+    logging.result(20)
+    assert json.loads(file.getvalue()) == ["hot", {"epoch": "e", "offset": 4}]
+
+
 EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
+    "another_program.rst": exercise_another_program,
     "first_steps.rst": exercise_first_steps,
     "messages.rst": exercise_messages,
     "http.rst": exercise_http,

@@ -84,6 +84,7 @@ def _values(client_id: str) -> dict[str, Callable[[str], Any]]:
         "hook": lambda _: function,
         "identity": lambda _: "ada",
         "interval": lambda _: 900.0,
+        "key": lambda _: "key",
         "message": lambda _: "text",
         "message_type": unique,
         "name": unique,

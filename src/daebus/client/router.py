@@ -1,0 +1,83 @@
+"""Where each thing that comes from the server goes to, in the reader's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..server.threads.safelog import get_logger
+from ..websocket.protocol.envelope import BadMessage
+from .callbacks import Callbacks
+from .message import Message, decode
+from .queues import Queue
+from .requests import Requests
+from .session import ClientStatus
+from .subscriptions import Subscriptions
+
+__all__ = ["Router"]
+
+logger = get_logger("daebus.client")
+
+
+class Router:
+    """Hands over messages, and tells of the status.
+
+    Args:
+        requests, subscriptions, callbacks: are asked in this order.
+        messages: gets the rest.
+
+    Attributes:
+        on_goodbye: called with the data of a ``goodbye``.
+    """
+
+    def __init__(
+        self,
+        requests: Requests,
+        subscriptions: Subscriptions,
+        callbacks: Callbacks,
+        messages: Queue[Message],
+    ) -> None:
+        self._requests = requests
+        self._subscriptions = subscriptions
+        self._callbacks = callbacks
+        self._messages = messages
+        self._statuses: tuple[Callable[[ClientStatus], object], ...] = ()
+        self.on_goodbye: Callable[[object], None] = lambda data: None
+
+    def add_status(self, function: Callable[[ClientStatus], object]) -> None:
+        """Have a function called with every status."""
+        self._statuses = (*self._statuses, function)
+        self._callbacks.need()
+
+    def came(self, message: str | bytes) -> None:
+        """Take a message as it came."""
+        if isinstance(message, bytes):
+            logger.warning("a binary message of the server was dropped: it has no type")
+            return
+        try:
+            found = decode(message)
+        except BadMessage as exc:
+            logger.warning("a message of the server was dropped: %s", exc)
+            return
+        size = len(message)
+        if self._requests.take(found) or self._subscriptions.take(found, size):
+            return
+        if found.type == "goodbye":
+            self.on_goodbye(found.data)
+        if self._callbacks.offer(found, size) or found.type in ("goodbye", "heartbeat"):
+            return
+        self._messages.put(found, size, spare=self.may_drop())
+
+    def may_drop(self) -> bool:
+        """Tell whether messages that nobody takes would hold up what the program does use."""
+        return not self._messages.asked and (
+            bool(self._callbacks) or bool(self._subscriptions) or self._requests.waited_for
+        )
+
+    def changed(self, status: ClientStatus) -> None:
+        """Tell the program's functions of a status."""
+        for function in self._statuses:
+            self._callbacks.later(function, status)
+
+    def ended(self) -> None:
+        """Note that nothing more will come."""
+        self._messages.end()

@@ -1,0 +1,332 @@
+"""One WebSocket to a server, from the handshake to its end; ``websockets`` is imported here alone.
+
+Rules of this module:
+
+1. ``_lock`` is held while bytes leave: the one lock of ours under which a thread waits for the
+   network. Who reads never waits for it, so it sees when the server is gone, and ``abort`` then
+   wakes who sends.
+2. A send that is interrupted may have left half a frame, so it ends the connection.
+3. The socket is shut down before it is closed: a forked child may have a copy of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+import selectors
+import socket
+import ssl
+import threading
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.protocol import State
+from websockets.sync.client import ClientConnection, connect, unix_connect
+
+from ..errors import Refused
+from ..interrupts.stack import check_outside
+from ..waits import monotonic, until
+from .rules import retry_after
+
+__all__ = ["Address", "Lost", "Unreachable", "Wire", "address_of", "header_value"]
+
+# Bytes of a message of the server at most, after inflating.
+MAX_MESSAGE_SIZE = 16 << 20
+
+# RFC 9110 section 5.5.
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+# Seconds in which a server must end the connection after a close frame.
+_CLOSE_TIMEOUT = 1.0
+
+
+class Address(NamedTuple):
+    """Where a server is.
+
+    Attributes:
+        uri: of the WebSocket.
+        socket_file: to connect to, in place of the host; None for the host.
+    """
+
+    uri: str
+    socket_file: str | None
+
+    @property
+    def secure(self) -> bool:
+        """True with TLS."""
+        return self.uri.startswith("wss:")
+
+    @property
+    def label(self) -> str:
+        """The host and its port, or the file."""
+        return self.socket_file or urllib.parse.urlsplit(self.uri).netloc.rpartition("@")[2]
+
+
+class Lost(Exception):
+    """The connection has ended.
+
+    Attributes:
+        code: of the close frame; 1006 if there was none.
+        reason: its text.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Unreachable(Exception):
+    """There is no connection, and nobody has refused it; ``__cause__`` says why."""
+
+
+def address_of(url: str) -> Address:
+    """Read the address of a server.
+
+    Raises:
+        ValueError: it is none; the text says what to write.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        parts.port  # noqa: B018  # it is read here, and no number raises
+    except ValueError as exc:
+        raise ValueError(f"{url!r:.200} is not the address of a server: {exc}") from None
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if parts.scheme == "unix" and parts.path and not parts.netloc:
+        return Address("ws://localhost/", urllib.parse.unquote(parts.path))
+    if scheme is None or not parts.hostname:
+        raise ValueError(
+            f"{url!r:.200} is not the address of a server; write 'http://127.0.0.1:8080/'"
+        )
+    if parts.fragment:
+        raise ValueError(f"{url!r:.200} has a fragment, which no server sees; leave it out")
+    path = parts.path or "/"
+    return Address(urllib.parse.urlunsplit((scheme, parts.netloc, path, parts.query, "")), None)
+
+
+def header_value(name: str, value: object) -> str:
+    """Return the value of a header, if it can be sent.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: a line break in it would be a header of its own, or it is not Latin-1.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"the value of {name} is a string, not {value!r:.100}")
+    if not _HEADER_VALUE.fullmatch(value):
+        raise ValueError(f"the value of {name} cannot be sent: it has a line break, or the like")
+    return value
+
+
+class Wire:
+    """One WebSocket.
+
+    Args:
+        name: of the client, for the thread that ``websockets`` runs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._aborted = False
+        self._socket: socket.socket | None = None
+        self._connection: ClientConnection | None = None
+
+    def open(
+        self,
+        address: Address,
+        headers: Mapping[str, str],
+        ssl_context: ssl.SSLContext | None,
+        timeout: float,
+    ) -> None:
+        """Connect, and make the handshake.
+
+        Raises:
+            Refused: the server has answered with something else.
+            Unreachable: there was no answer.
+
+        Threads:
+            One; ``abort`` ends it early once the server has accepted the connection.
+        """
+        options: dict[str, Any] = {
+            "additional_headers": headers,
+            "user_agent_header": "daebus-client",
+            "ssl": ssl_context if address.secure else None,
+            "open_timeout": timeout,
+            "ping_interval": None,  # heartbeats are messages: see ``session``
+            "close_timeout": _CLOSE_TIMEOUT,
+            "max_size": MAX_MESSAGE_SIZE,
+            "create_connection": cast(Any, functools.partial(_make, self)),
+        }
+        try:
+            if address.socket_file is None:
+                made = connect(address.uri, **options)
+            else:
+                made = unix_connect(address.socket_file, address.uri, **options)
+            # Its end is ours to make: what it does there waits for the server.
+            self._connection = made.__enter__()
+        except InvalidStatus as exc:
+            raise _refused(exc) from None
+        except Exception as exc:  # of the system, of TLS, of the name or the handshake
+            raise Unreachable from exc
+        finally:
+            if self._connection is None:
+                self.abort()
+
+    def note(self, sock: socket.socket) -> None:
+        """Note the socket, which ``abort`` shuts down."""
+        self._socket = sock
+        if self._aborted:
+            raise OSError("the client was closed")
+
+    def send(self, text: str) -> None:
+        """Send a text message.
+
+        Raises:
+            Lost: the connection has ended; the message may have left.
+
+        Threads:
+            Any; waits for its turn and for the server to read, until it is gone.
+        """
+        check_outside("a send of the client", self._lock)
+        assert self._connection is not None
+        with self._lock:
+            try:
+                self._connection.send(text)
+            except ConnectionClosed as exc:
+                raise _lost(exc) from None
+            except BaseException:
+                self.abort()
+                raise
+
+    def send_at_once(self, text: str) -> bool:
+        """Send a short text if that takes no time; False if somebody or something is in the way."""
+        sock, connection = self._socket, self._connection
+        assert connection is not None
+        if sock is None or not self._lock.acquire(blocking=False):
+            return False
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            if not _writable(sock):
+                return False
+            try:
+                connection.send(text)
+            except ConnectionClosed as exc:
+                raise _lost(exc) from None
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """True while it is neither closed nor about to be."""
+        return (
+            not self._aborted
+            and self._connection is not None
+            and self._connection.state is State.OPEN
+        )
+
+    def receive(self, timeout: float) -> str | bytes | None:
+        """Return the next message; None if none comes in time.
+
+        Raises:
+            Lost: the connection has ended.
+
+        Threads:
+            One; waits for the server.
+        """
+        connection, deadline = self._connection, monotonic() + timeout
+        assert connection is not None
+        ending = False
+        while True:
+            try:
+                return connection.recv(min(until(deadline), _CLOSE_TIMEOUT))
+            except ConnectionClosed as exc:
+                raise _lost(exc) from None
+            except TimeoutError:
+                if connection.state is not State.OPEN:
+                    # One of both has said so; the other had at least the last slice for it.
+                    if ending:
+                        self.abort()
+                    ending = True
+                elif monotonic() >= deadline:
+                    return None
+
+    def close(self, code: int, timeout: float) -> None:
+        """Close with a code; the server has so many seconds to do the same.
+
+        Threads:
+            Any; waits as long as that.
+        """
+        connection, sock, began = self._connection, self._socket, monotonic()
+        # Whoever sends now may still need a moment, or wait for a server that does not read.
+        if connection is not None and sock is not None and self._lock.acquire(timeout=timeout):
+            self._lock.release()
+            if _writable(sock):
+                connection.close_timeout = max(0.01, began + timeout - monotonic())
+                with contextlib.suppress(WebSocketException, OSError):
+                    connection.close(code)
+        self.abort()
+
+    def abort(self) -> None:
+        """End it without a word; who reads or sends is woken.
+
+        Threads:
+            Any; waits for nothing.
+        """
+        self._aborted = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def finish(self) -> None:
+        """Close the socket, and wait until the thread of ``websockets`` has ended.
+
+        Threads:
+            The one that reads.
+        """
+        self.abort()
+        if self._connection is not None:
+            with contextlib.suppress(WebSocketException, OSError):
+                self._connection.close()
+            self._connection.wait_closed()
+
+    def after_fork(self) -> None:
+        """Close this copy of the socket in a forked child, and leave the parent's alone."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+
+
+def _make(wire: Wire, sock: socket.socket, *args: Any, **options: Any) -> ClientConnection:
+    wire.note(sock)
+    connection = ClientConnection(sock, *args, **options)
+    connection.recv_events_thread.name = f"daebus-client-{wire._name}-socket"
+    return connection
+
+
+def _writable(sock: socket.socket) -> bool:
+    """Tell whether a short write would not wait; False if the socket is closed."""
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(sock, selectors.EVENT_WRITE)
+            return bool(selector.select(0))
+    except (OSError, ValueError):
+        return False
+
+
+def _lost(exc: ConnectionClosed) -> Lost:
+    close = exc.rcvd or exc.sent
+    return Lost(1006) if close is None else Lost(close.code, close.reason)
+
+
+def _refused(exc: InvalidStatus) -> Refused:
+    body = bytes(exc.response.body or b"")
+    code, text = "", body.decode(errors="replace")
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        fields = json.loads(body)
+        text, code = str(fields["error"]), str(fields["code"])
+    asked = retry_after(exc.response.headers.get("Retry-After"))
+    return Refused(exc.response.status_code, code, text, retry_after=asked)
