@@ -42,7 +42,7 @@ from .environ import split_target
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
-from .upgrade import note_check, note_upgrade
+from .upgrade import is_preflight, note_check, note_upgrade
 from .writes import BytesRest, error_response, own_response
 
 __all__ = ["HttpServer"]
@@ -306,7 +306,7 @@ class HttpServer(BaseWSGIServer):
         return (
             CHECK in head.target
             and self._upgrades is not None
-            and head.method in ("GET", "HEAD")
+            and (head.method in ("GET", "HEAD") or is_preflight(head))
             and split_target(head)[0] == CHECK
         )
 

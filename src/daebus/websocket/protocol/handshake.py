@@ -20,7 +20,10 @@ from websockets.typing import Subprotocol
 from ...origins import Origins, is_own_origin
 from ...server.handoff import Handshake, Refusal
 
-__all__ = ["WRONG_ORIGIN", "Accepted", "Pages", "negotiate", "wrong_origin"]
+__all__ = ["SUBPROTOCOL", "WRONG_ORIGIN", "Accepted", "Pages", "negotiate", "wrong_origin"]
+
+# What the clients that come with daebus offer.
+SUBPROTOCOL = "daebus"
 
 WRONG_ORIGIN = Refusal(
     403, "origin_not_allowed", "pages of this origin may not connect; see origins="
@@ -82,7 +85,7 @@ def negotiate(
         handshake: the request.
         pages: that may connect.
         deflate: offer permessage-deflate (RFC 7692).
-        subprotocols: those supported, the preferred first.
+        subprotocols: those supported, the preferred first; ``daebus`` comes last unasked.
 
     Returns:
         The answer, either way.
@@ -145,12 +148,15 @@ class _Negotiation(ServerProtocol):
     def __init__(self, deflate: bool, subprotocols: Sequence[str]) -> None:
         self.origins = None
         self.available_extensions = [_deflate_factory()] if deflate else None
-        self.available_subprotocols = [Subprotocol(name) for name in subprotocols] or None
+        # A browser gives up if nothing that its page offers is selected, and a page that
+        # sends a token offers ours beside it.
+        names = [*subprotocols, SUBPROTOCOL]
+        self.available_subprotocols = [Subprotocol(name) for name in names]
         self.extensions = []
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         """Choose the first of ours that the client offers, or None, which is not an error."""
-        for name in self.available_subprotocols or ():
+        for name in self.available_subprotocols or ():  # typed as optional by websockets
             if name in subprotocols:
                 return name
         return None
