@@ -221,7 +221,10 @@ class HttpServer(BaseWSGIServer):
             return None
         if self._is_check(request):
             return None
-        return self._own.answer(head.target.partition("?")[0], head.method)
+        path = head.target.partition("?")[0]
+        if path not in self._own:
+            return None
+        return self._own.answer(path, head.method, head.first("if-none-match"))
 
     def _answer_own(
         self, client: Conn, request: Request, answer: OwnAnswer, *, last: bool
