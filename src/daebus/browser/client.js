@@ -370,6 +370,7 @@ export class Daebus {
         headers: this.#token ? { Authorization: `Bearer ${this.#token}` } : {},
         credentials: "include",
         cache: "no-store",
+        referrerPolicy: "origin", // tells the server whose page it is, as a WebSocket does
         signal: abort.signal,
       });
       const { status, headers } = answer;

@@ -138,6 +138,18 @@ def test_pages_of_other_places_may_ask_with_a_token_if_they_may_connect(
     assert (answer.status, answer.header("allow")) == (200, "GET, HEAD, OPTIONS")
 
 
+def test_a_page_of_the_server_is_known_by_its_referrer(make_app: MakeApp, raw: OpenRaw) -> None:
+    """Its browser sends ``Origin`` with the WebSocket, and none with the check."""
+    app = make_app(own_origin=False, origins=["https://friend.example"])
+    app.start()
+    client = raw(app)
+    for page, status in (("http://x/", 403), ("https://friend.example/a", 204), ("", 204)):
+        assert client.get(CHECK, f"Referer: {page}").status == status
+    both = client.get(CHECK, "Referer: http://x/", "Origin: https://friend.example")
+    assert both.status == 204
+    assert client.get(CHECK).status == 204  # a program
+
+
 def test_it_takes_no_place_for_good(make_app: MakeApp, connect: Connect, raw: OpenRaw) -> None:
     app = make_app(max_clients=2, max_clients_per_ip=1)
     app.start()

@@ -6,6 +6,7 @@ connect, are ours. No socket, no thread, no clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,10 +21,20 @@ from websockets.typing import Subprotocol
 from ...origins import Origins, is_own_origin
 from ...server.handoff import Handshake, Refusal
 
-__all__ = ["SUBPROTOCOL", "WRONG_ORIGIN", "Accepted", "Pages", "negotiate", "wrong_origin"]
+__all__ = [
+    "SUBPROTOCOL",
+    "WRONG_ORIGIN",
+    "Accepted",
+    "Pages",
+    "negotiate",
+    "referring_origin",
+    "wrong_origin",
+]
 
 # What the clients that come with daebus offer.
 SUBPROTOCOL = "daebus"
+
+_PAGE = re.compile(r"https?://[^/?#]+")
 
 WRONG_ORIGIN = Refusal(
     403, "origin_not_allowed", "pages of this origin may not connect; see origins="
@@ -131,11 +142,27 @@ def negotiate(
     return Accepted((response + "\r\n").encode(), list(protocol.extensions), subprotocol)
 
 
-def wrong_origin(handshake: Handshake, pages: Pages) -> Refusal | None:
-    """Return a refusal if the page that asks is not one of those that may connect."""
-    if pages.allow(handshake.header("origin"), handshake.host):
+def wrong_origin(handshake: Handshake, pages: Pages, origin: str | None = None) -> Refusal | None:
+    """Return a refusal if the page that asks is not one of those that may connect.
+
+    Args:
+        handshake: what it asks.
+        pages: that may connect.
+        origin: of the page, if the handshake has no ``Origin``.
+    """
+    if pages.allow(handshake.header("origin") or origin, handshake.host):
         return None
     return WRONG_ORIGIN
+
+
+def referring_origin(handshake: Handshake) -> str | None:
+    """Return the origin of the page in ``Referer``, None without one.
+
+    A browser sends no ``Origin`` with a GET to the page's own server, where it does send one
+    with a WebSocket.
+    """
+    found = _PAGE.match(handshake.header("referer") or "")
+    return found and found[0]
 
 
 class _Negotiation(ServerProtocol):
