@@ -127,7 +127,7 @@ export interface TopicOptions<Data = any> {
   onmessage?: (data: Data, message: Message<Data> & { topic: string; offset: number }) => void;
   /** Called when messages were lost. */
   ongap?: (gap: Gap) => void;
-  /** Called when the server refuses the subscription; without it that is reported. */
+  /** Called when the server refuses or ends the subscription; without it that is reported. */
   onerror?: (error: DaebusError) => void;
 }
 
@@ -150,7 +150,7 @@ export interface StateOptions<Values = Record<string, any>> {
   persist?: "session";
   /** Called with the values, and the keys that changed. */
   onchange?: (values: Readonly<Values>, keys: string[]) => void;
-  /** Called when the server refuses the subscription; without it that is reported. */
+  /** Called when the server refuses or ends the subscription; without it that is reported. */
   onerror?: (error: DaebusError) => void;
 }
 

@@ -87,6 +87,13 @@ class Topic {
     this._live = this.synced = false;
   }
 
+  /** The server does not want it; it is asked again with the next connection. */
+  _refused(error) {
+    this._cut();
+    if (this.onerror) run(this.onerror, error);
+    else report(error);
+  }
+
   _answered(answer) {
     const { epoch, offset, replay, recovered, reason } = answer;
     this._live = true;
@@ -532,8 +539,11 @@ export class Daebus {
       return;
     }
     if (type === "goodbye" && data?.retry_after >= 0) this.#after = data.retry_after * 1000;
-    if (type === "gap") run(() => this.#topics.get(topic)?._gap(data));
-    else if (message.offset !== undefined) run(() => this.#topics.get(topic)?._take(message));
+    const subscribed = this.#topics.get(topic);
+    if (type === "gap") run(() => subscribed?._gap(data));
+    else if (type === "unsubscribed" && subscribed?._live) {
+      subscribed._refused(new DaebusError(`the server has ended ${topic}`, type));
+    } else if (message.offset !== undefined) run(() => subscribed?._take(message));
     const listeners = [...(this.#listeners.get(type) ?? [])];
     const all = type === "heartbeat" ? [] : (this.#listeners.get("*") ?? []);
     for (const listener of [...listeners, ...all]) run(listener, data, message);
@@ -644,9 +654,7 @@ export class Daebus {
       { timeout: Infinity },
       (answer) => isOurs() && topic._answered(answer),
       (error) => {
-        if (!isOurs() || error.code === "disconnected") return;
-        if (topic.onerror) run(topic.onerror, error);
-        else report(error);
+        if (isOurs() && error.code !== "disconnected") topic._refused(error);
       },
     );
   }

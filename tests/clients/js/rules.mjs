@@ -1035,6 +1035,23 @@ test("a refused subscription is told, and tried again with the next connection",
   assert.deepEqual([told, world.reported.length], [["forbidden"], 1]);
 });
 
+test("a subscription that the server ends is told, and asked for again later", async (world) => {
+  const { daebus, socket } = await opened(world);
+  const { topic, seen } = listening(daebus);
+  const told = [];
+  topic.onerror = (error) => told.push(error.code);
+  const ended = { type: "unsubscribed", topic: "alarms", data: { topic: "alarms" } };
+  socket.deliver(ended); // of one before
+  socket.answer(answered(3));
+  socket.deliver(ended);
+  socket.deliver(alarm(4, "a"));
+  assert.deepEqual([told, topic.synced, seen], [["unsubscribed"], false, []]);
+  socket.end(1006);
+  await world.pass(501);
+  world.socket.open();
+  assert.deepEqual(world.socket.last().data.since, { epoch: "e1", offset: 3 });
+});
+
 test("persist keeps the position over a reload", async (world) => {
   const { daebus, socket } = await opened(world);
   const { topic } = listening(daebus, { persist: "session" });
