@@ -472,3 +472,50 @@ def test_a_page_is_kept_for_the_way_back_and_returns(serve_page: MakeApp, browse
         assert page.request("echo", 1) == {"value": 1}
     finally:
         own.close()
+
+
+# --- topics ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    not hasattr(DaebusWebSocket, "topic"), reason="there are no topics in this version"
+)
+def test_a_page_misses_nothing_while_its_path_is_broken(serve_page: MakeApp, tab: OpenTab) -> None:
+    app = serve_page()
+    websocket: Any = app.websocket
+    log, boiler = websocket.topic("log"), websocket.state("boiler")
+    app.start()
+    boiler.update({"celsius": 20.0, "pump": True})
+    with Relay(app.http.port) as relay:
+        page = tab(relay.port).begin()
+        page.page.evaluate(
+            """() => {
+                window.lines = [];
+                window.gaps = [];
+                window.log = client.topic("log", {
+                    onmessage: (data) => lines.push(data), ongap: (gap) => gaps.push(gap.reason),
+                });
+                window.boiler = client.state("boiler");
+            }"""
+        )
+        page.page.wait_for_function("() => log.synced && boiler.synced")
+        for number in range(3):
+            log.publish(number)
+        page.page.wait_for_function("() => lines.length === 3")
+        relay.stop_forwarding()
+        for number in range(3, 6):
+            log.publish(number)
+        boiler["celsius"] = 21.0
+        del boiler["pump"]
+        page.saw("waiting", code=4900)
+        page.page.wait_for_function("() => log.synced && boiler.synced")
+        log.publish(6)
+        page.page.wait_for_function("() => lines.length === 7")
+        assert page.page.evaluate("[lines, gaps, boiler.values]") == [
+            list(range(7)),
+            [],
+            {"celsius": 21.0},
+        ]
+        log.clear()
+        page.page.wait_for_function("() => gaps.length")
+        assert page.page.evaluate("gaps") == ["epoch"]
