@@ -335,12 +335,8 @@ export class Daebus {
     const socket = this.#socket;
     this.#socket = this.#abort = null;
     this.#probing = 0;
-    if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.onerror = () => {}; // one without a listener would end a program under node
-      if (code) socket.close(code, reason);
-      else socket.close();
-    }
+    if (code) socket?.close(code, reason);
+    else socket?.close();
     return ++this.#attempt;
   }
 

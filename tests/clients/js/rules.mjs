@@ -234,8 +234,13 @@ test("a queue keeps a hundred in order and nothing after the end", async (world)
   await world.pass(600);
   world.socket.open();
   assert.deepEqual(world.socket.sent, []);
+  world.socket.end(1006);
+  daebus.send("move", 1, { queue: true });
   daebus.close();
   assert.equal(daebus.send("move", 1, { queue: true }), false);
+  daebus.connect();
+  world.socket.open();
+  assert.deepEqual(world.socket.sent, []);
 });
 
 // --- messages
@@ -563,7 +568,12 @@ test("close() from within any callback is the end", async (world) => {
   for (const place of ["connecting", "open", "waiting", "message", "shouldRetry"]) {
     const shouldRetry = () => void (place === "shouldRetry" && daebus.close());
     const daebus = new Daebus("/", { shouldRetry });
-    daebus.onstatus = ({ status }) => status === place && daebus.close();
+    let sockets;
+    daebus.onstatus = ({ status }) => {
+      if (status !== place) return;
+      daebus.close();
+      sockets = world.sockets.length;
+    };
     daebus.on("message", () => place === "message" && daebus.close());
     if (place === "connecting") {
       world.check = "fail";
@@ -574,7 +584,7 @@ test("close() from within any callback is the end", async (world) => {
       world.socket.deliver({ type: "message", id: "q" });
       world.socket.end(1011);
     }
-    const sockets = world.sockets.length;
+    sockets ??= world.sockets.length;
     await world.pass(100_000);
     assert.deepEqual([place, daebus.status], [place, "closed"]);
     assert.deepEqual([world.sockets.length, world.timers.size], [sockets, 0]);

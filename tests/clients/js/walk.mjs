@@ -48,7 +48,7 @@ function begin() {
   daebus = new Daebus("/", { token: async () => `t${++asked}`, minDelay: 100 });
   daebus.onstatus = ({ status }) => {
     counts[status] = (counts[status] ?? 0) + 1;
-    if (random() < 0.002) finish();
+    if (random() < 0.01) finish();
   };
   daebus.on("*", () => random() < 0.002 && finish());
   topic = daebus.topic("log", {
