@@ -92,6 +92,7 @@ def test_unknown_arguments_are_named() -> None:
         (DaebusWebSocket, {"path": b"/"}, "path must be a string or None, not b'/'"),
         (DaebusWebSocket, {"subprotocols": "chat"}, r"write subprotocols=\['chat'\]"),
         (DaebusWebSocket, {"subprotocols": ["a b"]}, "subprotocols must be names such as"),
+        (DaebusWebSocket, {"subprotocols": ["daebus.token.x"]}, "read req.token in authenticate"),
         (DaebusWebSocket, {"stack_size": 1 << 40}, "stack_size must be at most"),
         (DaebusWebSocket, {"affinity": [-1]}, "affinity must name cores from 0 to 8191, not"),
         (DaebusWebSocket, {"affinity": ["x"]}, "affinity must be a list, each a whole"),

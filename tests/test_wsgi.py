@@ -298,6 +298,12 @@ def test_a_client_may_ask_whether_it_would_be_let_in(connect: Connect) -> None:
             (404, "not_found"),
             (400, "bad_request"),
         ]
+        wish = {"Origin": f"http://127.0.0.1:{port}", "Access-Control-Request-Method": "GET"}
+        client.request("OPTIONS", "/_daebus/check?path=/live/a", headers=wish)
+        response = client.getresponse()
+        assert (response.status, response.read()) == (204, b"")
+        assert response.headers["Access-Control-Allow-Headers"] == "Authorization"
+        client.close()
         assert app.stats()["websocket"]["connections_total"] == 0
 
 

@@ -310,7 +310,7 @@ def drive_plotter(program: Program) -> None:
 
 
 def drive_members(program: Program) -> None:
-    for subprotocols in (["daebus", "token.t-1815"], None):
+    for subprotocols in (["daebus", "daebus.token.dC0xODE1"], None):
         client = simple_websocket.Client.connect(
             f"ws://127.0.0.1:{program.port}/",
             headers=None if subprotocols else [(b"Cookie", b"token=t-1815")],

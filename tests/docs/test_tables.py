@@ -115,6 +115,8 @@ def test_close_codes() -> None:
             name = ast.unparse(argument).removeprefix("CloseCode.")
             if name in CloseCode.__members__:
                 codes.add(int(CloseCode[name]))
+    browser = (SOURCE / "browser" / "client.js").read_text()
+    codes.update(map(int, re.findall(r"code: (4\d{3})", browser)))
     assert len(codes) > 5
     same(column("Close codes"), {str(code) for code in codes})
 

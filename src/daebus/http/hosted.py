@@ -49,7 +49,15 @@ def wants_websocket(environ: dict[str, Any]) -> bool:
 
 def wants_check(environ: dict[str, Any]) -> bool:
     """Return whether a client asks if it would be let in."""
-    return environ["PATH_INFO"] == CHECK and environ["REQUEST_METHOD"] in ("GET", "HEAD")
+    return environ["PATH_INFO"] == CHECK and (
+        environ["REQUEST_METHOD"] in ("GET", "HEAD") or _is_preflight(environ)
+    )
+
+
+def _is_preflight(environ: dict[str, Any]) -> bool:
+    return (
+        environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+    )
 
 
 def answer_check(
@@ -69,7 +77,7 @@ def _asked(environ: dict[str, Any], target: str) -> Handshake:
     decoded = unquote_to_bytes(path).decode("latin-1")
     asked = {
         **environ,
-        "REQUEST_METHOD": "GET",
+        "REQUEST_METHOD": "OPTIONS" if _is_preflight(environ) else "GET",
         "PATH_INFO": decoded,
         "QUERY_STRING": query,
         "RAW_URI": target,

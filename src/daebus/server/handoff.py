@@ -16,12 +16,16 @@ __all__ = [
     "DRAINING",
     "OVERLOADED",
     "STOPPING",
+    "TOKEN_SUBPROTOCOL",
     "Checked",
     "Handshake",
     "Refusal",
     "Upgrade",
     "UpgradeHandler",
 ]
+
+# A page's token comes behind this among the subprotocols that it offers, in Base64 for URLs.
+TOKEN_SUBPROTOCOL = "daebus.token."
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +164,7 @@ class UpgradeHandler(Protocol):
         """
 
     def check(self, handshake: Handshake) -> Checked:
-        """Judge a handshake as ``admit`` does, and open nothing; waits for user code."""
+        """Judge a handshake as ``admit`` does, and open nothing; waits for user code.
+
+        One whose method is OPTIONS is only asked whether pages of its origin may ask so.
+        """

@@ -10,6 +10,7 @@ from ..arguments import check_path, fraction, positive, positive_or_none, second
 from ..checks.annotations import checked
 from ..depth import check_depth
 from ..origins import Origins
+from ..server.handoff import TOKEN_SUBPROTOCOL
 from .api.access import Access
 from .api.calls import Calls
 from .api.clients import Clients
@@ -70,7 +71,8 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         message_timeout: seconds in which a message that has begun must end, or else grow by
             1 KiB for each of them, and again; then close 1008. None: for ever.
         compression: ``"deflate"`` offers RFC 7692; None (the default) saves the CPU.
-        subprotocols: the supported subprotocols, the preferred first.
+        subprotocols: the supported subprotocols, the preferred first. ``daebus``, which the
+            clients of this package offer, is always one.
         max_outbox: bytes that may wait for one slow client; more end its connection.
         max_outbox_messages: messages that may wait for one slow client.
         on_full: what to do with a message if the client's outbox is full:
@@ -184,6 +186,11 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         for protocol in subprotocols:
             if not _TOKEN.fullmatch(protocol):
                 raise ValueError(f"subprotocols must be names such as 'chat.v2', not {protocol!r}")
+            if protocol.startswith(TOKEN_SUBPROTOCOL):
+                raise ValueError(
+                    f"subprotocols must not begin with {TOKEN_SUBPROTOCOL!r}, behind which pages "
+                    f"send a token; read req.token in authenticate"
+                )
         if path is not None:
             check_path(path, "path={}")
         limits = Limits(

@@ -182,9 +182,10 @@ class Hub:
         """Judge a handshake as ``admit`` does, and open nothing.
 
         Pages of other places may read the answer if they may connect, with cookies, as a
-        WebSocket sends them too.
+        WebSocket sends them too; and ask with a token, for which browsers ask first.
         """
-        refusal = self._admission.check(handshake)
+        preflight = handshake.method == "OPTIONS"
+        refusal = None if preflight else self._admission.check(handshake)
         headers = []
         if self._version is not None:
             headers.append(("Daebus-Version", self._version))
@@ -196,6 +197,8 @@ class Hub:
                 ("Access-Control-Expose-Headers", "Retry-After, Daebus-Version"),
                 ("Vary", "Origin"),
             ]
+            if preflight:
+                headers.append(("Access-Control-Allow-Headers", "Authorization"))
         return Checked(refusal, tuple(headers))
 
     def _refused(self, refusal: Refusal) -> Refusal:

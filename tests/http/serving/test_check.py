@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject
+from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject, UpgradeRequest
 from tests.support.fixture_types import Connect, MakeApp, OpenRaw, Serve
 from tests.support.inside import hub_of
 from tests.support.peer import Peer
@@ -107,6 +107,47 @@ def test_it_asks_authenticate_as_an_upgrade_does(app: Daebus, raw: OpenRaw) -> N
     rejected = ask("slow down")
     assert code(rejected) == (429, "slow")
     assert rejected.header("retry-after") == "9"
+
+
+def test_pages_of_other_places_may_ask_with_a_token_if_they_may_connect(
+    make_app: MakeApp, raw: OpenRaw
+) -> None:
+    app = make_app(origins=["https://friend.example"])
+    asked: list[str | None] = []
+
+    @app.websocket.authenticate
+    def check(req: UpgradeRequest) -> str | None:
+        asked.append(req.token)
+        return req.token
+
+    app.start()
+    client = raw(app)
+    wish = ("Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization")
+    for origin, allowed in (
+        ("https://friend.example", "Authorization"),
+        ("https://evil.example", None),
+    ):
+        answer = client.get(CHECK, f"Origin: {origin}", *wish, method="OPTIONS")
+        assert answer.status == 204
+        assert answer.header("access-control-allow-headers") == allowed
+        assert answer.header("access-control-allow-origin") == (allowed and origin)
+    assert asked == []  # the browser asks for itself
+    assert client.get(CHECK, "Authorization: Bearer t-ada").status == 204
+    assert asked == ["t-ada"]
+    answer = client.get(CHECK, method="OPTIONS")
+    assert (answer.status, answer.header("allow")) == (200, "GET, HEAD, OPTIONS")
+
+
+def test_a_page_of_the_server_is_known_by_its_referrer(make_app: MakeApp, raw: OpenRaw) -> None:
+    """Its browser sends ``Origin`` with the WebSocket, and none with the check."""
+    app = make_app(own_origin=False, origins=["https://friend.example"])
+    app.start()
+    client = raw(app)
+    for page, status in (("http://x/", 403), ("https://friend.example/a", 204), ("", 204)):
+        assert client.get(CHECK, f"Referer: {page}").status == status
+    both = client.get(CHECK, "Referer: http://x/", "Origin: https://friend.example")
+    assert both.status == 204
+    assert client.get(CHECK).status == 204  # a program
 
 
 def test_it_takes_no_place_for_good(make_app: MakeApp, connect: Connect, raw: OpenRaw) -> None:

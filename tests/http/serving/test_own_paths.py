@@ -5,15 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from daebus import Request
+import pytest
+from werkzeug.test import create_environ, run_wsgi_app
+
+import daebus
+from daebus import Daebus, DaebusHttp, Request
+from daebus.http.site.own import OwnPaths, _client
 from tests.http.serving.test_limits import Gate
 from tests.support.fixture_types import OpenRaw, Serve
 from tests.support.raw import server_of
 from tests.support.waiting import eventually
 
 HEALTH = "/_daebus/health"
+BROWSER = Path(daebus.__file__).parent / "browser"
 
 
 def test_the_health_check_waits_for_no_view(serve: Serve, raw: OpenRaw) -> None:
@@ -110,3 +117,63 @@ def test_kept_open_or_not(serve: Serve, raw: OpenRaw) -> None:
     assert client.post(HEALTH, b"x" * 100).status == 405
     assert client.get(HEALTH, "Connection: close").status == 200
     assert client.ended()
+
+
+CLIENT = "/_daebus/client.js"
+
+
+def test_the_browser_client_is_served_and_not_sent_twice(
+    serve: Serve, raw: OpenRaw, tmp_path: Path
+) -> None:
+    (tmp_path / "_daebus").mkdir()
+    (tmp_path / "_daebus" / "client.js").write_text("not this one")
+    app = serve(static=tmp_path)
+    app.before_request(lambda req: ("no", 403))
+    app.start()
+    client = raw(app)
+    answer = client.get(CLIENT)
+    assert answer.status == 200
+    assert answer.body == (BROWSER / "client.js").read_bytes()
+    assert answer.header("content-type") == "text/javascript; charset=utf-8"
+    assert answer.header("cache-control") == "no-cache"
+    assert answer.header("access-control-allow-origin") == "*"
+    etag = answer.header("etag")
+    assert etag is not None
+    for known in (etag, f'"other", {etag}', f"W/{etag}", "*"):
+        again = client.get(f"{CLIENT}?v=2", f"If-None-Match: {known}")
+        assert (again.status, again.body, again.header("etag")) == (304, b"", etag)
+        assert again.header("content-length") is None
+    assert client.get(CLIENT, 'If-None-Match: "other"').status == 200
+    head = client.get(CLIENT, method="HEAD")
+    assert head.header("content-length") == str(len(answer.body))
+    assert client.post(CLIENT, b"").code == "method_not_allowed"
+    assert client.get(HEALTH, "If-None-Match: *").status == 200  # of what is not kept
+
+
+def test_the_browser_client_inside_another_server() -> None:
+    app = Daebus("guest")
+    app.attach(DaebusHttp(port=0))
+    try:
+        body, status, headers = run_wsgi_app(app.wsgi, create_environ(CLIENT))
+        assert (status, b"".join(body)) == ("200 OK", (BROWSER / "client.js").read_bytes())
+        known = {"If-None-Match": headers["ETag"]}
+        body, status, _ = run_wsgi_app(app.wsgi, create_environ(CLIENT, headers=known))
+        assert (status[:3], b"".join(body)) == ("304", b"")
+    finally:
+        app.stop()
+
+
+def test_without_its_file_the_browser_client_is_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def get_data(package: str, resource: str) -> bytes:
+        raise FileNotFoundError(resource)
+
+    monkeypatch.setattr("pkgutil.get_data", get_data)
+    _client.cache_clear()
+    try:
+        answer = OwnPaths().answer(CLIENT, "GET")
+    finally:
+        _client.cache_clear()
+    assert answer is not None
+    assert (answer.status, b"is missing beside daebus" in answer.body) == (404, True)

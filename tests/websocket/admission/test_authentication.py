@@ -8,6 +8,7 @@ import queue
 import socket
 import threading
 import time
+from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -486,53 +487,95 @@ def test_a_stop_ends_by_its_deadline_though_a_sync_one_does_not(
 # --- tokens as subprotocols ---------------------------------------------------------
 
 
+def token_subprotocol(token: str) -> str:
+    """Return a token as the browser client offers it."""
+    return "daebus.token." + urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
 @pytest.fixture
-def protocols(make_app: MakeApp) -> Daebus:
-    """An app whose clients offer ``daebus`` and ``token.<a token>``."""
-    app = make_app(subprotocols=["daebus"])
-
-    @app.websocket.authenticate
-    def authenticate(req: UpgradeRequest) -> str | None:
-        for name in req.subprotocols:
-            if name.startswith("token."):
-                return TOKENS.get(name.removeprefix("token."))
-        return None
-
-    app.socket("who")(lambda req: [req.identity, req.websocket.subprotocol])
+def tokens(make_app: MakeApp) -> Daebus:
+    """An app whose clients send tokens; it tells which, and the subprotocol."""
+    app = make_app()
+    app.websocket.authenticate(lambda req: None if req.token == "t-no" else {"token": req.token})
+    app.socket("who")(lambda req: [req.identity["token"], req.websocket.subprotocol])
     return app
 
 
-@pytest.mark.parametrize("offered", ["daebus, token.t-ada", "token.t-ada, daebus"])
-def test_the_token_is_read_and_the_other_one_answered(
-    protocols: Daebus, connect: Connect, caplog: pytest.LogCaptureFixture, offered: str
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    protocols.start()
-    peer = Peer(connect(protocols.http.port))
-    answer = peer.ask(upgrade_request(headers={"Sec-WebSocket-Protocol": offered}))
-    assert answer.status == 101
-    assert answer.headers["sec-websocket-protocol"] == "daebus"
-    assert "t-ada" not in str(answer)
-    peer.say("who")
-    assert peer.message()["data"] == ["ada", "daebus"]
-    peer.close()
-    protocols.stop()
-    assert "t-ada" not in caplog.text
+ADA = token_subprotocol("t-ada")
 
 
 @pytest.mark.parametrize(
-    "offered", ["daebus, token.s3cret", "daebus, token.s3cret==", "daebus; token.s3cret", '"s3cret']
+    ("headers", "token", "selected"),
+    [
+        ({"Sec-WebSocket-Protocol": f"daebus, {ADA}"}, "t-ada", "daebus"),
+        ({"Sec-WebSocket-Protocol": f"{ADA},daebus"}, "t-ada", "daebus"),
+        ({"Sec-WebSocket-Protocol": ADA}, "t-ada", None),
+        (
+            {"Sec-WebSocket-Protocol": f"daebus, {token_subprotocol('Ünï 🐋, = ?>?')}"},
+            "Ünï 🐋, = ?>?",
+            "daebus",
+        ),
+        (
+            {"Sec-WebSocket-Protocol": f"daebus, {ADA}", "Authorization": "Bearer t-bob"},
+            "t-bob",
+            "daebus",
+        ),
+        ({"Authorization": "bearer   t-ada "}, "t-ada", None),
+        ({"Authorization": "Basic dC1hZGE6"}, None, None),
+        ({"Authorization": "Bearer "}, None, None),
+        ({}, None, None),
+        # Not Base64, not UTF-8, nothing, and a length that Base64 never has.
+        ({"Sec-WebSocket-Protocol": "daebus, daebus.token.!!!!"}, None, "daebus"),
+        ({"Sec-WebSocket-Protocol": "daebus, daebus.token._w"}, None, "daebus"),
+        ({"Sec-WebSocket-Protocol": "daebus, daebus.token."}, None, "daebus"),
+        ({"Sec-WebSocket-Protocol": "daebus, daebus.token.abcde"}, None, "daebus"),
+    ],
 )
-def test_a_refused_token_is_neither_answered_nor_logged(
-    protocols: Daebus, connect: Connect, caplog: pytest.LogCaptureFixture, offered: str
+def test_a_token_is_read_in_either_form_and_daebus_is_answered(
+    tokens: Daebus,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+    headers: dict[str, str],
+    token: str | None,
+    selected: str | None,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    protocols.start()
-    answer = ask(protocols, connect, Sec_WebSocket_Protocol=offered)
+    tokens.start()
+    peer = Peer(connect(tokens.http.port))
+    answer = peer.ask(upgrade_request(headers=headers))
+    assert answer.status == 101
+    assert answer.headers.get("sec-websocket-protocol") == selected
+    peer.say("who")
+    assert peer.message()["data"] == [token, selected]
+    peer.close()
+    tokens.stop()
+    for secret in (ADA.rpartition(".")[2], "t-ada"):
+        assert secret not in str(answer)
+        assert secret not in caplog.text
+
+
+NO = token_subprotocol("t-no").rpartition(".")[2]
+
+
+@pytest.mark.parametrize(
+    "offered",
+    [
+        f"daebus, daebus.token.{NO}",
+        f"daebus, daebus.token.{NO}==",
+        f"daebus; daebus.token.{NO}",
+        f'"{NO}',
+    ],
+)
+def test_a_refused_token_is_neither_answered_nor_logged(
+    tokens: Daebus, connect: Connect, caplog: pytest.LogCaptureFixture, offered: str
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    tokens.start()
+    answer = ask(tokens, connect, Sec_WebSocket_Protocol=offered)
     assert answer.status in (400, 401)
-    protocols.stop()
-    assert "s3cret" not in str(answer)
-    assert "s3cret" not in caplog.text
+    tokens.stop()
+    assert NO not in str(answer)
+    assert NO not in caplog.text
 
 
 def test_an_async_function_that_begins_as_the_app_stops_is_cancelled() -> None:

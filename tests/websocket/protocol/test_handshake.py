@@ -305,6 +305,10 @@ def test_refused_origin(ask: Asker) -> None:
         ("a", [], None),
         (None, ["a"], None),
         ("A", ["a"], None),
+        ("daebus", [], "daebus"),  # what our own clients offer needs no argument
+        ("daebus, daebus.token.YQ", ["a"], "daebus"),
+        ("daebus, a", ["a"], "a"),
+        ("daebus.token.YQ", [], None),
     ],
 )
 def test_subprotocols(

@@ -80,6 +80,10 @@ class Head:
     upgrade: bool
     expects: bool
 
+    def first(self, name: str) -> str | None:
+        """Return the first header of that (lower case) name, or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
 
 def find_broken(data: bytes | bytearray, start: int) -> bool:
     """Return whether a head holds a NUL, or a CR or LF without the other.

@@ -43,7 +43,7 @@ from .environ import split_target
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
-from .upgrade import note_check, note_upgrade
+from .upgrade import is_preflight, note_check, note_upgrade
 from .writes import BytesRest, error_response, own_response
 
 __all__ = ["HttpServer"]
@@ -221,7 +221,10 @@ class HttpServer(BaseWSGIServer):
         head = request.head
         if head.upgrade or self._exchange.only_upgrades(client) or self._is_check(request):
             return None
-        return self._own.answer(head.target.partition("?")[0], head.method)
+        path = head.target.partition("?")[0]
+        if path not in self._own:
+            return None
+        return self._own.answer(path, head.method, head.first("if-none-match"))
 
     def _answer_own(
         self, client: Conn, request: Request, answer: OwnAnswer, *, last: bool
@@ -304,7 +307,7 @@ class HttpServer(BaseWSGIServer):
         return (
             CHECK in head.target
             and self._upgrades is not None
-            and head.method in ("GET", "HEAD")
+            and (head.method in ("GET", "HEAD") or is_preflight(head))
             and split_target(head)[0] == CHECK
         )
 

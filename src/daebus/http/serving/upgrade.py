@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from ...server.conn import Conn
-from ...server.handoff import Handshake, Refusal, Upgrade
+from ...server.handoff import TOKEN_SUBPROTOCOL, Handshake, Refusal, Upgrade
 from ..protocol.forwarded import Seen
 from ..protocol.heads import Head
 from ..protocol.parser import Request as RawRequest
@@ -18,9 +19,18 @@ from ..protocol.paths import fault_in_path
 from ..site.request import Request
 from .environ import add_forwarded, add_request, split_target
 
-__all__ = ["BAD_TARGET", "UpgradeRequest", "checked_target", "note_check", "note_upgrade"]
+__all__ = [
+    "BAD_TARGET",
+    "UpgradeRequest",
+    "checked_target",
+    "is_preflight",
+    "note_check",
+    "note_upgrade",
+]
 
 _TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")
+
+_PREFLIGHT = "access-control-request-method"
 
 BAD_TARGET = Refusal(
     400, "bad_request", "path= must be a path, perhaps with a query, as a WebSocket would be asked"
@@ -34,11 +44,37 @@ class UpgradeRequest(Request):
     def subprotocols(self) -> list[str]:
         """The subprotocols that the client offers, in its order.
 
-        A page can send a token here, and nowhere else: ``new WebSocket(url, ["mine",
-        "token.abc"])``. Only one that ``subprotocols=`` lists is selected in the answer.
+        Only one that ``subprotocols=`` lists, or ``daebus``, is selected in the answer.
         """
         offered = self.headers.get("Sec-WebSocket-Protocol", "").split(",")
         return [name for name in map(str.strip, offered) if name]
+
+    @property
+    def token(self) -> str | None:
+        """The token with which the client proves who it is; None if it sends none.
+
+        Programs send ``Authorization: Bearer TOKEN``. A page can choose no header but the
+        subprotocols, so there it is ``daebus.token.`` and the token in Base64 for URLs:
+        ``new WebSocket(url, ["daebus", "daebus.token.YWJj"])``, as ``client.js`` does. It may be
+        any text, and is neither selected in the answer nor logged.
+        """
+        scheme, _, value = self.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and value.strip():
+            return value.strip()
+        for name in self.subprotocols:
+            if name.startswith(TOKEN_SUBPROTOCOL):
+                return _decode_token(name.removeprefix(TOKEN_SUBPROTOCOL))
+        return None
+
+
+def _decode_token(encoded: str) -> str | None:
+    """Return a token that came as a subprotocol, None if it is not one."""
+    padding = "=" * (-len(encoded) % 4)
+    try:
+        raw = base64.b64decode(encoded + padding, altchars="-_", validate=True)
+        return raw.decode() or None
+    except ValueError:  # not Base64, or not UTF-8
+        return None
 
 
 def note_upgrade(
@@ -70,7 +106,13 @@ def note_check(
         return BAD_TARGET
     if head.authority is not None:
         target = f"http://{head.authority}{target}"
-    return _note(client, replace(head, method="GET", target=target), request.seen, environ_of)
+    method = "OPTIONS" if is_preflight(head) else "GET"
+    return _note(client, replace(head, method=method, target=target), request.seen, environ_of)
+
+
+def is_preflight(head: Head) -> bool:
+    """Tell whether a browser asks for a page of another site if it may ask with a token."""
+    return head.method == "OPTIONS" and head.first(_PREFLIGHT) is not None
 
 
 def checked_target(query: str) -> str | None:

@@ -58,7 +58,7 @@ def own_response(answer: OwnAnswer, head: Head, *, keep: bool) -> bytes:
         f"Date: {email.utils.formatdate(usegmt=True)}",
     ]
     lines += [f"{name}: {value}" for name, value in answer.headers]
-    if answer.status != 204:  # RFC 9110 section 8.6
+    if answer.status not in (204, 304):  # RFC 9110 section 8.6
         lines.append(f"Content-Length: {len(answer.body)}")
     if not keep:
         lines.append("Connection: close")

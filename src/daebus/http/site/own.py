@@ -9,17 +9,25 @@ Rules of this module:
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from werkzeug.http import parse_etags
 
 from ...server.handoff import Checked, Refusal
 from ..protocol.errors import error_body, status_code_name
 
-__all__ = ["CHECK", "NO_WEBSOCKETS", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
+__all__ = ["CHECK", "CLIENT", "NO_WEBSOCKETS", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
 
 # Where a client asks whether it would be let in.
 CHECK = "/_daebus/check"
+
+# Where pages get the client that goes with this server.
+CLIENT = "/_daebus/client.js"
 
 NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this server")
 
@@ -36,11 +44,13 @@ class OwnAnswer:
         status: HTTP status code.
         headers: without those about the connection and the length.
         body: dropped in the answer to HEAD.
+        etag: of the body, among the headers too; empty for what is not kept.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    etag: str = ""
 
 
 class OwnPaths:
@@ -56,6 +66,7 @@ class OwnPaths:
     def __init__(self) -> None:
         self._answers: dict[str, Callable[[], OwnAnswer]] = {}  # entries are only added
         self.add(CHECK, lambda: check_answer(Checked(NO_WEBSOCKETS)))
+        self.add(CLIENT, _client)
 
     def __contains__(self, path: str) -> bool:
         return path in self._answers
@@ -69,13 +80,22 @@ class OwnPaths:
         """
         self._answers[path] = answer
 
-    def answer(self, path: str, method: str) -> OwnAnswer | None:
-        """Return the answer to a request, None if the path is not ours."""
-        answer = self._answers.get(path)
-        if answer is None:
+    def answer(self, path: str, method: str, known: str | None = None) -> OwnAnswer | None:
+        """Return the answer to a request, None if the path is not ours.
+
+        Args:
+            path: without percent-encoding and query.
+            method: of the request.
+            known: the request's ``If-None-Match``, None if it has none.
+        """
+        make = self._answers.get(path)
+        if make is None:
             return None
         if method in ("GET", "HEAD"):
-            return answer()
+            answer = make()
+            if known is not None and answer.etag and parse_etags(known).contains_weak(answer.etag):
+                return OwnAnswer(304, answer.headers, b"")
+            return answer
         if method == "OPTIONS":
             return OwnAnswer(200, (_FRESH, ("Allow", _OWN)), b"")
         body = error_body(f"{path} is there for GET alone", status_code_name(405))
@@ -89,6 +109,27 @@ def check_answer(checked: Checked) -> OwnAnswer:
         return OwnAnswer(204, (_FRESH, *checked.headers), b"")
     headers = (_JSON, _FRESH, *refusal.headers, *checked.headers)
     return OwnAnswer(refusal.status, headers, error_body(refusal.text, refusal.code))
+
+
+@functools.cache
+def _client() -> OwnAnswer:
+    """Return the browser client, which every page may use; it is read once."""
+    try:
+        body = pkgutil.get_data("daebus", "browser/client.js")
+    except OSError:  # a program that was frozen without the files of its packages
+        body = None
+    if body is None:
+        text = "client.js is missing beside daebus; add the files of its package to the program"
+        return OwnAnswer(404, (_JSON, _FRESH), error_body(text, status_code_name(404)))
+    etag = hashlib.blake2b(body, digest_size=12).hexdigest()
+    headers = (
+        ("Content-Type", "text/javascript; charset=utf-8"),
+        ("Cache-Control", "no-cache"),  # ask again, and be told that it is the same
+        ("ETag", f'"{etag}"'),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Access-Control-Allow-Origin", "*"),
+    )
+    return OwnAnswer(200, headers, body, etag)
 
 
 class Health:

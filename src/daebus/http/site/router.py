@@ -152,7 +152,8 @@ class Router:
         self, environ: dict[str, Any], start_response: Any, loop: LoopThread
     ) -> Iterable[bytes]:
         """Answer one request; what a view raises becomes a response."""
-        own = self.own.answer(environ["PATH_INFO"], environ["REQUEST_METHOD"])
+        known = environ.get("HTTP_IF_NONE_MATCH")
+        own = self.own.answer(environ["PATH_INFO"], environ["REQUEST_METHOD"], known)
         if own is not None:
             return Response(own.body, own.status, own.headers)(environ, start_response)
         if self._cors is not None:

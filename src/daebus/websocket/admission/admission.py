@@ -10,7 +10,13 @@ from ...server.handoff import Handshake, Refusal
 from ...server.threads.loop import LoopThread
 from ...server.threads.safelog import get_logger
 from ..clients.registry import Registry
-from ..protocol.handshake import WRONG_ORIGIN, Accepted, negotiate, wrong_origin
+from ..protocol.handshake import (
+    WRONG_ORIGIN,
+    Accepted,
+    negotiate,
+    referring_origin,
+    wrong_origin,
+)
 from ..settings import RawCall, Settings
 from .authentication import Authenticator, Known
 from .per_address import PerAddressLimit
@@ -106,7 +112,7 @@ class Admission:
         """
         if self._route(handshake.path) is None:
             return _NO_PATH
-        refusal = wrong_origin(handshake, self._settings.pages)
+        refusal = wrong_origin(handshake, self._settings.pages, referring_origin(handshake))
         if refusal is not None:
             _tell_of_origin(handshake)
             return refusal
@@ -161,7 +167,7 @@ class Admission:
 
 
 def _tell_of_origin(handshake: Handshake) -> None:
-    origin = handshake.header("origin")
+    origin = handshake.header("origin") or referring_origin(handshake)
     logger.warning(
         "refused a WebSocket of a page from %.200r to the host %.200r; if that page is yours, "
         "write DaebusWebSocket(origins=[%.200r])",

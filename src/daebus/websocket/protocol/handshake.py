@@ -6,6 +6,7 @@ connect, are ours. No socket, no thread, no clock.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,20 @@ from websockets.typing import Subprotocol
 from ...origins import Origins, is_own_origin
 from ...server.handoff import Handshake, Refusal
 
-__all__ = ["WRONG_ORIGIN", "Accepted", "Pages", "negotiate", "wrong_origin"]
+__all__ = [
+    "SUBPROTOCOL",
+    "WRONG_ORIGIN",
+    "Accepted",
+    "Pages",
+    "negotiate",
+    "referring_origin",
+    "wrong_origin",
+]
+
+# What the clients that come with daebus offer.
+SUBPROTOCOL = "daebus"
+
+_PAGE = re.compile(r"https?://[^/?#]+")
 
 WRONG_ORIGIN = Refusal(
     403, "origin_not_allowed", "pages of this origin may not connect; see origins="
@@ -82,7 +96,7 @@ def negotiate(
         handshake: the request.
         pages: that may connect.
         deflate: offer permessage-deflate (RFC 7692).
-        subprotocols: those supported, the preferred first.
+        subprotocols: those supported, the preferred first; ``daebus`` comes last unasked.
 
     Returns:
         The answer, either way.
@@ -128,11 +142,27 @@ def negotiate(
     return Accepted((response + "\r\n").encode(), list(protocol.extensions), subprotocol)
 
 
-def wrong_origin(handshake: Handshake, pages: Pages) -> Refusal | None:
-    """Return a refusal if the page that asks is not one of those that may connect."""
-    if pages.allow(handshake.header("origin"), handshake.host):
+def wrong_origin(handshake: Handshake, pages: Pages, origin: str | None = None) -> Refusal | None:
+    """Return a refusal if the page that asks is not one of those that may connect.
+
+    Args:
+        handshake: what it asks.
+        pages: that may connect.
+        origin: of the page, if the handshake has no ``Origin``.
+    """
+    if pages.allow(handshake.header("origin") or origin, handshake.host):
         return None
     return WRONG_ORIGIN
+
+
+def referring_origin(handshake: Handshake) -> str | None:
+    """Return the origin of the page in ``Referer``, None without one.
+
+    A browser sends no ``Origin`` with a GET to the page's own server, where it does send one
+    with a WebSocket.
+    """
+    found = _PAGE.match(handshake.header("referer") or "")
+    return found and found[0]
 
 
 class _Negotiation(ServerProtocol):
@@ -145,12 +175,15 @@ class _Negotiation(ServerProtocol):
     def __init__(self, deflate: bool, subprotocols: Sequence[str]) -> None:
         self.origins = None
         self.available_extensions = [_deflate_factory()] if deflate else None
-        self.available_subprotocols = [Subprotocol(name) for name in subprotocols] or None
+        # A browser gives up if nothing that its page offers is selected, and a page that
+        # sends a token offers ours beside it.
+        names = [*subprotocols, SUBPROTOCOL]
+        self.available_subprotocols = [Subprotocol(name) for name in names]
         self.extensions = []
 
     def select_subprotocol(self, subprotocols: Sequence[Subprotocol]) -> Subprotocol | None:
         """Choose the first of ours that the client offers, or None, which is not an error."""
-        for name in self.available_subprotocols or ():
+        for name in self.available_subprotocols or ():  # typed as optional by websockets
             if name in subprotocols:
                 return name
         return None
