@@ -78,7 +78,7 @@ def test_broadcasts_of_several_threads_reach_each_client_once_and_in_order(
     app = make_app(on_full="disconnect", max_outbox_messages=10**6, max_outbox=2**30)
     app.start()
     sent = [itertools.count() for _ in range(THREADS)]
-    totals = [0] * THREADS
+    totals = [-1] * THREADS
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(app.test_client()) for _ in range(5)]
         got: list[list[dict[str, Any]]] = [[] for _ in clients]
