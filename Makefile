@@ -1,17 +1,20 @@
-# Everything happens in .venv, which the first target that needs it creates.
+# Everything happens in .venv, which the first target that needs it creates; another
+# interpreter gets a folder of its own: make test PYTHON=python3.14
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv$(if $(filter-out python3,$(PYTHON)),-$(patsubst python%,%,$(notdir $(PYTHON))))
 PY := $(VENV)/bin/python
 SAMPLE ?= dashboard
 PORT ?= 8080
 BENCH_VENV := .venv-bench
+PYTHONS ?= 3.11 3.12 3.13 3.14 3.15
+SECONDS ?= 7
 BENCH ?=
 # Interpreters for --cores, by their paths; empty takes those on PATH.
 BENCH_PYTHONS ?=
 T ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run-sample test test-one test-slow coverage lint types format docs pictures screenshots bench clean
+.PHONY: help run-sample test test-pythons test-nogil stress test-one test-slow coverage lint types format docs pictures screenshots bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +37,32 @@ run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, longjo
 
 test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)
 	$(PY) -m pytest -q -n 2
+
+test-pythons:  ## run the quick tests with every CPython that is here or can be fetched
+	@failed=; for version in $(PYTHONS); do \
+		echo "== $$version"; \
+		python=$$($(PYTHON) .ci/pythons.py $$version) || continue; \
+		$(MAKE) --no-print-directory test PYTHON=$$python || failed="$$failed $$version"; \
+	done; test -z "$$failed" || { echo "tests fail on$$failed"; exit 1; }
+
+test-nogil:  ## run the tests, and a minute of stress, without the GIL
+	@python=$$($(PYTHON) .ci/pythons.py nogil) || exit 0; \
+	$(MAKE) --no-print-directory nogil PYTHON=$$python
+
+.PHONY: nogil
+nogil: $(VENV)/nogil.stamp
+	@$(PY) -c 'import websockets.speedups' || echo "websockets is without its part in C"
+	PYTHON_GIL=0 $(PY) -m pytest -q -n 2
+	PYTHON_GIL=0 DAEBUS_STRESS_SECONDS=$(SECONDS) $(PY) -m pytest -q -m stress tests/races
+
+stress: $(VENV)/dev.stamp  ## threads against each other, nine programs: SECONDS=60 for each
+	DAEBUS_STRESS_SECONDS=$(SECONDS) $(PY) -m pytest -q -m stress tests/races
+
+$(VENV)/nogil.stamp: setup.cfg setup.py tests/nogil.txt
+	$(PYTHON) -m venv $(VENV)
+	BUILD_EXTENSION=yes $(PY) -m pip install --quiet --disable-pip-version-check \
+		--editable . --requirement tests/nogil.txt
+	@touch $@
 
 test-one: $(VENV)/dev.stamp  ## run one test, a file or a folder: T=tests/test_lifecycle.py::test_name
 	@test -n "$(T)" || { echo "say which: make test-one T=tests/FILE.py::test_name"; exit 2; }
@@ -84,4 +113,4 @@ bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--qu
 	BENCH_PYTHONS="$(BENCH_PYTHONS)" $(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) .venv-bench build dist src/*.egg-info .mypy_cache .ruff_cache .coverage*
+	rm -rf $(VENV) .venv-* build dist src/*.egg-info .mypy_cache .ruff_cache .coverage*

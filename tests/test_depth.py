@@ -167,6 +167,10 @@ def test_a_circle_is_too_deep(raised_limit: None) -> None:
 
 # --- in a process of its own, with the smallest stack -------------------------------
 
+# What a handler makes. CPython 3.13 frees such a value with a call within a call, which ends the
+# process where the stack is small, whoever made it.
+DEEP = 1500 if sys.version_info[:2] == (3, 13) else 100_000
+
 HOST = f"""
 import dataclasses, logging
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
@@ -239,7 +243,7 @@ with app:
             peer.send(TEXT, '{"type":"echo","data":' + inner[:1_000_000] + "}")
             print("message", levels, code(peer.message()), flush=True)
     for kind in ("list", "dict", "node"):
-        for levels in (300, 990, 100_000):
+        for levels in (300, 990, DEEP):
             peer.say("reply", {"kind": kind, "levels": levels})
             print("reply", kind, levels, code(peer.message()), flush=True)
     peer.say("fail")
@@ -268,7 +272,7 @@ with app:
 @pytest.mark.parametrize("package", ["json", "orjson"])
 @pytest.mark.timeout(120)
 def test_nothing_deep_ends_the_process(limit: int | None, package: str) -> None:
-    before = "import os, sys\n"
+    before = f"import os, sys\nDEEP = {DEEP}\n"
     if package == "json":
         before += "sys.modules['orjson'] = None\n"
     if limit is not None:
@@ -286,7 +290,7 @@ def test_nothing_deep_ends_the_process(limit: int | None, package: str) -> None:
     assert said["message 400000"] == "too_deep"
     for kind in ("list", "dict", "node"):
         assert said[f"reply {kind} 300"] == "response"
-        assert said[f"reply {kind} 100000"] == "handler_error"
+        assert said[f"reply {kind} {DEEP}"] == "handler_error"
     assert said["fail"] == "handler_error"
     assert (said["body"], said["view"]) == ("400", "500")
     assert (said["form"], said["fields"]) == ("200", "200")

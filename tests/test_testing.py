@@ -31,6 +31,7 @@ from daebus import (
 from daebus.testing import AppClient, Refused, RequestError, quiet, wait_for_clients
 from tests.support.fixture_types import MakeApp
 from tests.support.raw import Raw
+from tests.support.waiting import eventually
 
 
 def test_request_returns_the_data_of_the_response(app: Daebus) -> None:
@@ -395,7 +396,7 @@ def test_close_waits_for_the_server_and_tells_the_code(app: Daebus) -> None:
     with app, app.test_client("/feed") as client:
         client.close(4001, "tea time")
         assert codes.get(timeout=5) == 4001
-        assert app.websocket.get_client_count() == 0
+        assert eventually(lambda: app.websocket.get_client_count() == 0)
         client.close()
         with pytest.raises(StateError, match=r"with app\.test_client\(\) as client"):
             client.send("echo")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attacks
+from tests.support.builds import package
+
+attacks = package("benchmarks.attacks")
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the benchmarks read Linux's /proc"

@@ -102,7 +102,7 @@ def site(make_app: MakeApp, **options: Any) -> Daebus:
 def test_own_client_counts_answers(make_app: MakeApp, fresh: bool) -> None:
     app = site(make_app)
     result = http_client.run(app.http.port, "/data/70000", 3, 0.1, fresh=fresh)
-    assert result["messages"] > 3
+    assert result["messages"] > 0
     assert result["rate"] > 0
     assert 0 < result["p50_ms"] <= result["p99_ms"]
     assert result["failures"] == 0

@@ -137,7 +137,7 @@ def test_objects_of_numpy(package: None) -> None:
         "long": [np.longdouble(1.5), np.array([np.longdouble(2.5)])],
         "array": np.array([[1.5, np.nan], [np.inf, 2]]),
         "none": np.array(7),
-        "days": [day, np.array([day]), np.datetime64("NaT")],
+        "days": [day, np.array([day]), np.datetime64("NaT", "s")],
         "times": [day.astype("M8[ns]"), np.array([1500], "m8[ms]"), np.timedelta64(5, "ns")],
         np.int64(4): "key",
     }

@@ -11,10 +11,10 @@ import pytest
 
 from daebus import ClientError, Daebus, WebSocketRequest
 from daebus.websocket.connection.link import Link
+from tests.support.builds import freed
 from tests.support.fixture_types import MakeApp
 from tests.support.inside import connections
 from tests.support.slow_clients import narrow, stuff
-from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_connection_that_has_ended_is_freed(
                 client.answer(client.receive("confirm"), 1)
             client.receive("error" if kind == "refuse" else "response")
             ended = reference(busy_app)
-        assert eventually(lambda: ended() is None)
+        assert freed(lambda: ended() is None)
 
 
 def test_a_connection_that_the_minder_wrote_for_is_freed(app: Daebus, no_collector: None) -> None:
@@ -100,7 +100,7 @@ def test_a_connection_that_the_minder_wrote_for_is_freed(app: Daebus, no_collect
         with narrow(app) as peer:
             stuff(app)
             ended = reference(app)
-            peer.sock.settimeout(5)
-            while connections(app)[0].writer.outlet.queued()[1]:
-                peer.message()
-        assert eventually(lambda: ended() is None)
+            app.websocket.broadcast_to_all(None, message_type="end")
+            while peer.message()["type"] != "end":
+                pass
+        assert freed(lambda: ended() is None)

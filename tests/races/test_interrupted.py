@@ -7,6 +7,7 @@ import json
 import queue
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,6 +145,10 @@ def test_public_methods_may_interrupt_each_other(
     assert sorted(counts) == sorted(found["sent"].values())
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="these versions lose a lock where a handler raises right after `with` has taken it",
+)
 @pytest.mark.parametrize(
     "outcome",
     [("raise", 300, "tls"), much("raise", "plain"), much("raise", "tls")],

@@ -50,7 +50,7 @@ class StormClient(threading.Thread):
         self.error: BaseException | None = None
         self._port = port
         self._pause = pause
-        self._context = context
+        self._tls = context
         self._next = dict.fromkeys(range(broadcasters), 0)
         self._open = set(range(broadcasters))
         self._answers = 0
@@ -59,7 +59,7 @@ class StormClient(threading.Thread):
         try:
             sock = dial(
                 self._port,
-                self._context,
+                self._tls,
                 receive_buffer=4096 if self.number % 3 == 0 else None,
             )
             with sock:

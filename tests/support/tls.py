@@ -5,20 +5,26 @@ from __future__ import annotations
 import functools
 import socket
 import ssl
-from typing import Any
-
-import trustme
+from typing import TYPE_CHECKING, Any
 
 from daebus import Daebus
 from tests.support.raw import server_of
+
+if TYPE_CHECKING:
+    from trustme import CA as CA  # exported
+else:
+    try:
+        from trustme import CA
+    except ModuleNotFoundError:  # by way of cryptography it has no wheels for some builds
+        from tests.support.certificates import CA
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
 @functools.cache
-def authority() -> trustme.CA:
+def authority() -> CA:
     """The one that everybody in the tests trusts."""
-    return trustme.CA()
+    return CA()
 
 
 @functools.cache

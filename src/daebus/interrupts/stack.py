@@ -120,8 +120,12 @@ def _read_sections(code: CodeType) -> frozenset[int]:
     """Return the offsets that lie in a ``with``; those between instructions too."""
     bytecode = dis.Bytecode(code)
     ends: set[int] = set()  # the handlers that are the end of a ``with``
-    handler = -1
+    calls: dict[int, int] = {}  # by what comes next: the call before it
+    handler, call = -1, -1
     for instruction in bytecode:
+        if call >= 0:
+            calls[instruction.offset] = call
+        call = instruction.offset if instruction.opname == "CALL" else -1
         if instruction.opname == "PUSH_EXC_INFO":
             handler = instruction.offset
         elif instruction.opname == "WITH_EXCEPT_START":
@@ -140,4 +144,8 @@ def _read_sections(code: CodeType) -> frozenset[int]:
                 return False
         return False
 
-    return frozenset(filter(within, range(0, len(code.co_code), 2)))
+    # Since 3.14 ``with`` calls ``__enter__`` as anything else is called: what interrupts comes
+    # after that, with the lock taken and before the block.
+    starts = {entry.start for entry in entries if entry.target in ends}
+    entered = {at for start in starts for at in range(calls.get(start, start), start, 2)}
+    return frozenset(entered).union(filter(within, range(0, len(code.co_code), 2)))

@@ -30,12 +30,12 @@ _DEFAULTS = Limits()
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
-# Bytes of stack for what we do on it. Measured on CPython 3.11 (x86-64 Linux) with servers in
-# processes of their own, the size halved between one that ended with a segmentation fault and
-# one that did not: 224 KiB for messages and replies of 1,000 levels, lists, dicts and
-# dataclasses, a logged traceback of 900 calls, and the recursion limit raised. Two thirds more,
-# for other versions and for what handlers do.
-MIN_STACK = 384 << 10
+# Bytes of stack for what we do on it. Measured (x86-64 Linux) with servers in processes of
+# their own, between a size that ended with a segmentation fault and one that did not, for
+# messages and replies of 1,000 levels, lists, dicts and dataclasses, a logged traceback of 900
+# calls, and the recursion limit raised: 224 KiB on CPython 3.11, and on 3.13, with the GIL and
+# without, the most of all versions, 448 KiB. Half of that on top, for what handlers do.
+MIN_STACK = 640 << 10
 # More is not to be had many times over: a slip of the unit, for which every client would be
 # refused.
 MAX_STACK = 1 << 30
@@ -96,7 +96,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             then the client is answered 503.
         slow_handler: seconds after which a running handler is logged with its stack;
             None never.
-        stack_size: bytes of stack for each connection's thread, at least 384 KiB; None
+        stack_size: bytes of stack for each connection's thread, at least 640 KiB; None
             takes the system's default. It is virtual memory: only what is used counts. The
             least was measured: messages and replies of 1,000 levels survive on it.
         affinity: CPU cores for the connection threads, such as ``{0}`` (Linux). Programs

@@ -16,13 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket, Request
 from daebus.http.serving import exchange
@@ -33,6 +26,7 @@ from tests.http.serving.test_limits import Gate
 from tests.support.fixture_types import Connect, MakeApp, Serve
 from tests.support.raw import Raw, server_of
 from tests.support.tls import (
+    CA,
     VERSIONS,
     Sealer,
     authority,
@@ -419,7 +413,7 @@ def test_certificates_of_clients(serve: Serve, raw: Open, version: ssl.TLSVersio
     authority().issue_cert("client@example.org").configure_cert(known)
     assert raw(app, context=known).get("/").body == b"known"
     stranger = client_context(version)
-    trustme.CA().issue_cert("client@example.org").configure_cert(stranger)
+    CA().issue_cert("client@example.org").configure_cert(stranger)
     for unknown in (client_context(version), stranger):
         with pytest.raises(ssl.SSLError, match="ALERT"):  # TLS 1.3 tells it to the first read
             raw(app, context=unknown).get("/")
@@ -503,6 +497,19 @@ def test_a_forked_child_says_nothing_for_its_parent(app: Daebus, raw: Open) -> N
 # --- arguments -----------------------------------------------------------------------
 
 
+# A key of no certificate, behind a password.
+ENCRYPTED = """\
+-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-128-CBC,7628055DDB3001CCFD32ED3205DE932D
+
+4Ur4/lj0jj/P7N5TZlNKHmdSZIIU1xZtaPIQiuymjxuE5DE3AoiZwpewMipG1/cu
+8rwXRi0NWH+0XOS7O3XId6XQRMQ4rgJRwtp35khQ7SyNjQwfwJf22PAvsjGYgHbe
+PfiHsGbss0KXz+yVIo6VdY8ML6wpQqd9pgIV8Dt55wU=
+-----END EC PRIVATE KEY-----
+"""
+
+
 class Files:
     """PEM files for 127.0.0.1."""
 
@@ -513,14 +520,7 @@ class Files:
         cert.cert_chain_pems[0].write_to_path(self.cert)
         cert.private_key_pem.write_to_path(self.key)
         cert.private_key_and_cert_chain_pem.write_to_path(self.both)
-        key = load_pem_private_key(cert.private_key_pem.bytes(), None)
-        self.encrypted.write_bytes(
-            key.private_bytes(
-                Encoding.PEM,
-                PrivateFormat.TraditionalOpenSSL,
-                BestAvailableEncryption(b"secret"),
-            )
-        )
+        self.encrypted.write_text(ENCRYPTED)
 
 
 @pytest.fixture

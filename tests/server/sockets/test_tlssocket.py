@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.tlskeys import Keys
 from daebus.server.sockets import tlssocket as module
 from daebus.server.sockets.tlssocket import PlainTextError, TlsSocket
 from daebus.server.sockets.transport import Transport
+from tests.support.builds import package
 from tests.support.tls import VERSIONS, Sealer, client_context, server_context
 from tests.support.waiting import eventually
 
@@ -520,7 +521,8 @@ def test_a_client_that_leaves_during_the_handshake() -> None:
 
 
 @pytest.fixture
-def keyed(tmp_path: Path) -> Iterator[tuple[TlsSocket, Sealer, Callable[[], Keys]]]:
+def keyed(tmp_path: Path) -> Iterator[tuple[TlsSocket, Sealer, Callable[[], Any]]]:
+    keys = package("benchmarks.tlskeys")
     context = client_context(ssl.TLSVersion.TLSv1_3)
     context.keylog_filename = str(tmp_path / "keys")
     ours, theirs = socket.socketpair()
@@ -533,13 +535,13 @@ def keyed(tmp_path: Path) -> Iterator[tuple[TlsSocket, Sealer, Callable[[], Keys
         pass
     thread.join(5)
     ours.setblocking(False)
-    yield pipe, sealer, lambda: Keys(tmp_path / "keys")
+    yield pipe, sealer, lambda: keys.Keys(tmp_path / "keys")
     pipe.close()
     theirs.close()
 
 
 def test_key_updates_are_answered(
-    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]],
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Any]],
 ) -> None:
     pipe, sealer, logged = keyed
     keys = logged()
@@ -554,7 +556,7 @@ def test_key_updates_are_answered(
 
 
 def test_a_flood_of_key_updates_is_bounded(
-    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]], monkeypatch: pytest.MonkeyPatch
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_PENDING", 4096)
     monkeypatch.setattr(module, "MAX_BARREN", 5000)
@@ -577,7 +579,7 @@ def test_a_flood_of_key_updates_is_bounded(
 
 
 def test_key_updates_cost_a_bounded_time(
-    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]],
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Any]],
 ) -> None:
     pipe, sealer, logged = keyed
     keys = logged()
@@ -587,7 +589,7 @@ def test_key_updates_cost_a_bounded_time(
 
 
 def test_key_updates_now_and_then_are_welcome(
-    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]], monkeypatch: pytest.MonkeyPatch
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe, sealer, logged = keyed
     keys = logged()
@@ -604,7 +606,7 @@ def test_key_updates_now_and_then_are_welcome(
 
 
 def test_a_read_that_must_not_wait_takes_its_turn_and_no_more(
-    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]],
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Any]],
 ) -> None:
     pipe, sealer, logged = keyed
     keys = logged()
@@ -618,7 +620,7 @@ def test_a_read_that_must_not_wait_takes_its_turn_and_no_more(
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000, 20_000])
 def test_many_small_records_are_data(
-    keyed: tuple[TlsSocket, Sealer, Callable[[], Keys]], size: int
+    keyed: tuple[TlsSocket, Sealer, Callable[[], Any]], size: int
 ) -> None:
     pipe, sealer, logged = keyed
     keys = logged()

@@ -15,6 +15,7 @@ from daebus import Daebus
 from daebus.server.threads import connection_threads
 from daebus.server.threads.connection_threads import ConnectionThreads
 from daebus.server.threads.pool import join_all
+from daebus.websocket.component import MIN_STACK
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.jobs import Gate, NoThreads, note_context
 from tests.support.peer import Peer, upgrade_request
@@ -399,14 +400,14 @@ def test_stack_size_is_that_of_connection_threads_alone(
         start(self)
 
     monkeypatch.setattr(threading.Thread, "start", noting)
-    app = make_app(stack_size=384 * 1024)
+    app = make_app(stack_size=MIN_STACK)
     app.socket("work")(lambda req: depth(20))
     app.start()
     peer = Peer.joined(connect(app.http.port))
     peer.say("work")
     assert peer.message()["data"] == 21
     assert Peer(connect(app.http.port)).ask(b"GET /no HTTP/1.1\r\nHost: x\r\n\r\n").status == 404
-    assert sizes["ws"] == 384 * 1024
+    assert sizes["ws"] == MIN_STACK
     assert sizes["http"] == sizes["accept"] == sizes["minder"] == 0
     assert threading.stack_size() == 0
     peer.close()
@@ -426,9 +427,9 @@ def test_affinity_is_that_of_connection_threads_alone(make_app: MakeApp, connect
     peer.close()
 
 
-@pytest.mark.parametrize("size", [0, -1, 1000, 32768, (384 << 10) - 1])
+@pytest.mark.parametrize("size", [0, -1, 1000, 32768, MIN_STACK - 1])
 def test_a_stack_that_is_too_small_is_refused(make_app: MakeApp, size: int) -> None:
-    with pytest.raises(ValueError, match="at least 393216 bytes"):
+    with pytest.raises(ValueError, match=f"at least {MIN_STACK} bytes"):
         make_app(stack_size=size)
 
 

@@ -18,7 +18,7 @@ import pytest
 from daebus import StateError
 from daebus.server.threads import loop as module
 from daebus.server.threads.loop import LoopThread
-from tests.support.waiting import eventually
+from tests.support.builds import freed
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_loop_keeps_nothing_of_the_context_that_needed_it_first(loop: LoopTh
     held = contextvars.ContextVar[Kept]("held")
     kept = contextvars.Context().run(ask)
     loop.submit(asyncio.sleep(0)).result(5)
-    assert eventually(lambda: kept() is None)
+    assert freed(lambda: kept() is None)
 
 
 def test_many_threads_need_it_first_at_once(loop: LoopThread) -> None:

@@ -24,6 +24,7 @@ from daebus import (
     SendResult,
     WebSocketRequest,
 )
+from daebus.data import fastjson
 from daebus.testing import AppClient
 from daebus.websocket.clients import broadcast
 from daebus.websocket.protocol import envelope
@@ -411,7 +412,7 @@ def test_a_number_that_tells_more() -> None:
         result.queued = 7  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("fast", [False, True] if fastjson.AVAILABLE else [False])
 def test_the_number_goes_to_clients_as_a_number(
     app: Daebus, fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

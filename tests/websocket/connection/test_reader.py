@@ -12,6 +12,7 @@ from daebus.websocket.connection.limits import Limits
 from daebus.websocket.connection.reader import MAX_READ_AHEAD, MAX_WAITING, Reader, Watch
 from daebus.websocket.connection.states import CLOSED, CLOSING, LOST, Cause
 from daebus.websocket.connection.writer import Writer
+from daebus.websocket.protocol import codec
 from daebus.websocket.protocol.codec import PONG, close_frame
 from daebus.websocket.protocol.codec import frame as server_frame
 from tests.support.links import FakeTransport, FakeWatch, make_codec, make_writer
@@ -153,6 +154,23 @@ def test_lending_asks_the_minder_to_look() -> None:
     both.read_ahead(text(1) + frame(PING, b"2"))
     assert list(both.reader.inbox) == ["1"]
     assert both.transport.sent == server_frame(PONG, b"2")
+
+
+def test_lending_while_the_owner_takes_a_message_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = Both()
+    both.transport.incoming.append(text(1) + text(2) + text(3))
+    messages = both.reader.messages()
+    next(messages)
+
+    def weigh(message: str | bytes) -> int:
+        if len(both.reader.inbox) == 2:
+            next(messages)
+        return len(message)
+
+    monkeypatch.setattr(codec, "weigh", weigh)
+    both.reader.lend(both.reader.turn)
+    assert both.reader.ahead == 1
+    assert both.reader.lent
 
 
 def test_a_late_look_lends_nothing() -> None:

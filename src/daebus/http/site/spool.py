@@ -11,7 +11,6 @@ import errno
 import io
 import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
@@ -40,15 +39,15 @@ class Spool:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         # What was given back since: files may be closed by their destructor, and so by a
-        # thread that has the lock.
-        self._back: deque[tuple[int, int]] = deque()
+        # thread that has the lock. A list, as a deque cannot be copied while others change it.
+        self._back: list[tuple[int, int]] = []
         self._bytes = 0  # guarded by: _lock
         self._files = 0  # guarded by: _lock
 
     @property
     def files(self) -> int:
         """How many files are open."""
-        return self._files - sum(files for _, files in self._back.copy())  # unguarded: a hint
+        return self._files - sum(files for _, files in list(self._back))  # unguarded: a hint
 
     def open(self) -> IO[bytes]:
         """Return a new file without a name, gone when it is closed.
@@ -73,7 +72,7 @@ class Spool:
         """
         with self._lock:
             for _ in range(len(self._back)):
-                gone, closed = self._back.popleft()
+                gone, closed = self._back.pop()
                 self._bytes -= gone
                 self._files -= closed
             full = self._bytes + size > self._max_bytes

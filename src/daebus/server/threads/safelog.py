@@ -125,9 +125,11 @@ def _problem(exc: BaseException | None) -> tuple[object, ...]:
         return (_type_name(exc),)
 
 
-# What Python says of ``await websocket.send(...)``: the type is what that has returned.
+# What Python says of ``await websocket.send(...)``: the type is what that has returned. The
+# second form is that of 3.14 and later.
+_RETURNED = "(SendResult|bool|int|str|list|dict|NoneType)"
 _AWAITED = re.compile(
-    r"object (SendResult|bool|int|str|list|dict|NoneType) can't be used in 'await'"
+    rf"object {_RETURNED} can't be used in 'await'|'{_RETURNED}' object can't be awaited"
 )
 
 _NO_AWAIT = (

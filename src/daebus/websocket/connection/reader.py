@@ -26,6 +26,7 @@ from ..protocol.codec import (
     Event,
     close_frame,
     weigh,
+    weigh_all,
 )
 from .controls import ControlFrames
 from .states import OPEN
@@ -347,7 +348,7 @@ class Reader:
                 else:
                     # Even if lent before: there may be room again for reading ahead.
                     if not self.lent:
-                        self.ahead = sum(map(weigh, self.inbox))
+                        self.ahead = weigh_all(self.inbox)
                     self.lent = True
                     writer.outlet.attend_locked()
             gone = writer.state != OPEN
@@ -358,7 +359,7 @@ class Reader:
         """Have the minder read at once if the owner is busy: a call awaits its answer."""
         if self._writer.is_owner():
             with self._lock:  # messages handled meanwhile no longer count
-                self.ahead = min(self.ahead, sum(map(weigh, self.inbox)))
+                self.ahead = min(self.ahead, weigh_all(self.inbox))
         self.lend(self.turn)
 
     def unread(self) -> bool:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import codecs
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,7 +35,7 @@ try:
 except ImportError:  # no C compiler and no wheel for this platform
     from websockets.utils import apply_mask
 
-__all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame", "weigh"]
+__all__ = ["Closed", "Codec", "Event", "Ping", "Pong", "close_frame", "frame", "weigh", "weigh_all"]
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 
@@ -87,6 +87,15 @@ Event = str | bytes | Ping | Pong | Closed
 def weigh(message: str | bytes) -> int:
     """Return about how many bytes of memory a message takes; a text of any script, at most."""
     return len(message) if isinstance(message, bytes) or message.isascii() else 4 * len(message)
+
+
+def weigh_all(messages: Collection[str | bytes]) -> int:
+    """Return the weight of messages; another thread may take some out, but put none in."""
+    while True:
+        try:
+            return sum(map(weigh, messages))
+        except RuntimeError:  # changed meanwhile
+            continue
 
 
 def frame(opcode: int, payload: bytes) -> bytes:
