@@ -85,6 +85,7 @@ def _values(client_id: str) -> dict[str, Callable[[str], Any]]:
         "hook": lambda _: function,
         "identity": lambda _: "ada",
         "interval": lambda _: 900.0,
+        "key": lambda _: "celsius",
         "message": lambda _: "text",
         "message_type": unique,
         "name": unique,
@@ -98,6 +99,7 @@ def _values(client_id: str) -> dict[str, Callable[[str], Any]]:
         "topic": lambda _: "alarms",
         "topic_pattern": lambda _: "no-*",
         "user": lambda _: "ada",
+        "value": lambda _: next(_numbers),
         "values": lambda _: {"note": 1},
         "wsgi_app": lambda _: lambda environ, start_response: [],
     }

@@ -203,8 +203,8 @@ def test_every_reader_converges(
         while reader.read(6):
             pass
         assert reader.state == state_of(log)
-        sent = [frame["offset"] for frame in reader.frames]
-        assert sent == sorted(sent)
+        told = [frame["offset"] for frame in reader.frames]
+        assert told == sorted(told)
 
 
 @settings(deadline=None)
