@@ -9,6 +9,7 @@ import pytest
 from daebus import (
     ClientError,
     Daebus,
+    DuplicateHandlerError,
     EncodeError,
     State,
     StateLimitError,
@@ -184,3 +185,116 @@ def test_what_cannot_be_subscribed_to_is_answered_with_an_error(make_app: MakeAp
         client.request("unsubscribe", {"topic": "device/2"})
         subscribe(client, "device/3")
         assert app.websocket.get_topics() == {"alarms": 0, "device/1": 1, "device/3": 1}
+
+
+def test_who_comes_back_goes_on_where_it_stood(app: Daebus) -> None:
+    """The failures of others: each line is one that a system of this kind has had."""
+    alarms = app.websocket.topic("alarms", history=3)
+    other = app.websocket.topic("other")
+    alarms.publish(1)
+    with app.test_client() as half_open:
+        first = position(subscribe(half_open, "alarms"))
+        # Nothing was sent before it was cut, and its half-open twin is there still.
+        with app.test_client() as client:
+            for _ in range(2):  # and it comes back twice, with nothing in between
+                again = subscribe(client, "alarms", since=first)
+                assert (again["recovered"], again["replay"], again["missed"]) == (True, 0, 0)
+            alarms.publish(2)
+            assert (offsets(client, 1), offsets(half_open, 1)) == ([2], [2])
+            again = subscribe(client, "alarms", since=first)
+            assert (again["recovered"], again["replay"]) == (True, 1)
+            assert offsets(client, 1) == [2]
+        alarms.publish(3)
+        assert offsets(half_open, 1) == [3]  # the end of the other was not its own
+        beyond = {"epoch": alarms.epoch, "offset": 9}
+        assert subscribe(half_open, "alarms", since=beyond)["reason"] == "ahead"
+        # An epoch of another stream is none of this one.
+        foreign = {"epoch": other.epoch, "offset": 1}
+        answer = subscribe(half_open, "alarms", since=foreign, last=2)
+        assert (answer["reason"], answer["replay"], answer["missed"]) == ("epoch", 2, None)
+        assert offsets(half_open, 2) == [2, 3]
+        alarms.clear()
+        assert half_open.receive("gap", timeout=5)["data"]["reason"] == "epoch"
+        assert subscribe(half_open, "alarms", since=position(answer))["reason"] == "epoch"
+
+
+def test_server_subscribes_and_takes_it_back(app: Daebus) -> None:
+    alarms = app.websocket.topic("alarms", auto=2)
+    log = app.websocket.topic("log")
+    for n in range(5):
+        alarms.publish(n)
+        log.publish(n)
+    ws = app.websocket
+    with app.test_client() as client:
+        assert client.receive("subscribed", timeout=5)["data"]["replay"] == 2
+        assert offsets(client, 2) == [4, 5]
+        (client_id,) = ws.get_clients()
+        assert ws.subscribe(client_id, "log", last=1) is True
+        assert client.receive("subscribed", timeout=5)["topic"] == "log"
+        assert offsets(client, 1) == [5]
+        assert ws.get_client_topics(client_id) == ["alarms", "log"]
+        assert ws.unsubscribe(client_id, "log") is True
+        assert ws.unsubscribe(client_id, "log") is False
+        assert client.receive("unsubscribed", timeout=5)["topic"] == "log"
+        log.publish("unheard")
+        alarms.publish("heard")
+        assert client.receive(timeout=5)["data"] == "heard"
+        with pytest.raises(ClientError, match="no topic 'nope'"):
+            ws.subscribe(client_id, "nope")
+        assert ws.subscribe("nobody", "log") is False
+
+
+def test_types_are_reserved_once_a_topic_is_declared(make_app: MakeApp) -> None:
+    app = make_app()
+    app.socket("subscribe")(lambda req: "mine")
+    with pytest.raises(DuplicateHandlerError, match=r"'subscribe' would be those of topics"):
+        app.websocket.topic("alarms")
+    other = make_app()
+    other.websocket.topic("alarms")
+    with pytest.raises(DuplicateHandlerError, match=r"'subscribe' are those of topics"):
+        other.socket("subscribe")(lambda req: "mine")
+    with pytest.raises(DuplicateHandlerError, match=r"topic 'alarms' is declared already"):
+        other.websocket.state("alarms")
+    for wrong in ("", "events", "x" * 129, "a\nb"):
+        with pytest.raises(ValueError, match=r"name of a topic|stream of events|'events'"):
+            other.websocket.topic(wrong)
+
+
+def test_members_of_a_family_last_while_they_are_needed(app: Daebus) -> None:
+    devices = app.websocket.topic("device/*")
+    rooms = app.websocket.state("room/*")
+    devices["device/7"].publish("on")
+    rooms["room/1"]["lamp"] = True
+    assert app.websocket.topic("device/7").history()[0].data == "on"
+    assert dict(rooms["room/1"]) == {"lamp": True}
+    with pytest.raises(KeyError):
+        devices["room/1"]
+    with pytest.raises(TypeError, match=r"is a family"):
+        devices.publish("to all")
+    with app.test_client() as client:
+        assert subscribe(client, "device/8")["offset"] == 0
+        assert list(app.websocket.get_topics()) == ["device/7", "room/1", "device/8"]
+        client.request("unsubscribe", {"topic": "device/8"})
+        assert list(app.websocket.get_topics()) == ["device/7", "room/1"]
+        devices["device/8"].publish("still there")
+        assert subscribe(client, "device/8", last=1)["replay"] == 1
+
+
+def test_changes_in_quick_succession_leave_together(app: Daebus) -> None:
+    boiler = app.websocket.state("boiler", min_interval=0.2, auto=True)
+    short = app.websocket.state("short", ttl=0.05, auto=True)
+    with app.test_client() as client:
+        for _ in range(2):
+            client.receive("state", timeout=5)
+        for n in range(200):
+            boiler[f"k{n % 3}"] = n
+        seen: dict[str, Any] = {}
+        frames = 0
+        while seen != boiler.copy():
+            seen |= client.receive("state", timeout=5)["data"]["set"]
+            frames += 1
+        assert frames < 20
+        short["blink"] = 1
+        assert client.receive("state", timeout=5)["data"]["set"] == {"blink": 1}
+        assert client.receive("state", timeout=5)["data"]["removed"] == ["blink"]
+        assert len(short) == 0
