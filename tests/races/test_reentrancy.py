@@ -46,6 +46,7 @@ class Running:
         def ask(req: Any) -> None:
             assert not req.cancelled.is_set()
 
+        self.topics = (ws.topic("alarms", auto=True), ws.state("boiler", auto=True, ttl=900.0))
         self.app.start()
         self.clients = contextlib.ExitStack()
         self.connect()
@@ -70,7 +71,8 @@ class Running:
 
     def calls(self) -> list[PublicCall]:
         link = connections(self.app)[0]
-        return app_calls(self.app, activity_of(link).connection, link.client_id)
+        of_topics = [call for one in self.topics for call in public_calls(one, link.client_id)]
+        return app_calls(self.app, activity_of(link).connection, link.client_id) + of_topics
 
     def ending_calls(self) -> list[PublicCall]:
         client_id = connections(self.app)[0].client_id

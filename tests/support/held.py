@@ -28,6 +28,8 @@ def _inner(thing: object) -> Iterator[object]:
 def owners_of_locks(*roots: object) -> dict[str, tuple[Any, str]]:
     """Return an object of each class that keeps a lock, and the name of its attribute.
 
+    Where that is none with ``lock`` in it, it stands behind the name of the class.
+
     Args:
         roots: all that is reached from there is looked at.
     """
@@ -42,7 +44,8 @@ def owners_of_locks(*roots: object) -> dict[str, tuple[Any, str]]:
         if type(thing).__module__.startswith("daebus"):
             for name in _NAMES:
                 if hasattr(getattr(thing, name, None), "locked"):
-                    found.setdefault(type(thing).__name__, (thing, name))
+                    kind = type(thing).__name__
+                    found.setdefault(kind if "lock" in name else kind + name, (thing, name))
         waiting.extend(_inner(thing))
     return found
 

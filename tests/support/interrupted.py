@@ -43,6 +43,8 @@ app = Daebus("interrupted")
 app.attach(DaebusHttp(port=0, ssl_context=server_context() if WIRE == "tls" else None))
 ws = DaebusWebSocket(max_outbox=1 << 26, max_outbox_messages=1 << 20)
 app.attach(ws)
+alarms = ws.topic("alarms", auto=True)
+boiler = ws.state("boiler", auto=True)
 chance = random.Random(7)
 names: list[str] = []
 others: list[PublicCall] = []
@@ -97,6 +99,7 @@ LEFT_OUT = {
     *(name for name in dir(Scaffold) if not name.startswith("_")),
     *("attach", "enable_rate_limiting", "register", "set_client_id_generator"),
     *("identify", "join", "leave", "set_client_metadata", "send"),  # with other arguments below
+    *("topic", "state", "subscribe", "unsubscribe"),
     *("dump", "serve", "start", "test_client", "wsgi"),
     *ENDS,
 }
@@ -130,6 +133,9 @@ def methods(who: str) -> list[Callable[[], Any]]:
     return [
         *send,
         lambda: ws.broadcast_to_room(room, "to a room"),
+        *[lambda: alarms.publish("to subscribers", "alarm")] * 3,
+        lambda: boiler.update({room: chance.randrange(100)}),
+        lambda: boiler.pop(room, None),
         lambda: ws.send_to_client(name, "to one"),
         lambda: ws.broadcast_to_clients(names, "to some"),
         lambda: ws.join(name, room),
