@@ -30,6 +30,7 @@ FLOORS = (
             "websocket/admission",
             "websocket/messages",
             "websocket/clients",
+            "websocket/topics",
             "websocket/connection",
             "websocket/protocol",
         ),

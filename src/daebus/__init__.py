@@ -23,19 +23,23 @@ from .errors import (
     Reject,
     RoomLimitError,
     StateError,
+    StateLimitError,
 )
 from .http.component import DaebusHttp
 from .http.serving.upgrade import UpgradeRequest
 from .http.site.request import Request
 from .tasks.registry import TasksStats, TaskStats
 from .tasks.task import StopToken
-from .websocket.clients.broadcast import SendResult
 from .websocket.clients.metadata import ClientMetadata
 from .websocket.component import DaebusWebSocket
 from .websocket.connection.connection import Connection
 from .websocket.connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
+from .websocket.connection.sent import SendResult
 from .websocket.messages.request import WebSocketRequest
 from .websocket.stats import HandlerStats, WebSocketStats
+from .websocket.topics.feed import TopicStats
+from .websocket.topics.state import State
+from .websocket.topics.topic import Publication, Topic
 
 __all__ = [
     "AddressInUseError",
@@ -61,15 +65,20 @@ __all__ = [
     "ForkedError",
     "HandlerStats",
     "NoClientError",
+    "Publication",
     "Reject",
     "Request",
     "RoomLimitError",
     "StopToken",
     "SlowConsumerInfo",
     "SlowHandlerInfo",
+    "State",
     "StateError",
+    "StateLimitError",
     "TaskStats",
     "TasksStats",
+    "Topic",
+    "TopicStats",
     "UpgradeRequest",
     "WebSocketRequest",
     "WebSocketStats",

@@ -10,6 +10,7 @@
     ├── AddressInUseError (OSError)        the port or the socket file is taken
     ├── NoClientError (LookupError)        send() outside of a handler
     ├── RoomLimitError (ValueError)        join() of a client already in max_rooms rooms
+    ├── StateLimitError (ValueError)       a state topic would have too many keys or bytes
     ├── EncodeError (ValueError)           data that JSON cannot carry
     ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
     ├── ClientGone (ConnectionError)       call() to a client that is not connected
@@ -46,6 +47,7 @@ __all__ = [
     "Reject",
     "RoomLimitError",
     "StateError",
+    "StateLimitError",
 ]
 
 
@@ -82,6 +84,10 @@ class NoClientError(DaebusError, LookupError):
 
 class RoomLimitError(DaebusError, ValueError):
     """The client is in ``max_rooms`` rooms already."""
+
+
+class StateLimitError(DaebusError, ValueError):
+    """A state topic would have more keys or bytes than it may; nothing was changed."""
 
 
 class EncodeError(DaebusError, ValueError):

@@ -28,6 +28,7 @@ from .websocket.api.decorators import (
     SocketHandler,
 )
 from .websocket.api.rooms import JoinHook
+from .websocket.api.topics import SubscribeHook
 from .websocket.messages.options import Allow, RunIn
 from .websocket.messages.ratelimit import Per
 
@@ -115,6 +116,16 @@ class Scaffold(ABC):
     def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
         """Decorate a function that decides who may join; see ``DaebusWebSocket.on_join``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_join(room_pattern))
+
+    @checked
+    def on_subscribe(self, topic_pattern: str) -> Callable[[SubscribeHook], SubscribeHook]:
+        """Decorate a function that decides who may subscribe to a topic.
+
+        See ``DaebusWebSocket.on_subscribe``.
+        """
+        return self._decorator(
+            "websocket", lambda parts: parts.websocket.on_subscribe(topic_pattern)
+        )
 
     @checked
     def on_connect(self, hook: ConnectHook) -> ConnectHook:

@@ -46,6 +46,7 @@ LAYERS = [
     "websocket.stats",
     "websocket.settings",
     "websocket.clients",
+    "websocket.topics",
     "websocket.connection",
     "websocket.protocol",
     "websocket.runtime",

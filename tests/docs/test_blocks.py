@@ -8,6 +8,7 @@ clients call every function that they define.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ from typing import Any
 import pytest
 import simple_websocket
 
-from daebus import DaebusHttp
+from daebus import Daebus, DaebusHttp
 from tests.docs.exercises import EXERCISES, Warnings, closing_code, fetch
 from tests.support.documents import DOCUMENTS, ROOT, Block, blocks, is_test
 from tests.support.manager import Manager
@@ -573,11 +574,48 @@ def make_certificate(command: str, folder: Path) -> None:
 
 
 def test_json_is_what_travels(launch: Callable[[str], Program]) -> None:
-    request, response, error = [json.loads(block.text) for block in of("json")]
+    request, response, error, *_ = [json.loads(block.text) for block in of("json")]
     program = launch("hello.py")
     with program.client() as client:
         assert ask(client, **named(request)) == response
         assert ask(client, **named({**request, "type": error["data"]["message_type"]})) == error
+
+
+def test_json_of_topics_is_what_travels(app: Daebus) -> None:
+    """What the protocol's page shows of topics is asked and answered, field by field."""
+    _, _, _, *shown = [json.loads(block.text) for block in of("json")]
+    first, since, leave, answer, alarm, snapshot, change, gap = shown
+    alarms = app.websocket.topic("alarms", history=1000)
+    boiler = app.websocket.state("boiler")
+    with app.test_client() as client:
+        wait = functools.partial(client.receive, timeout=5)
+        for n in range(1048):
+            alarms.publish({"text": "pressure"} if n == 1041 else n, "alarm")
+        since["data"]["since"]["epoch"] = answer["data"]["epoch"] = alarms.epoch
+        client.send_raw(json.dumps(since))
+        assert wait("response") == answer
+        assert wait("alarm") == alarm
+        client.send_raw(json.dumps(leave))
+        assert wait("response") == {
+            "type": "response",
+            "id": 2,
+            "data": {"topic": "alarms", "subscribed": False},
+        }
+        client.send_raw(json.dumps(first))
+        assert wait("response")["data"]["replay"] == first["data"]["last"]
+
+        for n in range(88):
+            boiler["celsius"] = 21.4 if n == 87 else n
+        client.send("subscribe", {"topic": "boiler"})
+        assert wait("response")["data"]["kind"] == "state"
+        assert wait("state") == snapshot
+        boiler["celsius"] = 21.5
+        assert wait("state") == change
+        alarms.clear()
+        told = wait("gap")
+        assert told.keys() == gap.keys()
+        assert told["data"].keys() == gap["data"].keys()
+        assert told["data"]["reason"] == "epoch"
 
 
 def named(message: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ __all__ = ["check_outside", "inside"]
 
 # The attributes under which objects of ours keep their lock. A section is found by them:
 # what stands behind ``with`` is one attribute of a local variable.
-_NAMES = ("_lock", "lock", "_connection_lock")
+_NAMES = ("_lock", "lock", "_connection_lock", "_order", "_data")
 
 # Functions of ``threading`` that hold the lock which every new thread takes before its start
 # is over: whoever interrupts them and starts a thread would wait for ever.

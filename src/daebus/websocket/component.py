@@ -17,6 +17,7 @@ from .api.context import Context
 from .api.decorators import Decorators
 from .api.rooms import Rooms
 from .api.sending import Sending
+from .api.topics import TopicMethods
 from .connection.limits import Limits
 from .connection.outbox import OnFull
 from .protocol.handshake import Pages
@@ -43,7 +44,7 @@ MAX_STACK = 1 << 30
 MAX_CORE = 8191
 
 
-class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
+class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, TopicMethods, Clients):
     """The WebSocket side of an app.
 
     Args:
@@ -63,6 +64,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             more are answered 429. None for no such limit. Clients on a Unix socket have
                 no address and are not counted.
         max_rooms: rooms that one client may be in.
+        max_topics: topics that one client may ask for.
         max_message_size: bytes of one decoded message; larger ones end in close 1009.
         max_fragments: frames of one message; more end in close 1008.
         max_depth: levels of arrays and objects in one message, 1,000 at most; deeper ones are
@@ -130,6 +132,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
         max_clients: int = 1000,
         max_clients_per_ip: int | None = None,
         max_rooms: int = 100,
+        max_topics: int = 100,
         max_message_size: int = _DEFAULTS.max_message_size,
         max_fragments: int = _DEFAULTS.max_fragments,
         max_depth: int = _DEFAULTS.max_depth,
@@ -210,6 +213,7 @@ class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, Clients):
             max_clients=positive("max_clients", max_clients),
             max_clients_per_ip=positive_or_none("max_clients_per_ip", max_clients_per_ip),
             max_rooms=positive("max_rooms", max_rooms),
+            max_topics=positive("max_topics", max_topics),
             pages=Pages(Origins(origins or (), "origins"), own_origin),
             deflate=compression == "deflate",
             path=None if path is None else Pattern(path),

@@ -114,6 +114,8 @@ class Runner:
         if route.raw is not None:
             self._serve_raw(route.raw, activity, route.pattern)
             return
+        if self._dispatcher.topics.auto:
+            self._dispatcher.subscribing.welcome(link)
         handle = self._dispatcher.handle
         for message in link.reader.messages():
             handle(activity, message)

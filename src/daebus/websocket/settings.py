@@ -36,6 +36,7 @@ class Settings:
     max_clients: int
     max_clients_per_ip: int | None
     max_rooms: int
+    max_topics: int
     pages: Pages
     deflate: bool
     path: Pattern | None

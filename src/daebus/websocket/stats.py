@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+import types
 from bisect import bisect_right
 from collections import Counter
-from typing import Protocol, TypedDict
+from collections.abc import Mapping
+from typing import Final, Protocol, TypedDict
 
 from ..data.encoder import package
 from ..interrupts.stack import inside
 from .connection.events import DisconnectInfo
 from .connection.link import Link
+from .topics.feed import TopicStats
 
 __all__ = ["BUCKETS", "Counted", "HandlerStats", "Stats", "Times", "WebSocketStats"]
 
@@ -47,7 +50,11 @@ class WebSocketStats(TypedDict):
     refused: dict[str, int]
     errors: dict[str, int]
     handlers: dict[str, HandlerStats]
+    topics: dict[str, TopicStats]
     json: str
+
+
+EMPTY: Final[Mapping[str, TopicStats]] = types.MappingProxyType({})
 
 
 class Times:
@@ -141,11 +148,14 @@ class Stats:
             _merge(self._times, activity.times)
         return info
 
-    def report(self, connections: int = 0) -> WebSocketStats:
+    def report(
+        self, connections: int = 0, topics: Mapping[str, TopicStats] = EMPTY
+    ) -> WebSocketStats:
         """Return all counts, including those of running connections.
 
         Args:
             connections: how many clients count as connected.
+            topics: the counts of each.
         """
         if self._lock.locked() and inside():
             ended, running = self._read()
@@ -175,6 +185,7 @@ class Stats:
             "refused": refused,
             "errors": dict(errors),
             "handlers": {kind: _describe(time) for kind, time in times.items()},
+            "topics": dict(topics),
             "json": package(),
         }
 

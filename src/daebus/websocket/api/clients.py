@@ -195,17 +195,22 @@ class Clients(Section):
         return sum(link.shut(code, reason, "server") for link in links)
 
     def stats(self) -> WebSocketStats:
-        """Return counts since the start; all are 0 while the app does not run.
+        """Return counts since the start; they are 0 while the app does not run, but for topics.
 
         Keys: ``connections``, ``connections_total``, ``messages_in``, ``messages_out``,
         ``bytes_in``, ``bytes_out``, ``dropped``, ``queued_bytes``, ``queued_messages``,
         ``lost_notices`` (notices of slow clients and handlers, dropped when too many came),
         ``slow_consumers``, ``disconnects`` (by reason), ``refused`` (by code), ``errors``
         (by code), ``handlers`` (by type: ``count``, ``seconds``, ``buckets`` by upper bound
-        in seconds) and ``json`` (the package in use).
+        in seconds), ``topics`` (by name: ``kind``, ``epoch``, ``offset`` of the newest message
+        or change, ``entries`` and ``bytes`` that are kept, ``subscribers``, ``watchers`` that
+        are no WebSockets, ``gaps`` that readers were told of, ``persist_error``) and ``json``
+        (the package in use).
 
         Threads:
             Any; takes the lock of each connection briefly.
         """
-        hub = self._context.hub
-        return Stats().report() if hub is None else hub.stats.report(len(hub.registry))
+        hub, topics = self._context.hub, self._context.topics.describe()
+        if hub is None:
+            return Stats().report(topics=topics)
+        return hub.stats.report(len(hub.registry), topics)

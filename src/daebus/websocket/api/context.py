@@ -17,6 +17,7 @@ from ..hub import Hub
 from ..messages.dispatcher import Dispatcher
 from ..protocol import envelope
 from ..settings import Settings
+from ..topics.live import Live
 
 __all__ = ["Context", "Section", "context_of"]
 
@@ -30,6 +31,7 @@ class Context:
 
     Attributes:
         dispatcher: has the handlers.
+        topics: all topics.
         hub: the running part, None while the app does not run.
         port: the port that clients connect to, while the app runs.
         debug: errors sent to clients contain tracebacks.
@@ -40,6 +42,8 @@ class Context:
         self.configured_port = port
         self.dispatcher = Dispatcher()
         self.dispatcher.max_depth = settings.limits.max_depth
+        self.topics = self.dispatcher.topics
+        self.topics.shared.check = self.check_fork
         self.hub: Hub | None = None
         self.port: int | None = None
         self._forked = False  # the app was started in the parent process
@@ -52,12 +56,15 @@ class Context:
         self._forked = False
         self.dispatcher.heartbeats.announce(version)
         self.dispatcher.debug = debug
-        self.dispatcher.encoder = encoder
+        self.dispatcher.encoder = self.topics.shared.encoder = encoder
 
     def start(self, minder: Minder, loop: LoopThread) -> Hub:
         """Make the hub, which admits clients from now on."""
-        self.hub = Hub(self.settings, self.dispatcher, minder, loop)
-        return self.hub
+        hub = Hub(self.settings, self.dispatcher, minder, loop)
+        subscribers, publish = hub.registry.subscribers, hub.door.publish
+        self.topics.begin(Live(minder, subscribers, publish, self.settings.max_topics))
+        self.hub = hub
+        return hub
 
     def listening(self, port: int) -> None:
         """Set the port that clients connect to."""
@@ -72,6 +79,7 @@ class Context:
         """Wait for the connections; return the threads that did not end."""
         hub = self.hub
         left = [] if hub is None else hub.finish_stop(deadline)
+        self.topics.end()
         self.hub = None
         self.port = None
         return left
@@ -79,6 +87,7 @@ class Context:
     def forget(self) -> None:
         """Drop the hub in a forked child: its threads do not exist here."""
         hub, self.hub = self.hub, None
+        self.topics.shared.live = None
         if hub is not None:
             hub.forget()
         self._forked = True

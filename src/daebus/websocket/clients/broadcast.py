@@ -14,9 +14,12 @@ from typing import Final, Literal, NamedTuple
 
 from ...server.sockets.transport import DONTWAIT
 from ..connection.outbox import DROPPED, GONE, QUEUED, TAKEN
+from ..connection.sent import OUTCOMES, SendResult
 from ..connection.states import OPEN
 from ..connection.writer import Writer
 from ..protocol.codec import TEXT, frame
+from ..topics.cursor import Cursor
+from ..topics.live import Offered, Span
 from .registry import Registry
 
 __all__ = ["ALL", "OUTCOMES", "PLAIN", "Door", "Policy", "SendResult", "Target", "reply"]
@@ -52,49 +55,6 @@ class Policy(NamedTuple):
 
 
 PLAIN: Final = Policy()
-
-
-class SendResult(int):
-    """How many clients a message was sent to or queued for, and how many it was dropped for.
-
-    It is an ``int`` of the first of these, so it adds, compares and tests like one; in JSON
-    it is a number as well.
-
-    Args:
-        reached: clients that it was sent to or queued for.
-        queued: how many of those it is still queued for, because they read slowly.
-        dropped: clients, not counted in ``reached``, whose outbox was full.
-    """
-
-    _queued: int
-    _dropped: int
-
-    def __new__(cls, reached: int = 0, queued: int = 0, dropped: int = 0) -> SendResult:
-        """Make a result; see the class."""
-        self = super().__new__(cls, reached)
-        self._queued = queued
-        self._dropped = dropped
-        return self
-
-    @property
-    def queued(self) -> int:
-        """For how many clients it is queued: their sockets did not take it at once."""
-        return self._queued
-
-    @property
-    def dropped(self) -> int:
-        """How many clients did not get it because their outbox was full."""
-        return self._dropped
-
-    def __repr__(self) -> str:
-        return f"SendResult({int(self)}, queued={self._queued}, dropped={self._dropped})"
-
-    __str__ = int.__repr__  # a log line shows the number
-
-
-# Indexed by what ``Writer.offer`` returns: GONE, SENT, QUEUED, DROPPED. Made once: every
-# message to a single client has one of these results.
-OUTCOMES: Final = (SendResult(), SendResult(1), SendResult(1, 1), SendResult(0, 0, 1))
 
 
 class Door:
@@ -148,6 +108,34 @@ class Door:
             for group in groups.values()
         ]
         return SendResult(*map(sum, zip(*counts, strict=True)))
+
+    def publish(self, cursors: Sequence[Cursor], payload: bytes, span: Span) -> Offered:
+        """Send one encoded message of a topic to the subscribers that are current.
+
+        The others have it from the log, when they come to it.
+
+        Args:
+            cursors: of the subscribers.
+            payload: the envelope.
+            span: what it covers.
+
+        Threads:
+            Any, under the lock of the topic; never waits for a client.
+        """
+        if not self._deflate:
+            return _offer_current(cursors, frame(TEXT, payload), span)
+        groups: dict[object, list[Cursor]] = {}
+        for cursor in cursors:
+            groups.setdefault(cursor.writer.compression, []).append(cursor)
+        offered = [
+            _offer_current(group, group[0].writer.compress(TEXT, payload), span)
+            for group in groups.values()
+        ]
+        return Offered(
+            sum(part.reached for part in offered),
+            sum(part.queued for part in offered),
+            [writer for part in offered for writer in part.gone],
+        )
 
     def deliver_each(
         self, client_ids: Iterable[str], payload: bytes, policy: Policy = PLAIN
@@ -252,3 +240,46 @@ def _offer_to_all(
         elif done == DROPPED:
             dropped += 1
     return reached, queued, dropped
+
+
+def _offer_current(cursors: Iterable[Cursor], data: bytes, span: Span) -> Offered:
+    """Offer one frame to subscribers that are current, as ``_offer_to_all`` does."""
+    before, offset, epoch, patient = span
+    size, flags, reached, queued = len(data), DONTWAIT, 0, 0
+    gone: list[Writer] = []
+    for cursor in cursors:
+        writer = cursor.writer
+        outlet = writer.outlet
+        if patient or not writer.lock.locked():
+            with writer.lock:
+                if (
+                    cursor.sent == before
+                    and writer.state == OPEN
+                    and outlet.outbox is None
+                    and cursor.epoch is epoch
+                    and not (outlet.held or writer.late)
+                ):
+                    try:
+                        written = outlet.send(data, flags)
+                    except BlockingIOError:
+                        written = 0
+                    except BaseException as exc:
+                        writer.failed_locked(exc)
+                        written = 0
+                    if written:
+                        cursor.sent = offset
+                        reached += 1
+                        writer.messages_out += 1
+                        if written == size:
+                            outlet.bytes_out += size
+                        else:
+                            writer.keep_rest_locked(data, written, None, given=True)
+                            queued += 1
+                        continue
+        done = cursor.pull(patient=patient)
+        if done == GONE:
+            gone.append(writer)
+        else:
+            reached += 1
+            queued += done == QUEUED
+    return Offered(reached, queued, gone)

@@ -8,6 +8,7 @@ import threading
 from ...interrupts.stack import inside
 from ..connection.link import Link
 from ..connection.writer import Writer
+from ..topics.subscribers import Subscribers
 from .groups import Groups
 
 __all__ = ["Registry"]
@@ -38,6 +39,7 @@ class Registry:
         numbers = itertools.count(1)
         self.rooms = Groups(self._lock, self._open, max_rooms, numbers)
         self.users = Groups(self._lock, self._open, 1, numbers)
+        self.subscribers = Subscribers(self._lock, self._open)
 
     def interrupted(self) -> bool:
         """Tell whether this thread was interrupted inside: what is to change must wait."""
@@ -74,9 +76,12 @@ class Registry:
             self._snapshot = self._writers = None
             rooms = self.rooms.forget_locked(client_id)
             users = self.users.forget_locked(client_id)
+            topics = self.subscribers.forget_locked(client_id)
             del self._open[client_id]
         self.rooms.tell(rooms)
         self.users.tell(users)
+        for topic in topics:
+            self.subscribers.on_empty(topic)
         return True
 
     def identify(self, client_id: str, user: str | None) -> bool:

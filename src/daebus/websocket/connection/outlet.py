@@ -17,7 +17,7 @@ from ...interrupts.stack import inside
 from ...server.sockets.transport import Transport
 from ...waits import monotonic, until
 from .limits import Limits
-from .outbox import DROPPED, GONE, QUEUED, SENT, Outbox
+from .outbox import DROPPED, GONE, QUEUED, SENT, Outbox, Source
 
 __all__ = ["Outlet", "nothing"]
 
@@ -105,6 +105,39 @@ class Outlet:
         else:
             self.outbox.push(data)
 
+    def pull_locked(self, source: Source) -> int:
+        """Have a source write what it has, or queue it behind what waits.
+
+        Returns:
+            ``SENT`` if the socket took everything, else ``QUEUED``.
+        """
+        assert self._lock.locked()
+        if self.held:
+            self.append_locked(b"")
+        outbox = self.outbox
+        if outbox is not None:
+            outbox.push_source(source)
+            return QUEUED
+        outbox = self._new_outbox()
+        outbox.push_source(source)
+        self.bytes_out += outbox.write(self.transport.try_send)
+        if outbox.is_empty:
+            return SENT
+        self.outbox = outbox
+        self.attend_locked()
+        return QUEUED
+
+    def drop_sources_locked(self) -> None:
+        """Have no source write any more."""
+        assert self._lock.locked()
+        if self.outbox is not None:
+            self.outbox.drop_sources()
+            if self.outbox.is_empty:
+                self.outbox = None
+
+    def _new_outbox(self) -> Outbox:
+        return Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
+
     def control_locked(self, data: bytes, opcode: int) -> None:
         """Send a control frame, or queue it beyond the limits of the outbox."""
         assert self._lock.locked()
@@ -130,12 +163,24 @@ class Outlet:
         self.held.clear()
         return joined
 
-    def keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
-        """Queue the rest of a partly written frame, for the minder to write."""
+    def keep_rest_locked(
+        self, data: bytes, written: int, conflate: str | None, *, given: bool = False
+    ) -> None:
+        """Queue the rest of a partly written frame, for the minder to write.
+
+        Args:
+            data: the frame.
+            written: how much of it is written.
+            conflate: its key.
+            given: it is of a source.
+        """
         assert self._lock.locked()
         self.bytes_out += written
-        outbox = Outbox(self._limits.max_outbox, self._limits.max_outbox_messages)
-        outbox.push(data, written, key=conflate)
+        outbox = self._new_outbox()
+        if given:
+            outbox.push_given(data, written)
+        else:
+            outbox.push(data, written, key=conflate)
         self.outbox = outbox
         self.attend_locked()
 
@@ -147,7 +192,7 @@ class Outlet:
             self.bytes_out += written
             if written:
                 self.last_drained = monotonic()
-            if not len(self.outbox):
+            if self.outbox.is_empty:
                 self.outbox = None
         if self.outbox is None or self.outbox.low:
             self.wake_locked()

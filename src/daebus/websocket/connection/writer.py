@@ -113,7 +113,7 @@ class Writer:
             if self.state != OPEN:
                 return GONE
             if self.late:
-                self._send_late_locked()
+                self.send_late_locked()
             if outlet.outbox is None and not outlet.held:
                 # The common case: nothing waits, so one call hands the frame over.
                 try:
@@ -131,7 +131,7 @@ class Writer:
                     self.messages_out += 1
                     self.keep_rest_locked(data, written, conflate)
                     return QUEUED
-            done = self._offer_slowly_locked(data, droppable, conflate)
+            done = self.offer_slowly_locked(data, droppable, conflate)
             if done != GONE:
                 return done
         self.on_gone()
@@ -150,7 +150,7 @@ class Writer:
 
     def _send_late(self) -> None:
         with self.lock:
-            self._send_late_locked()
+            self.send_late_locked()
             gone = self.state != OPEN
         if gone:
             self.on_gone()
@@ -274,7 +274,7 @@ class Writer:
                 return False
             try:
                 if self.late:
-                    self._send_late_locked()
+                    self.send_late_locked()
                 self.runtime.minder.call_later(self.limits.close_timeout, self.abort)
                 self.close_locked(why, code, reason, data)
             except BaseException:
@@ -359,6 +359,7 @@ class Writer:
         self._note_locked(Cause(why, code, reason))
         if self.state == OPEN:
             self.state = CLOSING
+        self.outlet.drop_sources_locked()  # nothing may follow the last frame
         self._append_locked(data)
         self._end_locked()
 
@@ -400,11 +401,13 @@ class Writer:
         if self.outlet.held and self.state == OPEN:
             self._append_locked(b"")
 
-    def keep_rest_locked(self, data: bytes, written: int, conflate: str | None) -> None:
-        """Queue the rest of a partly written frame, for the minder to write."""
+    def keep_rest_locked(
+        self, data: bytes, written: int, conflate: str | None, *, given: bool = False
+    ) -> None:
+        """Queue the rest of a partly written frame; see ``Outlet.keep_rest_locked``."""
         assert self.lock.locked()
         try:
-            self.outlet.keep_rest_locked(data, written, conflate)
+            self.outlet.keep_rest_locked(data, written, conflate, given=given)
         except BaseException:
             self.break_locked()
             raise
@@ -417,7 +420,7 @@ class Writer:
         except BaseException as exc:
             self.failed_locked(exc)
 
-    def _offer_slowly_locked(self, data: bytes, droppable: bool, conflate: str | None) -> int:
+    def offer_slowly_locked(self, data: bytes, droppable: bool, conflate: str | None) -> int:
         """Send behind what waits, or find out why the socket takes nothing."""
         assert self.lock.locked()
         if self.state == CLOSED:  # the socket has just said so
@@ -433,12 +436,12 @@ class Writer:
             self.failed_locked(exc)
             return GONE
 
-    def _send_late_locked(self) -> None:
+    def send_late_locked(self) -> None:
         """Send what came while a thread was inside that could not wait for itself."""
         assert self.lock.locked()
         while self.late and self.state == OPEN:
             data, droppable, conflate = self.late.pop(0)
-            self._offer_slowly_locked(data, droppable, conflate)
+            self.offer_slowly_locked(data, droppable, conflate)
 
     def _append_locked(self, data: bytes) -> None:
         """Send after the queued frames, beyond the limits of the outbox."""

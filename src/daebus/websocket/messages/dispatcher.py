@@ -17,6 +17,7 @@ import concurrent.futures
 import contextlib
 import difflib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from ...data.encoder import PLAIN as PLAIN_JSON
@@ -29,6 +30,7 @@ from ..clients.broadcast import reply
 from ..protocol import envelope
 from ..protocol.codec import TEXT
 from ..stats import Times
+from ..topics.table import Topics
 from .activity import Activity, current
 from .handlers import ANY, BINARY, HandlerTable
 from .heartbeats import HEARTBEAT, Heartbeats
@@ -37,6 +39,7 @@ from .pending import KINDS
 from .request import WebSocketRequest, asked
 from .results import ANSWERED_LATER, PLAIN, resolve
 from .shared_rate import AnyRate
+from .subscribing import Subscribing
 
 __all__ = ["Dispatcher"]
 
@@ -61,6 +64,8 @@ class Dispatcher:
     Attributes:
         table: the handlers.
         heartbeats: answers those of clients.
+        topics: those of the component.
+        subscribing: lets clients subscribe to them.
         on_error: hooks for what handlers raise.
         rate: the limit of messages of all types together, or None.
         max_depth: levels of arrays and objects in a message.
@@ -73,6 +78,9 @@ class Dispatcher:
     def __init__(self, *, debug: bool = False) -> None:
         self.table = HandlerTable(self.run)
         self.heartbeats = Heartbeats(lambda kind: kind in self.table.by_type)
+        self.topics = Topics()
+        self.subscribing = Subscribing(self.topics)
+        self.topics.reserve = partial(self.table.reserve, self.subscribing.handlers)
         self.debug = debug
         # Typed for what people write; a SystemExit of a handler comes as well.
         self.on_error: list[Callable[[WebSocketRequest, Any], Any]] = []

@@ -52,6 +52,7 @@ class _State:
     binary: _Registered | None = None
     compiled_binary: Handler | None = None
     middleware: tuple[Middleware, ...] = ()
+    own: dict[str, Handler] = field(default_factory=dict)  # of daebus, without middleware
 
 
 class HandlerTable:
@@ -93,6 +94,11 @@ class HandlerTable:
 
         def with_it(now: _State) -> _State:
             known = now.handlers.get(kind)
+            if kind in now.own:
+                raise DuplicateHandlerError(
+                    f"messages of type {kind!r} are those of topics, which this app has; use "
+                    f"another type for {name_of(function)}"
+                )
             if known is not None:
                 raise DuplicateHandlerError(
                     f"message type {kind!r} has a handler already: {name_of(known.function)}; "
@@ -106,6 +112,29 @@ class HandlerTable:
             )
 
         self._change(f"registering a handler of {kind!r}", with_it)
+
+    def reserve(self, own: dict[str, Handler]) -> None:
+        """Take types for daebus itself; no middleware stands before their handlers.
+
+        Args:
+            own: the handlers by type.
+
+        Raises:
+            DuplicateHandlerError: the program has a handler for one of them.
+        """
+
+        def with_it(now: _State) -> _State:
+            for kind in own:
+                known = now.handlers.get(kind)
+                if known is not None:
+                    raise DuplicateHandlerError(
+                        f"messages of type {kind!r} would be those of topics, and "
+                        f"{name_of(known.function)} handles them; use another type for it"
+                    )
+            return replace(now, own=own, compiled={**now.compiled, **own})
+
+        if self._state.own != own:
+            self._change("declaring a topic", with_it)
 
     def add_binary(self, function: Callable[..., Any]) -> None:
         """Register the handler of binary messages.
@@ -140,7 +169,10 @@ class HandlerTable:
             chain, binary = (*now.middleware, middleware), now.binary
             return replace(
                 now,
-                compiled={kind: self._compile(new, chain) for kind, new in now.handlers.items()},
+                compiled={
+                    **{kind: self._compile(new, chain) for kind, new in now.handlers.items()},
+                    **now.own,
+                },
                 compiled_binary=None if binary is None else self._compile(binary, chain),
                 middleware=chain,
             )

@@ -24,7 +24,7 @@ from ...data.encoder import PLAIN, Encoder
 from ...depth import MAX_DEPTH, nests
 from ...errors import EncodeError
 
-__all__ = ["BadMessage", "decode", "encode", "error", "is_id", "stamp"]
+__all__ = ["BadMessage", "decode", "dumps", "encode", "error", "is_id", "stamp"]
 
 # Characters of a client's own text that are repeated to it or logged, at most.
 MAX_ECHO = 128
@@ -154,9 +154,26 @@ def encode(kind: str, data: Any, encoder: Encoder = PLAIN) -> bytes:
     try:
         return head + encoder.dumps(data) + b"}"
     except EncodeError as exc:
-        raise EncodeError(
-            f"the data of the {kind[:MAX_ECHO]!r} message cannot be sent: {exc}"
-        ) from exc.__cause__
+        raise _unfit(kind, exc) from exc.__cause__
+
+
+def dumps(kind: str, data: Any, encoder: Encoder = PLAIN) -> bytes:
+    """Encode the data of a message, for an envelope that is built later.
+
+    Raises:
+        EncodeError: the data has no JSON form.
+        TypeError: the type is not a string.
+    """
+    if kind.__class__ is not str:
+        _head(kind)  # raises, unless it is a string all the same
+    try:
+        return encoder.dumps(data)
+    except EncodeError as exc:
+        raise _unfit(kind, exc) from exc.__cause__
+
+
+def _unfit(kind: str, exc: EncodeError) -> EncodeError:
+    return EncodeError(f"the data of the {kind[:MAX_ECHO]!r} message cannot be sent: {exc}")
 
 
 def stamp(message: bytes, ident: str | float) -> bytes:

@@ -1,0 +1,167 @@
+"""A state topic inside: its values, when they are sent and when they expire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from ...server.threads.minder import Timer
+from ...waits import monotonic
+from .feed import After, Feed
+from .live import Live, Shared
+from .spec import Spec
+from .store import Changed
+from .values import Values
+
+__all__ = ["StateFeed"]
+
+_EVERYTHING = 1 << 60
+
+
+class StateFeed(Feed[Values]):
+    """A state topic inside.
+
+    Args:
+        spec: the declaration.
+        shared: with the other topics of the component.
+    """
+
+    def __init__(self, spec: Spec, shared: Shared) -> None:
+        log = Values(
+            spec.name,
+            message_type=spec.message_type,
+            max_keys=spec.count,
+            max_bytes=spec.max_bytes,
+        )
+        super().__init__(spec, log, shared)
+        self._told = 0  # guarded by: _order; offset up to which those who are current were told
+        self._told_at = float("-inf")  # guarded by: _order
+        self._flush_timer: Timer | None = None  # guarded by: _order
+        self._expiry_timer: Timer | None = None  # guarded by: _order
+        self._expiry_at = float("inf")  # guarded by: _order
+
+    def value(self, key: str) -> bytes | None:
+        """Return a value as JSON; None without one."""
+        return self._log.get(key, monotonic())
+
+    def values(self) -> list[tuple[str, bytes]]:
+        """Return all keys and values, as JSON, in the order in which the keys came."""
+        return self._log.items(monotonic())
+
+    def change(
+        self, values: Mapping[str, bytes], removed: Sequence[str] = (), ttl: float | None = None
+    ) -> bool:
+        """Set and remove keys, and tell the subscribers of what has changed.
+
+        Args:
+            values: as JSON.
+            removed: keys; those that are not there are passed over.
+            ttl: seconds after which these values are removed; None for those of the topic.
+
+        Returns:
+            False if nothing has changed.
+
+        Raises:
+            StateLimitError: there would be too many keys or bytes; nothing is changed.
+            Retired: look the topic up again.
+        """
+        return self.turn(self._change_locked, True, values, removed, ttl)
+
+    def _change_locked(
+        self,
+        after: After,
+        values: Mapping[str, bytes],
+        removed: Sequence[str],
+        ttl: float | None,
+    ) -> bool:
+        assert self._order.locked()
+        now, moment = time.time(), monotonic()
+        lasts = self.spec.ttl if ttl is None else ttl
+        expires = None if lasts is None else moment + lasts
+        with self._data:
+            log = self._log
+            changed, gone = log.change(values, removed, expires=expires, time=now)
+            epoch, top = log.epoch, log.top
+        live = self._shared.live
+        if expires is not None:
+            self._plan_locked(live, expires, moment)
+        if not (changed or gone):
+            return False
+        if self.spec.min_interval and live is not None:
+            wait = self._told_at + self.spec.min_interval - moment
+            if self._flush_timer is None:
+                if wait <= 0:
+                    self._tell_locked(after)
+                else:
+                    self._flush_timer = live.minder.call_later(wait, self._flush)
+        else:
+            with self._data:
+                event = self._log.message(changed, gone)
+            self.offer_locked(event, self._told, epoch, after)
+            self._told = top
+        store = self.store
+        if store is not None:
+            until = None if lasts is None else now + lasts
+            for key in changed:
+                store.note(Changed(self.name, epoch, top, key, values[key], now, until))
+            for key in gone:
+                store.note(Changed(self.name, epoch, top, key, None, now, None))
+        return True
+
+    def _flush(self) -> None:
+        """Tell the subscribers of what has changed since they were told last."""
+        self.turn(self._tell_locked, None)
+
+    def _tell_locked(self, after: After) -> None:
+        assert self._order.locked()
+        moment = monotonic()
+        self._flush_timer = None
+        self._told_at = moment
+        with self._data:
+            log = self._log
+            events, epoch, top, *_ = log.read(log.epoch, self._told, 0, _EVERYTHING)
+        before, self._told = self._told, top
+        for event in events:
+            self.offer_locked(event, before, epoch, after)
+
+    def _plan_locked(self, live: Live | None, expires: float, moment: float) -> None:
+        """Have the minder remove what expires."""
+        assert self._order.locked()
+        if live is None or expires >= self._expiry_at:
+            return
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        self._expiry_at = expires
+        self._expiry_timer = live.minder.call_later(max(0.0, expires - moment), self._expire)
+
+    def _expire(self) -> None:
+        self.turn(self._expire_locked, None)
+
+    def _expire_locked(self, after: After) -> None:
+        assert self._order.locked()
+        moment = monotonic()
+        self._expiry_timer, self._expiry_at = None, float("inf")
+        with self._data:
+            due = self._log.due(moment)
+        if due:
+            self._change_locked(after, {}, due, None)
+        with self._data:
+            upcoming = self._log.next_due()
+        if upcoming is not None:
+            self._plan_locked(self._shared.live, upcoming, moment)
+
+    def begin(self, live: Live) -> None:
+        """Remove what has expired while the app did not run, and what will."""
+        super().begin(live)
+        self._expire()
+
+    def end(self) -> None:
+        """Forget the timers: their minder has ended."""
+        with self._order:
+            for timer in (self._flush_timer, self._expiry_timer):
+                if timer is not None:
+                    timer.cancel()
+            self._flush_timer = self._expiry_timer = None
+            self._expiry_at = float("inf")
+            with self._data:
+                self._told = self._log.top

@@ -1,0 +1,178 @@
+"""State topics: ``State``, as the program sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import (
+    ItemsView,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
+from typing import Any, Protocol, overload
+
+from ...arguments import seconds_or_none
+from ...data.encoder import Encoder
+from ...errors import EncodeError
+from .changes import StateFeed
+from .feed import Retired
+from .handle import Handle
+
+__all__ = ["State"]
+
+
+class _Mapping(Protocol):
+    """What ``dict`` takes for a mapping."""
+
+    def keys(self) -> Iterable[str]:
+        """Return the keys."""
+
+    def __getitem__(self, key: str, /) -> Any:
+        """Return the value of a key."""
+
+
+class State(Handle[StateFeed], MutableMapping[str, Any]):
+    """A topic of which only the latest values matter: temperatures, progress, who is there.
+
+    It is a mapping of strings to what JSON can carry. Every change is sent to the subscribers;
+    a new one is sent all values first. ``DaebusWebSocket.state`` makes it.
+
+    Values are kept as JSON: what is read is a copy, as JSON gives it back, so a tuple comes
+    back as a list, and changing a list that was read changes nothing here.
+
+    A name with ``*`` stands for a family: ``state["device/7"]`` is one of it, and the other
+    methods raise ``TypeError``.
+
+    Threads:
+        Every method may be called by any thread, and never waits for a client.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        if self._spec.is_family:
+            return State(self._member(key), self._find, self._shared)
+        value = self._feed().value(key)
+        if value is None:
+            raise KeyError(key)
+        return json.loads(value.decode())
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if not self._change({}, (_key(key),)):
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key for key, _ in self._feed().values()])
+
+    def __len__(self) -> int:
+        return len(self._feed().values())
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._feed().value(key) is not None
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return keys and values, all of one moment once the loop begins."""
+        return _Items(self)
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values, all of one moment once the loop begins."""
+        return _Values(self)
+
+    def copy(self) -> dict[str, Any]:
+        """Return all keys and values of one moment.
+
+        ``dict(state)`` asks for one key after the other, so it raises ``KeyError`` if another
+        thread removes one meanwhile.
+        """
+        return {key: json.loads(value.decode()) for key, value in self._feed().values()}
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None) -> bool:
+        """Set the value of a key, and send it to the subscribers if it has changed.
+
+        Args:
+            key: any string.
+            value: what JSON can carry.
+            ttl: seconds after which the key is removed; None for those of the state.
+
+        Returns:
+            False if it had that value already, so that nothing is sent; its time to live
+                begins anew.
+
+        Raises:
+            EncodeError: the value has no JSON form.
+            StateLimitError: there would be too many keys or bytes.
+            TypeError: the key is not a string.
+
+        Threads:
+            Any; never waits for a client. The app need not run.
+        """
+        seconds_or_none("ttl", ttl)
+        name = _key(key)
+        return self._change({name: _encode(name, value, self._shared.encoder)}, (), ttl)
+
+    @overload
+    def update(self, other: _Mapping, /, **values: Any) -> None: ...
+    @overload
+    def update(self, other: Iterable[tuple[str, Any]], /, **values: Any) -> None: ...
+    @overload
+    def update(self, /, **values: Any) -> None: ...
+    def update(self, other: _Mapping | Iterable[tuple[str, Any]] = (), /, **values: Any) -> None:
+        """Set several keys with one message.
+
+        Raises:
+            EncodeError: a value has no JSON form; nothing is changed.
+            StateLimitError: there would be too many keys or bytes; nothing is changed.
+            TypeError: a key is not a string.
+        """
+        encoder = self._shared.encoder
+        given = dict(other, **values)
+        self._change({_key(key): _encode(key, value, encoder) for key, value in given.items()})
+
+    def clear(self) -> None:
+        """Remove all keys, with one message."""
+        self._change({}, [key for key, _ in self._feed().values()])
+
+    def _change(
+        self, values: Mapping[str, bytes], removed: Iterable[str] = (), ttl: float | None = None
+    ) -> bool:
+        self._shared.check()
+        gone = list(removed)
+        while True:
+            try:
+                return self._feed().change(values, gone, ttl)
+            except Retired:
+                continue
+
+    def __repr__(self) -> str:
+        return f"<State {self.name!r}>"
+
+
+class _Items(ItemsView[str, Any]):
+    _mapping: State
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return iter(self._mapping.copy().items())
+
+
+class _Values(ValuesView[Any]):
+    _mapping: State
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._mapping.copy().values())
+
+
+def _key(key: object) -> str:
+    """Return a key as a plain string: no code of the user's may run under a lock."""
+    if not isinstance(key, str):
+        raise TypeError(f"the key of a state is a string, not {key!r:.100}; write {str(key)!r:.40}")
+    return key if key.__class__ is str else str.__str__(key)
+
+
+def _encode(key: str, value: Any, encoder: Encoder) -> bytes:
+    try:
+        return encoder.dumps(value)
+    except EncodeError as exc:
+        raise EncodeError(f"the value of {key!r:.100} cannot be sent: {exc}") from exc.__cause__

@@ -1,0 +1,180 @@
+"""History topics: ``Topic``, as the program sees it, and what it publishes through."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any, NamedTuple
+
+from ...waits import monotonic
+from ..connection.sent import SendResult
+from ..protocol.envelope import dumps
+from .feed import After, Feed, Retired
+from .handle import Handle
+from .history import History
+from .live import Shared
+from .spec import Spec
+from .store import Appended, Cleared
+
+__all__ = ["HistoryFeed", "Publication", "Topic"]
+
+
+class Publication(NamedTuple):
+    """One message of a history topic.
+
+    Attributes:
+        offset: its number in the topic.
+        message_type: its type.
+        data: its data, as JSON gives it back.
+        time: Unix time of its publication.
+    """
+
+    offset: int
+    message_type: str
+    data: Any
+    time: float
+
+
+class HistoryFeed(Feed[History]):
+    """A history topic inside.
+
+    Args:
+        spec: the declaration.
+        shared: with the other topics of the component.
+    """
+
+    def __init__(self, spec: Spec, shared: Shared) -> None:
+        log = History(
+            spec.name,
+            count=spec.count,
+            max_bytes=spec.max_bytes,
+            max_age=spec.max_age,
+            replay_limit=spec.replay_limit,
+        )
+        super().__init__(spec, log, shared)
+
+    def publish(self, message_type: str, data: bytes) -> SendResult:
+        """Append a message, and send it to the subscribers; see ``Topic.publish``."""
+        return self.turn(self._publish_locked, SendResult(), message_type, data)
+
+    def _publish_locked(self, after: After, message_type: str, data: bytes) -> SendResult:
+        assert self._order.locked()
+        now, moment = time.time(), monotonic()
+        with self._data:
+            event = self._log.append(message_type, data, now, moment)
+            epoch = self._log.epoch
+        offset = event.offset
+        offered = self.offer_locked(event, offset - 1, epoch, after)
+        if self.store is not None:
+            self.store.note(Appended(self.name, epoch, offset, message_type, data, now))
+        return SendResult(offered.reached, offered.queued, offset=offset)
+
+    def newest(self, last: int | None) -> list[Publication]:
+        """Return the newest messages; see ``Topic.history``."""
+        log = self._log
+        moment = monotonic()
+        if not self._data.locked():
+            with self._data:
+                log.trim(moment)
+        found = []
+        for payload, at in log.newest(last):
+            message = json.loads(payload.decode())
+            found.append(Publication(message["offset"], message["type"], message["data"], at))
+        return found
+
+    def clear(self) -> None:
+        """Begin anew; see ``Topic.clear``."""
+        self.turn(self._clear_locked, None)
+
+    def _clear_locked(self, after: After) -> None:
+        assert self._order.locked()
+        with self._data:
+            self._log.clear()
+            epoch = self._log.epoch
+        self.nudge_locked(after)
+        if self.store is not None:
+            self.store.note(Cleared(self.name, epoch))
+
+
+class Topic(Handle[HistoryFeed]):
+    """A topic whose messages each matter: alarms, lines of a log, a chat.
+
+    The newest messages are kept. A subscriber that was away for a while, or reads slowly, gets
+    what it has missed, or is told how much is lost. ``DaebusWebSocket.topic`` makes it.
+
+    A name with ``*`` stands for a family: ``topic["device/7"]`` is one of it, and the other
+    methods raise ``TypeError``.
+
+    Threads:
+        Every method may be called by any thread, and never waits for a client.
+    """
+
+    def __getitem__(self, name: str) -> Topic:
+        """Return one topic of this family.
+
+        Raises:
+            KeyError: the name does not fit the pattern.
+            TypeError: this is no family, or the name is not a string.
+            ValueError: no topic can have that name.
+        """
+        if not self._spec.is_family:
+            raise TypeError(
+                f"topic {self.name!r} is no family; declare one with a *: topic('{self.name}/*')"
+            )
+        return Topic(self._member(name), self._find, self._shared)
+
+    def publish(self, data: Any, message_type: str = "message") -> SendResult:
+        """Append a message, and send it to every subscriber.
+
+        The order is the same for all subscribers, whichever threads publish.
+
+        Args:
+            data: what JSON can carry; it is encoded once.
+            message_type: the ``"type"`` of the message.
+
+        Returns:
+            How many subscribers it was sent to or is queued for; its number in the topic is
+                ``offset``.
+
+        Raises:
+            EncodeError: the data has no JSON form.
+            TypeError: the type is not a string.
+
+        Threads:
+            Any; never waits for a client. The app need not run: who subscribes later may
+                have the message replayed.
+        """
+        self._shared.check()
+        payload = dumps(message_type, data, self._shared.encoder)
+        if message_type.__class__ is not str:  # no code of the user's may run under a lock
+            message_type = str.__str__(message_type)
+        while True:
+            try:
+                return self._feed().publish(message_type, payload)
+            except Retired:
+                continue
+
+    def history(self, last: int | None = None) -> list[Publication]:
+        """Return the messages that are kept, the oldest first.
+
+        Args:
+            last: only so many of the newest; None for all.
+
+        Raises:
+            ValueError: the number is negative.
+        """
+        if last is not None and last < 0:
+            raise ValueError(f"history(last={last!r}) is less than 0; write history(last=20)")
+        return self._feed().newest(last)
+
+    def clear(self) -> None:
+        """Forget all messages; offsets count from 1 again, in another epoch.
+
+        Subscribers are told with a ``gap``.
+        """
+        self._shared.check()
+        while True:
+            try:
+                return self._feed().clear()
+            except Retired:
+                continue

@@ -1,0 +1,186 @@
+"""Topics end to end: what a plain page sends and gets, and what the program calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from daebus import (
+    ClientError,
+    Daebus,
+    EncodeError,
+    State,
+    StateLimitError,
+    Topic,
+)
+from daebus.testing import AppClient, RequestError
+from tests.support.fixture_types import MakeApp
+
+NEW = {"recovered": False, "reason": "new", "missed": None}
+
+
+def subscribe(client: AppClient, topic: str, **more: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = client.request("subscribe", {"topic": topic, **more}, timeout=5)
+    return answer
+
+
+def position(answer: dict[str, Any]) -> dict[str, Any]:
+    return {"epoch": answer["epoch"], "offset": answer["offset"]}
+
+
+def offsets(client: AppClient, count: int, kind: str = "message") -> list[int]:
+    return [client.receive(kind, timeout=5)["offset"] for _ in range(count)]
+
+
+def test_history_topic_from_the_first_message_to_the_last(app: Daebus) -> None:
+    alarms = app.websocket.topic("alarms")
+    assert isinstance(alarms, Topic)
+    assert alarms.publish("before the start").offset == 1
+    with app.test_client() as ann, app.test_client() as bob:
+        assert subscribe(ann, "alarms") == {
+            "topic": "alarms",
+            "kind": "history",
+            "epoch": alarms.epoch,
+            "offset": 1,
+            "replay": 0,
+            **NEW,
+        }
+        assert subscribe(bob, "alarms", last=5)["replay"] == 1
+        assert bob.receive(timeout=5)["data"] == "before the start"
+
+        result = alarms.publish({"text": "pressure"}, "alarm")
+        assert (result, result.queued, result.dropped, result.offset) == (2, 0, 0, 2)
+        for client in (ann, bob):
+            assert client.receive(timeout=5) == {
+                "type": "alarm",
+                "topic": "alarms",
+                "offset": 2,
+                "data": {"text": "pressure"},
+            }
+        assert app.websocket.get_topics() == {"alarms": 2}
+        assert bob.request("unsubscribe", {"topic": "alarms"}) == {
+            "topic": "alarms",
+            "subscribed": False,
+        }
+        assert alarms.publish(3) == 1
+        assert offsets(ann, 1) == [3]
+        assert subscribe(bob, "alarms", since={"epoch": alarms.epoch, "offset": 2})["replay"] == 1
+        assert offsets(bob, 1) == [3]
+    kept = alarms.history()
+    assert [(one.offset, one.message_type, one.data) for one in kept[1:]] == [
+        (2, "alarm", {"text": "pressure"}),
+        (3, "message", 3),
+    ]
+    assert alarms.history(last=1) == kept[2:]
+    assert alarms.offset == 3
+
+
+def test_state_is_a_mapping_whose_changes_are_sent(app: Daebus) -> None:
+    boiler = app.websocket.state("boiler", message_type="reading", auto=True)
+    boiler["celsius"] = 21.4
+    with app.test_client() as client:
+        told = client.receive("subscribed", timeout=5)
+        assert told["topic"] == told["data"]["topic"] == "boiler"
+        assert told["data"] == {
+            "topic": "boiler",
+            "kind": "state",
+            "epoch": boiler.epoch,
+            "offset": 1,
+            "replay": 1,
+            **NEW,
+        }
+        assert client.receive(timeout=5) == {
+            "type": "reading",
+            "topic": "boiler",
+            "offset": 1,
+            "data": {"snapshot": True, "set": {"celsius": 21.4}, "removed": [], "synced": True},
+        }
+        boiler["celsius"] = 21.4
+        assert boiler.set("celsius", 21.4) is False
+        boiler.update({"pump": True, "celsius": 22}, valve=None)
+        assert client.receive(timeout=5)["data"] == {
+            "set": {"pump": True, "celsius": 22, "valve": None},
+            "removed": [],
+        }
+        del boiler["pump"]
+        assert client.receive(timeout=5)["data"] == {"set": {}, "removed": ["pump"]}
+        boiler.clear()
+        assert client.receive(timeout=5)["data"] == {"set": {}, "removed": ["celsius", "valve"]}
+
+
+def test_state_behaves_as_a_dict_does(app: Daebus) -> None:
+    boiler: State = app.websocket.state("boiler")
+    boiler.update({"a": (1, 2), "b": {"c": "ä"}})
+    assert dict(boiler) == boiler.copy() == {"a": [1, 2], "b": {"c": "ä"}}
+    assert boiler == {"a": [1, 2], "b": {"c": "ä"}}
+    assert ("a" in boiler, "c" in boiler, len(boiler)) == (True, False, 2)
+    assert [*boiler] == [*boiler.keys()] == ["a", "b"]
+    assert [*boiler.items()] == [("a", [1, 2]), ("b", {"c": "ä"})]
+    assert [*boiler.values()] == [[1, 2], {"c": "ä"}]
+    assert boiler.get("c", 3) == 3
+    assert boiler.pop("a") == [1, 2]
+    assert boiler.setdefault("b", 1) == {"c": "ä"}
+    with pytest.raises(KeyError, match="a"):
+        boiler["a"]
+    with pytest.raises(KeyError, match="a"):
+        del boiler["a"]
+    with pytest.raises(TypeError, match=r"key of a state is a string, not 3; write '3'"):
+        boiler[3] = 1  # type: ignore[index]  # that is the mistake
+    with pytest.raises(EncodeError, match=r"value of 'x' cannot be sent.*object"):
+        boiler["x"] = object()
+
+
+def test_state_refuses_what_is_beyond_its_bounds(app: Daebus) -> None:
+    few = app.websocket.state("few", max_keys=2)
+    few.update(a=1, b=2)
+    with pytest.raises(StateLimitError, match=r"'few' would have 3 keys, and 2 are.*max_keys=4"):
+        few.update(a=9, c=3)
+    assert dict(few) == {"a": 1, "b": 2}
+    small = app.websocket.state("small", max_bytes=20)
+    with pytest.raises(StateLimitError, match=r"bytes, and 20 are the most.*max_bytes=40"):
+        small["text"] = "x" * 20
+    assert len(small) == 0
+
+
+REQUESTS = {
+    "no topic": ({}, "unknown_topic"),
+    "no such topic": ({"topic": "nope"}, "unknown_topic"),
+    "a number": ({"topic": 3}, "unknown_topic"),
+    "a pattern": ({"topic": "device/*"}, "unknown_topic"),
+    "a long name": ({"topic": "device/" + "x" * 200}, "unknown_topic"),
+    "since no object": ({"topic": "alarms", "since": 3}, "bad_position"),
+    "since without epoch": ({"topic": "alarms", "since": {"offset": 3}}, "bad_position"),
+    "offset below 0": ({"topic": "alarms", "since": {"epoch": "a", "offset": -1}}, "bad_position"),
+    "offset true": ({"topic": "alarms", "since": {"epoch": "a", "offset": True}}, "bad_position"),
+    "offset 2^53": ({"topic": "alarms", "since": {"epoch": "a", "offset": 2**53}}, "bad_position"),
+    "last a text": ({"topic": "alarms", "last": "3"}, "bad_position"),
+    "forbidden": ({"topic": "device/secret"}, "forbidden"),
+    "refused by name": ({"topic": "device/own"}, "not_yours"),
+    "hook fails": ({"topic": "device/broken"}, "handler_error"),
+    "one too many": ({"topic": "device/3"}, "too_many_topics"),
+}
+
+
+def test_what_cannot_be_subscribed_to_is_answered_with_an_error(make_app: MakeApp) -> None:
+    app = make_app(max_topics=2)
+    app.websocket.topic("alarms")
+    app.websocket.topic("device/*")
+
+    @app.on_subscribe("device/*")
+    def judge(client_id: str, topic: str) -> bool:
+        if topic == "device/own":
+            raise ClientError("it is another's", "not_yours")
+        return topic != "device/secret" and (topic != "device/broken" or bool(1 / 0))
+
+    with app.test_client() as client:
+        subscribe(client, "device/1")
+        subscribe(client, "device/2")
+        subscribe(client, "device/2")  # takes the place of the first
+        for name, (data, code) in REQUESTS.items():
+            with pytest.raises(RequestError) as caught:
+                client.request("subscribe", data, timeout=5)
+            assert caught.value.code == code, name
+        client.request("unsubscribe", {"topic": "device/2"})
+        subscribe(client, "device/3")
+        assert app.websocket.get_topics() == {"alarms": 0, "device/1": 1, "device/3": 1}
