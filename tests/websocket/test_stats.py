@@ -68,6 +68,7 @@ def test_every_key_after_a_known_conversation(make_app: MakeApp, connect: Connec
         "disconnects": {"client": 1},
         "refused": {"origin_not_allowed": 1, "bad_handshake": 1, "too_many_clients": 1},
         "errors": {"bad_json": 1, "unknown_type": 1, "my_code": 2},
+        "topics": {},
         "json": "orjson" if stats["json"] == "orjson" else "json",
     }
     assert {kind: times["count"] for kind, times in handlers.items()} == {"echo": 5, "refuse": 2}

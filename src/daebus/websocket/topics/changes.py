@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from ...server.threads.minder import Timer
 from ...waits import monotonic
-from .feed import After, Feed
+from .feed import EVERYTHING, After, Feed, Look
 from .live import Live, Shared
 from .spec import Spec
 from .store import Changed
 from .values import Values
 
 __all__ = ["StateFeed"]
-
-_EVERYTHING = 1 << 60
 
 
 class StateFeed(Feed[Values]):
@@ -47,6 +45,13 @@ class StateFeed(Feed[Values]):
     def values(self) -> list[tuple[str, bytes]]:
         """Return all keys and values, as JSON, in the order in which the keys came."""
         return self._log.items(monotonic())
+
+    def look(self) -> Look:
+        """Return what there is at this moment, for who reads it once."""
+        moment = monotonic()
+        with self._data:
+            log = self._log
+            return Look("state", log.epoch, log.top, [], log.items(moment))
 
     def change(
         self, values: Mapping[str, bytes], removed: Sequence[str] = (), ttl: float | None = None
@@ -119,7 +124,7 @@ class StateFeed(Feed[Values]):
         self._told_at = moment
         with self._data:
             log = self._log
-            events, epoch, top, *_ = log.read(log.epoch, self._told, 0, _EVERYTHING)
+            events, epoch, top, *_ = log.read(log.epoch, self._told, 0, EVERYTHING)
         before, self._told = self._told, top
         for event in events:
             self.offer_locked(event, before, epoch, after)

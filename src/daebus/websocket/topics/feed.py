@@ -21,8 +21,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import (
     Concatenate,
+    Final,
     Generic,
-    Literal,
+    NamedTuple,
     ParamSpec,
     Protocol,
     TypedDict,
@@ -39,11 +40,11 @@ from .cursor import Cursor, Watcher, put
 from .envelopes import Event
 from .history import Chunk, Saved
 from .live import Live, Offered, Shared, Span
-from .position import Answer, Position
+from .position import Answer, Kind, Position
 from .spec import Spec
 from .store import Store
 
-__all__ = ["After", "Feed", "Log", "Retired", "TopicStats"]
+__all__ = ["EVERYTHING", "After", "Feed", "Log", "Look", "Retired", "TopicStats"]
 
 logger = get_logger("daebus.websocket")
 
@@ -55,10 +56,32 @@ class Retired(Exception):
     """This topic of a family had neither messages nor subscribers, and was given up."""
 
 
+# In place of a number of bytes: no bound.
+EVERYTHING: Final = 1 << 60
+
+
+class Look(NamedTuple):
+    """All of a topic at one moment.
+
+    Attributes:
+        kind: of the topic.
+        epoch: the count of offsets.
+        offset: of the newest message or change.
+        messages: those that are kept, of a history.
+        values: keys and values as JSON, of a state.
+    """
+
+    kind: Kind
+    epoch: str
+    offset: int
+    messages: list[Event]
+    values: list[tuple[str, bytes]]
+
+
 class TopicStats(TypedDict):
     """The counts of one topic; see ``DaebusWebSocket.stats``."""
 
-    kind: Literal["history", "state"]
+    kind: Kind
     epoch: str
     offset: int
     entries: int

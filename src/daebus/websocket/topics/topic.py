@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ...waits import monotonic
 from ..connection.sent import SendResult
 from ..protocol.envelope import dumps
-from .feed import After, Feed, Retired
+from .feed import EVERYTHING, After, Feed, Look, Retired
 from .handle import Handle
 from .history import History
 from .live import Shared
@@ -68,6 +68,15 @@ class HistoryFeed(Feed[History]):
         if self.store is not None:
             self.store.note(Appended(self.name, epoch, offset, message_type, data, now))
         return SendResult(offered.reached, offered.queued, offset=offset)
+
+    def look(self) -> Look:
+        """Return what there is at this moment, for who reads it once."""
+        moment = monotonic()
+        with self._data:
+            log = self._log
+            log.trim(moment)
+            events, *_ = log.read(log.epoch, log.floor - 1, 0, EVERYTHING)
+            return Look("history", log.epoch, log.top, events, [])
 
     def newest(self, last: int | None) -> list[Publication]:
         """Return the newest messages; see ``Topic.history``."""
