@@ -37,6 +37,7 @@ from .runner import Runner, call_hooks
 from .runtime import Runtime
 from .settings import HookCall, Settings
 from .stats import Stats
+from .visits import Visits
 from .watchdog import Watchdog
 
 __all__ = ["Hub"]
@@ -65,6 +66,7 @@ class Hub:
         door: sends everything.
         stats: counters.
         threads: the connection threads.
+        visits: shows topics to clients that speak HTTP.
     """
 
     def __init__(
@@ -86,6 +88,13 @@ class Hub:
         self._settings = settings
         self._version = dispatcher.heartbeats.version
         self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
+        self.visits = Visits(
+            self._admission,
+            dispatcher.topics,
+            dispatcher.subscribing.check,
+            settings.limits.ping_interval,
+            self.stats.refused,
+        )
         self._client_ids = ClientIds(settings.on_duplicate, settings.limits.close_timeout)
         self._watchdog = Watchdog(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
@@ -176,24 +185,12 @@ class Hub:
         return functools.partial(self._run, activity, route, response, upgrade.early, expires)
 
     def check(self, handshake: Handshake) -> Checked:
-        """Judge a handshake as ``admit`` does, and open nothing.
-
-        Pages of other places may read the answer if they may connect, with cookies, as a
-        WebSocket sends them too.
-        """
+        """Judge a handshake as ``admit`` does, and open nothing."""
         refusal = self._admission.check(handshake)
-        headers = []
+        headers = self._admission.readable(handshake)
         if self._version is not None:
-            headers.append(("Daebus-Version", self._version))
-        origin = handshake.header("origin")
-        if origin is not None and self._settings.pages.allow(origin, handshake.host):
-            headers += [
-                ("Access-Control-Allow-Origin", origin),
-                ("Access-Control-Allow-Credentials", "true"),
-                ("Access-Control-Expose-Headers", "Retry-After, Daebus-Version"),
-                ("Vary", "Origin"),
-            ]
-        return Checked(refusal, tuple(headers))
+            headers = (("Daebus-Version", self._version), *headers)
+        return Checked(refusal, headers)
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.stats.refused(refusal.code)

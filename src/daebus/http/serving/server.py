@@ -23,7 +23,7 @@ from werkzeug.serving import BaseWSGIServer
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import OVERLOADED, STOPPING, Checked, Refusal, UpgradeHandler
+from ...server.handoff import OVERLOADED, STOPPING, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL
 from ...server.threads.pool import WorkerPool, join_all
@@ -34,15 +34,16 @@ from ...waits import monotonic
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
-from ..site.own import CHECK, NO_WEBSOCKETS, OwnAnswer, check_answer
+from ..site.own import NO_WEBSOCKETS, OwnAnswer
 from ..site.router import Router
 from .access import AccessLog
 from .entrance import Entrance
-from .environ import split_target
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
-from .upgrade import note_check, note_upgrade
+from .topics import TopicPages
+from .upgrade import note_upgrade
+from .visitors import Visitors
 from .writes import BytesRest, error_response, own_response
 
 __all__ = ["HttpServer"]
@@ -86,6 +87,7 @@ class HttpServer(BaseWSGIServer):
         vitals: watches over the threads.
         entrance: judges requests by the host that they ask for.
         access: has a line for each request; None for none.
+        topics: answers requests for topics; None if there are none.
     """
 
     multithread = True
@@ -108,6 +110,7 @@ class HttpServer(BaseWSGIServer):
         vitals: Vitals,
         entrance: Entrance,
         access: AccessLog | None,
+        topics: TopicPages | None,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -143,6 +146,11 @@ class HttpServer(BaseWSGIServer):
             entrance=entrance,
             access=access,
         )
+        self._visitors: Visitors | None = None
+        if upgrades is not None:
+            self._visitors = Visitors(
+                self._acceptor, self._exchange, upgrades, topics, self._answered
+            )
         self._spool.has_room = self._acceptor.has_room
         self._handshakes = None
         if tls is not None:
@@ -158,7 +166,8 @@ class HttpServer(BaseWSGIServer):
 
     def _other_descriptors(self) -> int:
         upgraded = 0 if self._upgrades is None else self._upgrades.descriptors()
-        return upgraded + self._spool.files
+        watching = 0 if self._visitors is None else self._visitors.streams()
+        return upgraded + watching + self._spool.files
 
     def begin(self) -> None:
         """Start accepting."""
@@ -219,7 +228,7 @@ class HttpServer(BaseWSGIServer):
         head = request.head
         if head.upgrade or self._exchange.draining or self._exchange.only_upgrades(client):
             return None
-        if self._is_check(request):
+        if self._visit(request) is not None:
             return None
         return self._own.answer(head.target.partition("?")[0], head.method)
 
@@ -257,8 +266,8 @@ class HttpServer(BaseWSGIServer):
             refusal = STOPPING
         elif request.head.upgrade:
             refusal = self._start_upgrade(client, request, self._upgrade)
-        elif self._is_check(request):
-            refusal = self._start_upgrade(client, request, self._check)
+        elif (visit := self._visit(request)) is not None:
+            refusal = self._start_upgrade(client, request, visit)
         elif self._pool.submit(functools.partial(self._work, client, request)):
             return
         else:
@@ -300,30 +309,12 @@ class HttpServer(BaseWSGIServer):
             self._acceptor.close(client)
             return None
 
-    def _is_check(self, request: Request) -> bool:
-        """Tell whether a client asks if it would be let in, which user code decides."""
-        head = request.head
-        return (
-            CHECK in head.target
-            and self._upgrades is not None
-            and head.method in ("GET", "HEAD")
-            and split_target(head)[0] == CHECK
-        )
+    def _visit(self, request: Request) -> Callable[[Conn, Request], None] | None:
+        return None if self._visitors is None else self._visitors.find(request)
 
-    def _check(self, client: Conn, request: Request) -> None:
-        """Judge the upgrade that a client asks about, where an upgrade would be; go on."""
-        assert self._upgrades is not None
-        try:
-            upgrade = note_check(client, request, self._exchange.environ_of)
-            if isinstance(upgrade, Refusal):
-                checked = Checked(upgrade)
-            else:
-                checked = self._upgrades.check(upgrade)
-            answer = check_answer(checked)
-            self._dispatch(client, self._answer_own(client, request, answer, last=False))
-        except BaseException:
-            logger.exception("a check failed")
-            self._acceptor.close(client)
+    def _answered(self, client: Conn, request: Request, answer: OwnAnswer) -> None:
+        """Write an answer to one whom the WebSocket side has judged, and go on with it."""
+        self._dispatch(client, self._answer_own(client, request, answer, last=False))
 
     # --- in a worker ------------------------------------------------------------
 
@@ -336,7 +327,7 @@ class HttpServer(BaseWSGIServer):
                     self._pool.busy
                     or self._exchange.draining
                     or request.head.upgrade
-                    or self._is_check(request)
+                    or self._visit(request) is not None
                 ):
                     self._dispatch(client, request)
                     return
@@ -367,6 +358,8 @@ class HttpServer(BaseWSGIServer):
     def begin_stop(self) -> None:
         """Close the listeners, and refuse what still comes on open connections."""
         self._exchange.draining = True
+        if self._visitors is not None:
+            self._visitors.stop()
         self._acceptor.stop()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
@@ -389,6 +382,8 @@ class HttpServer(BaseWSGIServer):
 
     def forget(self) -> None:
         """Close a forked child's copies of the sockets."""
+        if self._visitors is not None:
+            self._visitors.abandon()
         self._acceptor.forget()
 
     def log(self, type: str, message: str, *args: Any) -> None:

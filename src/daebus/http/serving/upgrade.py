@@ -18,7 +18,14 @@ from ..protocol.paths import fault_in_path
 from ..site.request import Request
 from .environ import add_forwarded, add_request, split_target
 
-__all__ = ["BAD_TARGET", "UpgradeRequest", "checked_target", "note_check", "note_upgrade"]
+__all__ = [
+    "BAD_TARGET",
+    "UpgradeRequest",
+    "checked_target",
+    "note_check",
+    "note_upgrade",
+    "note_visit",
+]
 
 _TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")
 
@@ -71,6 +78,15 @@ def note_check(
     if head.authority is not None:
         target = f"http://{head.authority}{target}"
     return _note(client, replace(head, method="GET", target=target), request.seen, environ_of)
+
+
+def note_visit(
+    client: Conn,
+    request: RawRequest,
+    environ_of: Callable[[Conn], dict[str, Any]],
+) -> Handshake:
+    """Describe a request that is judged as an upgrade would be."""
+    return _note(client, request.head, request.seen, environ_of)
 
 
 def checked_target(query: str) -> str | None:

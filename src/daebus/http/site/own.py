@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from ...server.handoff import STOPPING, Checked, Refusal
 from ..protocol.errors import error_body, status_code_name
 
-__all__ = ["CHECK", "NO_WEBSOCKETS", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
+__all__ = ["CHECK", "NO_WEBSOCKETS", "OWN", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
+
+# Before all paths of ours.
+OWN = "/_daebus/"
 
 # Where a client asks whether it would be let in.
-CHECK = "/_daebus/check"
+CHECK = f"{OWN}check"
 
 NO_WEBSOCKETS = Refusal(501, "not_implemented", "there are no WebSockets on this server")
 
