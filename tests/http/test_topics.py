@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
+from werkzeug.test import create_environ
 
-from daebus import Daebus, Reject
+from daebus import Daebus, DaebusHttp, DaebusWebSocket, Reject
 from tests.support.fixture_types import MakeApp, OpenRaw
 from tests.support.raw import Raw
+from tests.support.tls import client_context, server_context
 from tests.support.waiting import eventually
 
 TOPICS = "/_daebus/topics"
@@ -378,3 +380,89 @@ def test_a_hook_may_publish(site: Daebus, watch: Any) -> None:
     site.start()
     stream = watch(site, "topic=alarms")
     assert stream.next().data["data"]["topics"][0]["offset"] == 1
+
+
+def test_a_stream_over_tls(watch: Any) -> None:
+    app = Daebus("test")
+    app.attach(DaebusHttp(port=0, topics=TOPICS, ssl_context=server_context()))
+    app.attach(DaebusWebSocket())
+    alarms = app.websocket.topic("alarms")
+    with app:
+        client = Raw(app)
+        client.sock = client_context().wrap_socket(client.sock, server_hostname="127.0.0.1")
+        with client:
+            stream = Stream(client, f"{STREAM}?topic=alarms")
+            stream.next()
+            alarms.publish("x" * 300_000)  # more than one piece, and than one record
+            assert len(stream.next().data["data"]) == 300_000
+
+
+def test_another_server_shows_topics_and_streams_none() -> None:
+    app = Daebus("test")
+    app.attach(DaebusHttp(topics=TOPICS))
+    app.attach(DaebusWebSocket())
+    app.websocket.state("boiler")["celsius"] = 21.4
+    statuses: list[str] = []
+
+    def get(path: str, query: str = "") -> Any:
+        environ = create_environ(path, query_string=query)
+        answer = app.wsgi(environ, lambda status, headers: statuses.append(status))
+        return json.loads(b"".join(answer))
+
+    assert get(f"{TOPICS}/boiler")["values"] == {"celsius": 21.4}
+    assert get(STREAM, "topic=boiler")["code"] == "not_implemented"
+    assert [status[:3] for status in statuses] == ["200", "501"]
+    app.stop()
+
+
+@pytest.mark.slow
+def test_a_browser_resumes_by_itself(browser: Any) -> None:
+    app = Daebus("test")
+    app.attach(DaebusHttp(port=0, topics=TOPICS))
+    app.attach(DaebusWebSocket())
+    alarms = app.websocket.topic("alarms")
+    app.route("/")(lambda req: "<!doctype html><link rel=icon href=data:,><title>t</title>")
+    app.start()
+    port = app.http.port
+    page = browser.new_page()
+    try:
+        page.goto(f"http://localhost:{port}/")
+        page.evaluate(
+            """() => {
+                window.seen = []; window.answers = [];
+                const source = new EventSource('/_daebus/topics/events?topic=alarms');
+                const parse = event => JSON.parse(event.data).data;
+                source.addEventListener('alarm', event => seen.push(parse(event)));
+                const note = event => answers.push(parse(event).topics[0]);
+                source.addEventListener('subscribed', note);
+            }"""
+        )
+        page.wait_for_function("() => answers.length == 1")
+        alarms.publish(1, "alarm")
+        page.wait_for_function("() => seen.length == 1")
+        app.stop()
+        alarms.publish(2, "alarm")
+        app.start(port=port)
+        alarms.publish(3, "alarm")
+        page.wait_for_function("() => seen.length == 3")
+        assert page.evaluate("() => seen") == [1, 2, 3]
+        assert page.evaluate("() => answers[1].recovered") is True
+    finally:
+        page.close()
+        app.stop()
+
+
+@pytest.mark.slow
+def test_hundreds_of_watchers_cost_no_thread(make_app: MakeApp, watch: Any) -> None:
+    app = make_app(http={"topics": TOPICS}, ping_interval=None)
+    alarms = app.websocket.topic("alarms")
+    app.start()
+    before = threading.active_count()
+    streams = [watch(app, "topic=alarms") for _ in range(400)]
+    for stream in streams:
+        stream.next()
+    assert threading.active_count() <= before + 8
+    for n in range(20):
+        alarms.publish(n)
+    for stream in streams:
+        assert [stream.next().data["data"] for _ in range(20)] == list(range(20))
