@@ -50,6 +50,9 @@ MAX_USER_AGENT = 512
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
 
+# Calls of the hooks of presence that may wait: a crowd may come at once.
+MAX_MOVES = 1000
+
 
 class Hub:
     """Owns the registry and the connection threads.
@@ -112,6 +115,8 @@ class Hub:
         # For log lines and hooks about a connection that cannot run in its own thread, nor in
         # the minder's. Two threads, so that one hook that hangs does not stop the others.
         self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES, vitals=minder.vitals)
+        # One thread, so that who came is told before it has left.
+        self._moves = WorkerPool("daebus-presence", 1, MAX_MOVES, vitals=minder.vitals)
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock
@@ -158,7 +163,7 @@ class Hub:
 
     def has_told_all(self) -> bool:
         """Tell whether every notice of a slow client or handler has been given."""
-        return self._notices.is_idle()
+        return self._notices.is_idle() and self._moves.is_idle()
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or say why not.
@@ -314,6 +319,15 @@ class Hub:
         client_id = "" if link is None else link.client_id
         self._call("on_slow_handler", self._settings.on_slow_handler, client_id, info)
 
+    def moved(self, room: str, user: str, joined: bool) -> None:
+        """Tell the hooks of presence; never waits."""
+        hooks = [hook for fits, hook in tuple(self._settings.on_presence) if fits(room)]
+        loop = self.runtime.loop
+        if hooks and not self._moves.submit(
+            lambda: call_hooks(loop, "on_presence", hooks, room, user, joined)
+        ):
+            self.stats.lost_notice()
+
     def _call(self, name: str, hooks: list[HookCall], client_id: str, info: Any) -> None:
         call_hooks(self.runtime.loop, name, hooks, client_id, info)
 
@@ -362,7 +376,7 @@ class Hub:
             self.runtime.pump.abandon()
             self.runtime.loop.cancel_all()
         self._watchdog.stop()
-        threads += self._notices.stop()
+        threads += self._notices.stop() + self._moves.stop()
         busy = {link.writer.owner for link in self._wait_for_others(deadline)}
         left = join_all(threads, deadline)
         return left + [

@@ -105,6 +105,13 @@ class Topics:
         assert isinstance(feed, StateFeed)
         return feed
 
+    def handle(self, name: str) -> Topic | State | None:
+        """Return what the program holds of a topic; None if there is none."""
+        feed = self.find(name)
+        if isinstance(feed, HistoryFeed):
+            return Topic(feed.spec, self._history_feed, self.shared)
+        return None if feed is None else State(feed.spec, self._state_feed, self.shared)
+
     # --- looking up ---------------------------------------------------------------------
 
     def _family_of(self, name: str) -> Spec | None:
