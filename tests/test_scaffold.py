@@ -14,7 +14,9 @@ from daebus.scaffold import Scaffold
 from daebus.tasks.registry import Tasks
 from daebus.websocket.api.access import Access
 from daebus.websocket.api.decorators import Decorators
+from daebus.websocket.api.presence import PresenceMethods
 from daebus.websocket.api.rooms import Rooms
+from daebus.websocket.api.topics import TopicMethods
 
 
 def public(kind: type) -> dict[str, Any]:
@@ -26,6 +28,8 @@ OF_COMPONENTS: dict[str, Any] = {
     **public(HttpDecorators),
     "authenticate": Access.authenticate,
     "on_join": Rooms.on_join,
+    "on_presence": PresenceMethods.on_presence,
+    "on_subscribe": TopicMethods.on_subscribe,
     "background": Tasks.background,
     "thread": Tasks.thread,
 }
@@ -36,6 +40,8 @@ USES: dict[str, Callable[[Scaffold], object]] = {
     "raw": lambda it: it.raw("/x")(lambda connection: None),
     "authenticate": lambda it: it.authenticate(lambda req: "guest"),
     "on_join": lambda it: it.on_join("x")(lambda client_id, room: True),
+    "on_presence": lambda it: it.on_presence("x")(lambda room, user, joined: None),
+    "on_subscribe": lambda it: it.on_subscribe("x")(lambda client_id, topic: True),
     "on_connect": lambda it: it.on_connect(lambda client_id: None),
     "on_disconnect": lambda it: it.on_disconnect(lambda client_id: None),
     "on_slow_consumer": lambda it: it.on_slow_consumer(lambda client_id: None),
@@ -76,7 +82,17 @@ def test_a_blueprint_has_it_registered_with_the_app(
 ) -> None:
     calls: list[str] = []
     owner = next(
-        kind for kind in (Decorators, HttpDecorators, Access, Rooms, Tasks) if name in vars(kind)
+        kind
+        for kind in (
+            Decorators,
+            HttpDecorators,
+            Access,
+            Rooms,
+            TopicMethods,
+            PresenceMethods,
+            Tasks,
+        )
+        if name in vars(kind)
     )
     real = getattr(owner, name)
 

@@ -73,7 +73,9 @@ class Engine:
         if self._is_guest:
             http.be_guest(self.loop)
             started = None if websocket is None else websocket.start(self.minder, self.loop)
-            self._wsgi.begin(http.answer, http.options.entrance.judge_environ, started, self.minder)
+            topics = None if started is None else http.topic_pages(started.visits, None)
+            judge = http.options.entrance.judge_environ
+            self._wsgi.begin(http.answer, judge, started, topics, self.minder)
             return
         if websocket is None:
             http.start(self.loop, port=port)
@@ -88,6 +90,8 @@ class Engine:
             port=port,
             upgrades=hub,
             upgrade_port=own if shared is None else shared,
+            topics=hub.visits,
+            minder=self.minder,
         )
         websocket.listening(ws_port)
 

@@ -27,6 +27,7 @@ from .websocket.api.decorators import (
     SlowHandlerHook,
     SocketHandler,
 )
+from .websocket.api.presence import PresenceHook
 from .websocket.api.rooms import JoinHook
 from .websocket.api.topics import SubscribeHook
 from .websocket.messages.options import Allow, RunIn
@@ -128,6 +129,13 @@ class Scaffold(ABC):
         )
 
     @checked
+    def on_presence(self, room_pattern: str) -> Callable[[PresenceHook], PresenceHook]:
+        """Decorate a function that is told of users who come to rooms and leave them.
+
+        See ``DaebusWebSocket.on_presence``.
+        """
+        return self._decorator("websocket", lambda parts: parts.websocket.on_presence(room_pattern))
+
     def on_connect(self, hook: ConnectHook) -> ConnectHook:
         """Decorate a hook for new clients; see ``DaebusWebSocket.on_connect``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_connect)(hook)

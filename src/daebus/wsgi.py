@@ -19,12 +19,15 @@ from typing import Any, Protocol
 
 from .http.hosted import (
     answer_check,
+    answer_topics,
     borrow,
     find_greenlets,
     refuse,
     wants_check,
+    wants_topics,
     wants_websocket,
 )
+from .http.serving.topics import TopicPages
 from .interrupts.stack import check_outside
 from .server.handoff import DRAINING, STOPPING, Checked, Handshake, Refusal, Upgrade
 from .server.threads.minder import Minder
@@ -86,6 +89,7 @@ class WsgiAdapter:
         self._judge: Judge | None = None
         self._up = False
         self._hub: Doorkeeper | None = None
+        self._topics: TopicPages | None = None
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
         self._inside: set[int] = set()  # guarded by: _lock; threads that answer a request
@@ -123,6 +127,9 @@ class WsgiAdapter:
             with lent("http"):
                 if self._hub is not None and wants_check(environ):
                     return answer_check(environ, start_response, self._hub.check)
+                topics = self._topics
+                if topics is not None and wants_topics(environ, topics):
+                    return answer_topics(environ, start_response, topics)
                 return self._answer(environ, start_response)
         finally:
             with self._lock:
@@ -178,18 +185,27 @@ class WsgiAdapter:
 
     # --- beginning and end ------------------------------------------------------
 
-    def begin(self, answer: Answer, judge: Judge, hub: Doorkeeper | None, minder: Minder) -> None:
+    def begin(
+        self,
+        answer: Answer,
+        judge: Judge,
+        hub: Doorkeeper | None,
+        topics: TopicPages | None,
+        minder: Minder,
+    ) -> None:
         """Take requests from now on, until the process ends or the app is stopped.
 
         Args:
             answer: answers one request, see PEP 3333.
             judge: says why a request may not come in, before anything else.
             hub: takes the WebSockets; None without a WebSocket component.
+            topics: answers requests for topics; None if there are none.
             minder: of the app.
         """
         self._answer = answer
         self._judge = judge
         self._hub = hub
+        self._topics = topics
         with self._lock:
             self._closed = None
         self._up = True

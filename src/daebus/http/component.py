@@ -70,6 +70,10 @@ class DaebusHttp(HttpDecorators):
             them, with cookies if it says so. ``"allow"`` lets all pages. Programs always may.
         health: path that answers 200 while the app serves and 503 while it stops; None
             for none.
+        topics: path below which clients read topics, such as ``"/_daebus/topics"``: each is a
+            page of JSON there, and ``events?topic=NAME`` a stream for ``EventSource``. Who may
+            read is judged as an upgrade is. None for nowhere.
+        max_watchers: such streams at once; more are answered 503. A socket each, no thread.
         workers: requests that are handled at once, a thread each, started when needed.
         backlog: requests that may wait for a worker; more are answered 503.
         head_timeout: seconds for a whole request head; one deadline, however it comes.
@@ -124,6 +128,8 @@ class DaebusHttp(HttpDecorators):
         cors: Mapping[str, Any] | None = None,
         cross_site_requests: Literal["refuse", "allow"] = "refuse",
         health: str | None = "/_daebus/health",
+        topics: str | None = None,
+        max_watchers: int = 1000,
         workers: int = 8,
         backlog: int = 64,
         max_connections: int | None = None,
@@ -186,6 +192,8 @@ class DaebusHttp(HttpDecorators):
             proxies=trusted if trusted_proxies else None,
             entrance=Entrance(allowed_hosts, addresses.hosts),
             access_log=access_log,
+            topics=None if topics is None else _check_topics_path(topics),
+            max_watchers=positive("max_watchers", max_watchers),
         )
         choose_context(*options.tls)  # errors are raised here rather than by the start
         router = Router(
@@ -236,6 +244,14 @@ class DaebusHttp(HttpDecorators):
     def secure(self) -> bool:
         """True if the port speaks TLS: ``https`` and ``wss``."""
         return self._serving.options.tls != (None, None, None)
+
+
+def _check_topics_path(path: str) -> str:
+    """Return the path of the topics without a slash at its end."""
+    check_path(path, "topics={}")
+    if path == "/" or "<" in path:
+        raise ValueError(f"topics is a path, not {path!r}; write topics='/_daebus/topics'")
+    return path.rstrip("/")
 
 
 def serving_of(component: DaebusHttp) -> Serving:

@@ -18,16 +18,19 @@ from urllib.parse import quote, unquote_to_bytes
 from ..server.handoff import Checked, Handshake, Refusal, Upgrade
 from ..server.sockets.transport import RECV_SIZE
 from .protocol.errors import error_body, status_line
+from .serving.topics import TopicPages
 from .serving.upgrade import BAD_TARGET, UpgradeRequest, checked_target
-from .site.own import CHECK, check_answer
+from .site.own import CHECK, OwnAnswer, check_answer
 
 __all__ = [
     "Borrowed",
     "answer_check",
+    "answer_topics",
     "borrow",
     "find_greenlets",
     "refuse",
     "wants_check",
+    "wants_topics",
     "wants_websocket",
 ]
 
@@ -69,6 +72,27 @@ def answer_check(
     answer = check_answer(checked)
     start_response(status_line(answer.status), list(answer.headers))
     return [answer.body]
+
+
+def wants_topics(environ: dict[str, Any], topics: TopicPages) -> bool:
+    """Return whether a request is for topics."""
+    return topics.owns(_path_and_query(environ)[0])
+
+
+def answer_topics(
+    environ: dict[str, Any], start_response: Any, topics: TopicPages
+) -> Iterable[bytes]:
+    """Answer a request for topics; a stream is refused, as the server has the socket."""
+    method = environ["REQUEST_METHOD"]
+    answer = topics.answer(_describe(environ), method, *_path_and_query(environ))
+    assert isinstance(answer, OwnAnswer)
+    start_response(status_line(answer.status), list(answer.headers))
+    return [] if method == "HEAD" else [answer.body]
+
+
+def _path_and_query(environ: dict[str, Any]) -> tuple[str, str]:
+    path = quote((environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]).encode("latin-1"))
+    return path, environ.get("QUERY_STRING", "")
 
 
 def _asked(environ: dict[str, Any], target: str) -> Handshake:
@@ -207,8 +231,7 @@ def _target(environ: dict[str, Any]) -> str:
     target: str | None = environ.get("RAW_URI") or environ.get("REQUEST_URI")
     if target:
         return target
-    path = quote((environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]).encode("latin-1"))
-    query = environ.get("QUERY_STRING", "")
+    path, query = _path_and_query(environ)
     return f"{path}?{query}" if query else path
 
 

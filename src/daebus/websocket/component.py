@@ -12,10 +12,12 @@ from ..depth import check_depth
 from ..origins import Origins
 from ..server.handoff import TOKEN_SUBPROTOCOL
 from .api.access import Access
+from .api.bridges import Bridges
 from .api.calls import Calls
 from .api.clients import Clients
 from .api.context import Context
 from .api.decorators import Decorators
+from .api.presence import PresenceMethods
 from .api.rooms import Rooms
 from .api.sending import Sending
 from .api.topics import TopicMethods
@@ -45,7 +47,9 @@ MAX_STACK = 1 << 30
 MAX_CORE = 8191
 
 
-class DaebusWebSocket(Decorators, Access, Sending, Calls, Rooms, TopicMethods, Clients):
+class DaebusWebSocket(
+    Decorators, Access, Sending, Calls, Rooms, TopicMethods, PresenceMethods, Bridges, Clients
+):
     """The WebSocket side of an app.
 
     Args:

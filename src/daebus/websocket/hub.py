@@ -38,6 +38,7 @@ from .runner import Runner, call_hooks
 from .runtime import Runtime
 from .settings import HookCall, Settings
 from .stats import Stats
+from .visits import Visits
 from .watchdog import Watchdog
 
 __all__ = ["Hub"]
@@ -49,6 +50,9 @@ MAX_USER_AGENT = 512
 
 # Calls of the slow-client and slow-handler hooks that may wait; more are logged and lost.
 MAX_NOTICES = 100
+
+# Calls of the hooks of presence that may wait: a crowd may come at once.
+MAX_MOVES = 1000
 
 
 class Hub:
@@ -67,6 +71,7 @@ class Hub:
         stats: counters.
         threads: the connection threads.
         farewells: sends the clients away before a stop.
+        visits: shows topics to clients that speak HTTP.
     """
 
     def __init__(
@@ -89,6 +94,13 @@ class Hub:
         self._settings = settings
         self._version = dispatcher.heartbeats.version
         self._admission = Admission(settings, self.registry, loop, debug=dispatcher.debug)
+        self.visits = Visits(
+            self._admission,
+            dispatcher.topics,
+            dispatcher.subscribing.check,
+            settings.limits.ping_interval,
+            self.stats.refused,
+        )
         self._client_ids = ClientIds(settings.on_duplicate, settings.limits.close_timeout)
         self._watchdog = Watchdog(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
@@ -106,6 +118,8 @@ class Hub:
         # For log lines and hooks about a connection that cannot run in its own thread, nor in
         # the minder's. Two threads, so that one hook that hangs does not stop the others.
         self._notices = WorkerPool("daebus-hook", 2, MAX_NOTICES, vitals=minder.vitals)
+        # One thread, so that who came is told before it has left.
+        self._moves = WorkerPool("daebus-presence", 1, MAX_MOVES, vitals=minder.vitals)
         self._lock = threading.Lock()
         self._gone = threading.Condition(self._lock)
         self._stopping = False  # guarded by: _lock
@@ -152,7 +166,7 @@ class Hub:
 
     def has_told_all(self) -> bool:
         """Tell whether every notice of a slow client or handler has been given."""
-        return self._notices.is_idle()
+        return self._notices.is_idle() and self._moves.is_idle()
 
     def admit(self, upgrade: Upgrade) -> Refusal | Callable[[], None]:
         """Take over a connection, or say why not.
@@ -181,25 +195,16 @@ class Hub:
     def check(self, handshake: Handshake) -> Checked:
         """Judge a handshake as ``admit`` does, and open nothing.
 
-        Pages of other places may read the answer if they may connect, with cookies, as a
-        WebSocket sends them too; and ask with a token, for which browsers ask first.
+        Pages of other places may ask with a token, for which browsers ask first.
         """
         preflight = handshake.method == "OPTIONS"
         refusal = None if preflight else self._admission.check(handshake)
-        headers = []
+        headers = self._admission.readable(handshake)
+        if headers and preflight:
+            headers = (*headers, ("Access-Control-Allow-Headers", "Authorization"))
         if self._version is not None:
-            headers.append(("Daebus-Version", self._version))
-        origin = handshake.header("origin")
-        if origin is not None and self._settings.pages.allow(origin, handshake.host):
-            headers += [
-                ("Access-Control-Allow-Origin", origin),
-                ("Access-Control-Allow-Credentials", "true"),
-                ("Access-Control-Expose-Headers", "Retry-After, Daebus-Version"),
-                ("Vary", "Origin"),
-            ]
-            if preflight:
-                headers.append(("Access-Control-Allow-Headers", "Authorization"))
-        return Checked(refusal, tuple(headers))
+            headers = (("Daebus-Version", self._version), *headers)
+        return Checked(refusal, headers)
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.stats.refused(refusal.code)
@@ -323,6 +328,15 @@ class Hub:
         client_id = "" if link is None else link.client_id
         self._call("on_slow_handler", self._settings.on_slow_handler, client_id, info)
 
+    def moved(self, room: str, user: str, joined: bool) -> None:
+        """Tell the hooks of presence; never waits."""
+        hooks = [hook for fits, hook in tuple(self._settings.on_presence) if fits(room)]
+        loop = self.runtime.loop
+        if hooks and not self._moves.submit(
+            lambda: call_hooks(loop, "on_presence", hooks, room, user, joined)
+        ):
+            self.stats.lost_notice()
+
     def _call(self, name: str, hooks: list[HookCall], client_id: str, info: Any) -> None:
         call_hooks(self.runtime.loop, name, hooks, client_id, info)
 
@@ -370,7 +384,7 @@ class Hub:
             self.runtime.pump.abandon()
             self.runtime.loop.cancel_all()
         self._watchdog.stop()
-        threads += self._notices.stop()
+        threads += self._notices.stop() + self._moves.stop()
         busy = {link.writer.owner for link in self._wait_for_others(deadline)}
         left = join_all(threads, deadline)
         return left + [

@@ -157,7 +157,7 @@ class Runner:
 
 
 def call_hooks(
-    loop: LoopThread, name: str, hooks: Sequence[HookCall], client_id: str, info: Any
+    loop: LoopThread, name: str, hooks: Sequence[Callable[..., object]], who: str, *info: Any
 ) -> None:
     """Call all hooks of a kind; if one raises, log that and call the others.
 
@@ -165,16 +165,16 @@ def call_hooks(
         loop: for async hooks.
         name: the kind, for the log.
         hooks: the hooks.
-        client_id: their first argument.
-        info: their second argument.
+        who: their first argument, a client or a room.
+        info: their other arguments.
 
     Threads:
         Any but the loop's; waits for each hook.
     """
     for hook in tuple(hooks):
         try:
-            result = hook(client_id, info)
+            result = hook(who, *info)
             if hasattr(result, "__await__"):
                 loop.run(result)
         except BaseException:  # one broken hook must not keep the others from running
-            logger.exception("%s hook failed for client %s", name, client_id, kind=name)
+            logger.exception("%s hook failed for client %s", name, who, kind=name)

@@ -21,6 +21,7 @@ OnDuplicate = Literal["rename", "replace", "refuse"]
 
 HookCall = Callable[[str, Any], object]
 RawCall = Callable[Concatenate[Connection, ...], object]  # and the parameters of its path
+PresenceCheck = tuple[Callable[[str], object], Callable[[str, str, bool], object]]
 JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 
@@ -51,6 +52,7 @@ class Settings:
     authenticate: Check | None = None
     raw: Patterns[RawCall] = field(default_factory=Patterns)
     on_join: list[JoinCheck] = field(default_factory=list)  # which rooms, and the hook to ask
+    on_presence: list[PresenceCheck] = field(default_factory=list)
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)
     on_slow_consumer: list[HookCall] = field(default_factory=list)

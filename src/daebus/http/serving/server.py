@@ -24,7 +24,7 @@ from werkzeug.serving import BaseWSGIServer
 from ...interrupts.flag import Flag
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import OVERLOADED, Checked, Refusal, UpgradeHandler
+from ...server.handoff import OVERLOADED, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL
 from ...server.threads.pool import WorkerPool, join_all
@@ -35,15 +35,16 @@ from ...waits import monotonic
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..protocol.parser import IDLE, Request
-from ..site.own import CHECK, NO_WEBSOCKETS, OwnAnswer, check_answer
+from ..site.own import NO_WEBSOCKETS, OwnAnswer
 from ..site.router import Router
 from .access import AccessLog
 from .entrance import Entrance
-from .environ import split_target
 from .exchange import Exchange
 from .handler import RequestHandler
 from .keepalive import KeepAlive
-from .upgrade import is_preflight, note_check, note_upgrade
+from .topics import TopicPages
+from .upgrade import note_upgrade
+from .visitors import Visitors
 from .writes import BytesRest, error_response, own_response
 
 __all__ = ["HttpServer"]
@@ -87,6 +88,7 @@ class HttpServer(BaseWSGIServer):
         vitals: watches over the threads.
         entrance: judges requests by the host that they ask for.
         access: has a line for each request; None for none.
+        topics: answers requests for topics; None if there are none.
     """
 
     multithread = True
@@ -109,6 +111,7 @@ class HttpServer(BaseWSGIServer):
         vitals: Vitals,
         entrance: Entrance,
         access: AccessLog | None,
+        topics: TopicPages | None,
     ) -> None:
         main = listeners[0]
         # Werkzeug knows a Unix socket by this prefix; of any it makes a duplicate.
@@ -144,6 +147,11 @@ class HttpServer(BaseWSGIServer):
             entrance=entrance,
             access=access,
         )
+        self._visitors: Visitors | None = None
+        if upgrades is not None:
+            self._visitors = Visitors(
+                self._acceptor, self._exchange, upgrades, topics, self._answered
+            )
         self._spool.has_room = self._acceptor.has_room
         self._handshakes = None
         if tls is not None:
@@ -159,7 +167,8 @@ class HttpServer(BaseWSGIServer):
 
     def _other_descriptors(self) -> int:
         upgraded = 0 if self._upgrades is None else self._upgrades.descriptors()
-        return upgraded + self._spool.files
+        watching = 0 if self._visitors is None else self._visitors.streams()
+        return upgraded + watching + self._spool.files
 
     def begin(self) -> None:
         """Start accepting."""
@@ -219,7 +228,7 @@ class HttpServer(BaseWSGIServer):
 
     def _find_own(self, client: Conn, request: Request) -> OwnAnswer | None:
         head = request.head
-        if head.upgrade or self._exchange.only_upgrades(client) or self._is_check(request):
+        if head.upgrade or self._exchange.only_upgrades(client) or self._visit(request) is not None:
             return None
         path = head.target.partition("?")[0]
         if path not in self._own:
@@ -255,8 +264,8 @@ class HttpServer(BaseWSGIServer):
         return None
 
     def _pass_on(self, client: Conn, request: Request) -> None:
-        check = self._check if self._is_check(request) else None
-        job = self._upgrade if request.head.upgrade else check
+        visit = self._visit(request)
+        job = self._upgrade if request.head.upgrade else visit
         refusal = self._exchange.refusal_of(client, opens=job is not None)
         if refusal is None and job is not None:
             refusal = self._start_upgrade(client, request, job)
@@ -301,30 +310,12 @@ class HttpServer(BaseWSGIServer):
             self._acceptor.close(client)
             return None
 
-    def _is_check(self, request: Request) -> bool:
-        """Tell whether a client asks if it would be let in, which user code decides."""
-        head = request.head
-        return (
-            CHECK in head.target
-            and self._upgrades is not None
-            and (head.method in ("GET", "HEAD") or is_preflight(head))
-            and split_target(head)[0] == CHECK
-        )
+    def _visit(self, request: Request) -> Callable[[Conn, Request], None] | None:
+        return None if self._visitors is None else self._visitors.find(request)
 
-    def _check(self, client: Conn, request: Request) -> None:
-        """Judge the upgrade that a client asks about, where an upgrade would be; go on."""
-        assert self._upgrades is not None
-        try:
-            upgrade = note_check(client, request, self._exchange.environ_of)
-            if isinstance(upgrade, Refusal):
-                checked = Checked(upgrade)
-            else:
-                checked = self._upgrades.check(upgrade)
-            answer = check_answer(checked)
-            self._dispatch(client, self._answer_own(client, request, answer, last=False))
-        except BaseException:
-            logger.exception("a check failed")
-            self._acceptor.close(client)
+    def _answered(self, client: Conn, request: Request, answer: OwnAnswer) -> None:
+        """Write an answer to one whom the WebSocket side has judged, and go on with it."""
+        self._dispatch(client, self._answer_own(client, request, answer, last=False))
 
     # --- in a worker ------------------------------------------------------------
 
@@ -337,7 +328,7 @@ class HttpServer(BaseWSGIServer):
                     self._pool.busy
                     or self._exchange.leaving is not None
                     or request.head.upgrade
-                    or self._is_check(request)
+                    or self._visit(request) is not None
                 ):
                     self._dispatch(client, request)
                     return
@@ -377,6 +368,8 @@ class HttpServer(BaseWSGIServer):
     def begin_stop(self) -> None:
         """Close the listeners, and refuse what still comes on open connections."""
         self._exchange.stop()
+        if self._visitors is not None:
+            self._visitors.stop()
         self._acceptor.stop()
 
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
@@ -400,6 +393,8 @@ class HttpServer(BaseWSGIServer):
 
     def forget(self) -> None:
         """Close a forked child's copies of the sockets."""
+        if self._visitors is not None:
+            self._visitors.abandon()
         self._acceptor.forget()
 
     def log(self, type: str, message: str, *args: Any) -> None:

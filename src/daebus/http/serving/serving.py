@@ -18,6 +18,8 @@ from ...server.handoff import DRAINING, STOPPING, UpgradeHandler
 from ...server.sockets.addresses import Addresses
 from ...server.sockets.listener import Listener
 from ...server.threads.loop import LoopThread
+from ...server.threads.minder import Minder
+from ...server.watching import TopicReader
 from ..protocol.forwarded import TrustedProxies
 from ..protocol.limits import Limits
 from ..site.router import Router
@@ -25,6 +27,7 @@ from .access import AccessLog
 from .certificates import choose_context
 from .entrance import Entrance
 from .server import HttpServer
+from .topics import TopicPages
 
 if sys.platform != "win32":
     import resource
@@ -53,6 +56,8 @@ class ServingOptions:
         proxies: whose headers are believed; None to believe no one's.
         entrance: judges requests by the host that they ask for.
         access_log: log a line for each request.
+        topics: path below which topics are; None for none.
+        max_watchers: clients that watch topics at once.
     """
 
     addresses: Addresses
@@ -64,6 +69,8 @@ class ServingOptions:
     proxies: TrustedProxies | None
     entrance: Entrance
     access_log: bool
+    topics: str | None
+    max_watchers: int
 
 
 class Serving:
@@ -106,6 +113,8 @@ class Serving:
         port: int | None = None,
         upgrades: UpgradeHandler | None = None,
         upgrade_port: int | None = None,
+        topics: TopicReader | None = None,
+        minder: Minder | None = None,
     ) -> int:
         """Bind, and make everything ready; nothing is accepted before ``accept``.
 
@@ -114,6 +123,8 @@ class Serving:
             port: in place of everything that was asked for; tests use 0.
             upgrades: takes the WebSockets.
             upgrade_port: None if they share the port, else another port to listen on.
+            topics: has the topics; None without a WebSocket component.
+            minder: writes to those who watch them.
 
         Returns:
             The port on which WebSockets are taken, 0 for none.
@@ -152,10 +163,23 @@ class Serving:
                 vitals=loop.vitals,
                 entrance=options.entrance,
                 access=self._access_log(),
+                topics=None if topics is None else self.topic_pages(topics, minder),
             )
             on_error.pop_all()
         self.listeners = listeners
         return others[0].port if others else self.port
+
+    def topic_pages(self, reader: TopicReader, minder: Minder | None) -> TopicPages | None:
+        """Return who answers requests for topics; None if nobody is to.
+
+        Args:
+            reader: has the topics.
+            minder: writes to those who watch them; None if nobody can.
+        """
+        options = self.options
+        if options.topics is None:
+            return None
+        return TopicPages(options.topics, options.max_watchers, reader, minder, options.limits)
 
     def _access_log(self) -> AccessLog | None:
         if not self.options.access_log:

@@ -26,6 +26,7 @@ __all__ = [
     "is_preflight",
     "note_check",
     "note_upgrade",
+    "note_visit",
 ]
 
 _TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")
@@ -113,6 +114,15 @@ def note_check(
 def is_preflight(head: Head) -> bool:
     """Tell whether a browser asks for a page of another site if it may ask with a token."""
     return head.method == "OPTIONS" and head.first(_PREFLIGHT) is not None
+
+
+def note_visit(
+    client: Conn,
+    request: RawRequest,
+    environ_of: Callable[[Conn], dict[str, Any]],
+) -> Handshake:
+    """Describe a request that is judged as an upgrade would be."""
+    return _note(client, request.head, request.seen, environ_of)
 
 
 def checked_target(query: str) -> str | None:

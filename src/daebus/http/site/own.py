@@ -21,10 +21,22 @@ from werkzeug.http import parse_etags
 from ...server.handoff import Checked, Refusal
 from ..protocol.errors import error_body, status_code_name
 
-__all__ = ["CHECK", "CLIENT", "NO_WEBSOCKETS", "Health", "OwnAnswer", "OwnPaths", "check_answer"]
+__all__ = [
+    "CHECK",
+    "CLIENT",
+    "NO_WEBSOCKETS",
+    "OWN",
+    "Health",
+    "OwnAnswer",
+    "OwnPaths",
+    "check_answer",
+]
+
+# Before all paths of ours.
+OWN = "/_daebus/"
 
 # Where a client asks whether it would be let in.
-CHECK = "/_daebus/check"
+CHECK = f"{OWN}check"
 
 # Where pages get the client that goes with this server.
 CLIENT = "/_daebus/client.js"

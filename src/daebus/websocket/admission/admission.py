@@ -122,6 +122,40 @@ class Admission:
         self.cancel(handshake.remote_address, seat[1])
         return None
 
+    def visit(self, handshake: Handshake) -> tuple[Known, object] | Refusal:
+        """Judge a request for something else than a connection as if it were an upgrade.
+
+        Returns:
+            Who the client is, and what it is counted as, for its address; to be given back by
+                ``left``.
+
+        Threads:
+            One that may wait for ``authenticate``.
+        """
+        refusal = wrong_origin(handshake, self._settings.pages)
+        if refusal is not None:
+            _tell_of_origin(handshake)
+            return refusal
+        seat = self._seat(handshake)
+        if not isinstance(seat, Refusal):
+            self._registry.cancel()
+        return seat
+
+    def readable(self, handshake: Handshake) -> tuple[tuple[str, str], ...]:
+        """Return the headers with which a page of another place may read the answer.
+
+        It may if it may connect, and with cookies, as a WebSocket sends them too.
+        """
+        origin = handshake.header("origin")
+        if origin is None or not self._settings.pages.allow(origin, handshake.host):
+            return ()
+        return (
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Allow-Credentials", "true"),
+            ("Access-Control-Expose-Headers", "ETag, Retry-After, Daebus-Version"),
+            ("Vary", "Origin"),
+        )
+
     def _seat(self, handshake: Handshake) -> tuple[Known, object] | Refusal:
         """Take a place, and ask the program who the client is; return both."""
         if not self._registry.reserve():

@@ -63,11 +63,16 @@ class Access(Section):
     def get_identity(self, client_id: str) -> Any:
         """Return a client's identity: what ``authenticate`` returned or ``renew`` was given.
 
+        Also of a client that reads topics over HTTP, by the id that ``on_subscribe`` gets.
+
         Returns:
             None if the client is not connected, or there is no ``authenticate`` function.
         """
         link = self._context.link(client_id)
-        return None if link is None else link.identity
+        if link is not None:
+            return link.identity
+        hub = self._context.hub
+        return None if hub is None else hub.visits.identity(client_id)
 
     def renew(self, client_id: str, identity: Any) -> bool:
         """Give a client another identity, such as one that expires later.

@@ -11,12 +11,15 @@ from ...data.encoder import Encoder
 from ...errors import ForkedError
 from ...server.threads.loop import LoopThread
 from ...server.threads.minder import Minder
+from ...server.threads.pool import join_all
 from ..clients.broadcast import Policy, SendResult, Target
+from ..clients.presence import Presence
 from ..connection.link import Link
 from ..hub import Hub
 from ..messages.dispatcher import Dispatcher
 from ..protocol import envelope
 from ..settings import Settings
+from ..topics.bridges import Pipes
 from ..topics.live import Live
 
 __all__ = ["Context", "Section", "context_of"]
@@ -32,6 +35,8 @@ class Context:
     Attributes:
         dispatcher: has the handlers.
         topics: all topics.
+        presence: who is in which room.
+        pipes: queues that are published.
         hub: the running part, None while the app does not run.
         port: the port that clients connect to, while the app runs.
         debug: errors sent to clients contain tracebacks.
@@ -44,6 +49,8 @@ class Context:
         self.dispatcher.max_depth = settings.limits.max_depth
         self.topics = self.dispatcher.topics
         self.topics.shared.check = self.check_fork
+        self.presence = Presence(self.topics)
+        self.pipes = Pipes()
         self.hub: Hub | None = None
         self.port: int | None = None
         self._forked = False  # the app was started in the parent process
@@ -63,7 +70,9 @@ class Context:
         hub = Hub(self.settings, self.dispatcher, minder, loop)
         subscribers, publish = hub.registry.subscribers, hub.door.publish
         self.topics.begin(Live(minder, subscribers, publish, self.settings.max_topics))
+        self.presence.begin(minder, hub.registry, hub.moved)
         self.hub = hub
+        self.pipes.begin()
         return hub
 
     def listening(self, port: int) -> None:
@@ -79,6 +88,8 @@ class Context:
         """Wait for the connections; return the threads that did not end."""
         hub = self.hub
         left = [] if hub is None else hub.finish_stop(deadline)
+        left += join_all(self.pipes.stop(), deadline)
+        self.presence.end()
         self.topics.end()
         self.hub = None
         self.port = None

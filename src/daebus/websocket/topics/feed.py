@@ -107,6 +107,9 @@ class Log(Protocol):
     def trim(self, moment: float) -> None:
         """Let go of what is too old."""
 
+    def contents(self) -> bytes:
+        """Return all that it holds, as JSON."""
+
     def dump(self) -> Saved:
         """Return all that is to be saved."""
 
@@ -296,6 +299,13 @@ class Feed(Generic[AnyLog]):
         """Forget a watcher."""
         with self._data:
             self._watchers = tuple(other for other in self._watchers if other is not watcher)
+
+    def show(self) -> tuple[Position, bytes]:
+        """Return where the topic is, and all that it holds, as JSON."""
+        moment = monotonic()
+        with self._data:
+            self._log.trim(moment)
+            return Position(self._log.epoch, self._log.top), self._log.contents()
 
     def read(self, epoch: str, sent: int, base: int, limit: int) -> Chunk:
         """Return what follows a position; see ``History.read``.

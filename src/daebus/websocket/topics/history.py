@@ -251,6 +251,11 @@ class History:
             found = found[max(0, len(found) - last) :]
         return [(message.payload, message.time) for message in found]
 
+    def contents(self) -> bytes:
+        """Return all messages, as a list in JSON."""
+        kept = [message.payload for message in self._kept if message is not None]
+        return b"[%b]" % b",".join(kept)
+
     def clear(self) -> None:
         """Forget all messages: the offsets are counted anew, in another epoch."""
         self.epoch = next_epoch(self.epoch)

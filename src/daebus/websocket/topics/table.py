@@ -12,10 +12,11 @@ from ...interrupts.stack import check_outside
 from ..connection.link import Link
 from ..protocol.codec import TEXT
 from .changes import StateFeed
+from .cursor import Watcher
 from .envelopes import message
 from .feed import Feed, Retired, TopicStats
 from .live import Live, Shared
-from .position import Answer, Position
+from .position import Answer, Kind, Position
 from .spec import RESERVED, Spec
 from .state import State
 from .topic import HistoryFeed, Topic
@@ -104,6 +105,13 @@ class Topics:
         assert isinstance(feed, StateFeed)
         return feed
 
+    def handle(self, name: str) -> Topic | State | None:
+        """Return what the program holds of a topic; None if there is none."""
+        feed = self.find(name)
+        if isinstance(feed, HistoryFeed):
+            return Topic(feed.spec, self._history_feed, self.shared)
+        return None if feed is None else State(feed.spec, self._state_feed, self.shared)
+
     # --- looking up ---------------------------------------------------------------------
 
     def _family_of(self, name: str) -> Spec | None:
@@ -179,13 +187,39 @@ class Topics:
             ClientError: ``unknown_topic``, ``too_many_topics``.
         """
         while True:
-            feed = self.find(name)
-            if feed is None:
-                raise ClientError(f"there is no topic {name[:MAX_NAME]!r}", "unknown_topic")
             try:
-                return feed.subscribe(link, make, since, last, counted=counted)
+                return self._known(name).subscribe(link, make, since, last, counted=counted)
             except Retired:
                 continue
+
+    def watch(
+        self, name: str, since: Position | None, last: int, wake: Callable[[], object]
+    ) -> tuple[Answer, Watcher]:
+        """Have a reader that is no WebSocket begin; see ``Feed.watch``.
+
+        Raises:
+            ClientError: ``unknown_topic``.
+        """
+        while True:
+            try:
+                return self._known(name).watch(since, last, wake)
+            except Retired:
+                continue
+
+    def show(self, name: str) -> tuple[Kind, Position, bytes]:
+        """Return the kind of a topic, where it is, and all that it holds, as JSON.
+
+        Raises:
+            ClientError: ``unknown_topic``.
+        """
+        feed = self._known(name)
+        return feed.spec.kind, *feed.show()
+
+    def _known(self, name: str) -> AnyFeed:
+        feed = self.find(name)
+        if feed is None:
+            raise ClientError(f"there is no topic {name[:MAX_NAME]!r}", "unknown_topic")
+        return feed
 
     def announce(self, link: Link, name: str, last: int = 0) -> bool:
         """Subscribe a client that has not asked for it, and tell it so.

@@ -313,6 +313,10 @@ class Values:
         events.append(Event(self.message_type, payload, sent))
         return Chunk(events, self.epoch, sent, max(0, base), more)
 
+    def contents(self) -> bytes:
+        """Return all values, as an object in JSON."""
+        return b"{%b}" % b",".join(item.text for item in self._items.values())
+
     def dump(self) -> Saved:
         """Return all that is to be saved."""
         entries = [
