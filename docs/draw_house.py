@@ -31,6 +31,7 @@ FLOORS = (
             "websocket/messages",
             "websocket/clients",
             "websocket/topics",
+            "websocket/topics/persistence",
             "websocket/connection",
             "websocket/protocol",
         ),
@@ -377,18 +378,21 @@ THREADS = (
     Thread("daebus-loop", "0 or 1", "runs async views and handlers", 2, 0, True),
     Thread("daebus-job-N", "up to background_workers", "runs a background handler", 2, 1, True),
     Thread("daebus-hook-N", "up to 2", "runs hooks about slow clients and handlers", 2, 2, True),
+    Thread("daebus-persist-NAME", "1 for each file", "writes the topics that are kept", 0, 4),
     Thread("daebus-background-NAME", "1 for each", "calls a function now and then", 0, 3, True),
     Thread("daebus-thread-NAME", "1 for each", "runs a function all the time", 1, 3, True),
     Thread("daebus-stop", "0 or 1", "a stop beside run() or the loop", 2, 3),
-    Thread("daebus-client-NAME", "up to 3 for each Client", "talks to another app", 0, 4, True),
-    Thread("another server's", "as many as it has", "a WebSocket of app.wsgi each", 1, 5, True),
+    Thread("daebus-presence-N", "up to 1", "runs on_presence hooks", 1, 4, True),
+    Thread("daebus-pipe-NAME", "1 for each pipe()", "reads a queue for a topic", 2, 4),
+    Thread("daebus-client-NAME", "up to 3 for each Client", "talks to another app", 0, 5, True),
+    Thread("another server's", "as many as it has", "a WebSocket of app.wsgi each", 1, 6, True),
 )
 
 # Drawn with them, and no thread of ours.
-HOST = Thread("your threads", "any", "send and broadcast; wait for no client", 0, 5, True)
+HOST = Thread("your threads", "any", "send and broadcast; wait for no client", 0, 6, True)
 
 LEFTS, WIDE, TALL = (116.0, 408.0, 696.0), 192.0, 82.0
-TOPS = (46.0, 166.0, 286.0, 426.0, 526.0, 626.0)
+TOPS = (46.0, 166.0, 286.0, 426.0, 526.0, 626.0, 726.0)
 
 
 def threads() -> str:
@@ -412,7 +416,7 @@ def threads() -> str:
         for number, line in enumerate(wrapped(thread.does, WIDE - 14, 12)):
             canvas.text(x + 9, y + 56 + 15 * number, line, 12)
     draw_ways(canvas)
-    for row, lines in ((3, ("beside", "the server")), (5, ("not made", "by daebus"))):
+    for row, lines in ((3, ("beside", "the server")), (6, ("not made", "by daebus"))):
         for number, line in enumerate(lines):
             canvas.text(12, TOPS[row] + 21 + 16 * number, line, 12, ink=SOFT)
     return canvas.svg(TOPS[-1] + TALL + 14, "The threads of daebus, and what they hand over")

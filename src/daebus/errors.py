@@ -11,6 +11,7 @@
     ├── NoClientError (LookupError)        send() outside of a handler
     ├── RoomLimitError (ValueError)        join() of a client already in max_rooms rooms
     ├── StateLimitError (ValueError)       a state topic would have too many keys or bytes
+    ├── PersistError (OSError)             the file of persist= cannot be used
     ├── EncodeError (ValueError)           data that JSON cannot carry
     ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
     ├── ClientGone (ConnectionError)       call() to a client that is not connected
@@ -49,6 +50,7 @@ __all__ = [
     "EncodeError",
     "ForkedError",
     "NoClientError",
+    "PersistError",
     "Refused",
     "Reject",
     "RequestError",
@@ -95,6 +97,10 @@ class RoomLimitError(DaebusError, ValueError):
 
 class StateLimitError(DaebusError, ValueError):
     """A state topic would have more keys or bytes than it may; nothing was changed."""
+
+
+class PersistError(DaebusError, OSError):
+    """The file of ``persist=`` cannot be used: another process has it, or it is no such file."""
 
 
 class EncodeError(DaebusError, ValueError):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from daebus.errors import StateLimitError
+from daebus.websocket.connection import outbox
 from daebus.websocket.connection.states import OPEN
 from daebus.websocket.topics.position import Position
 from tests.support.subscribers import Hall, Seat, Told
@@ -29,6 +31,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(outbox, "_TAKE", 150)  # so that who is behind has several turns
         self.hall = Hall()
         self.logs = {
             "alarms": self.hall.topic("alarms", count=5, replay_limit=4),
@@ -108,10 +112,16 @@ class Machine(RuleBasedStateMachine):
     def no_topic_ends_a_connection_or_fills_an_outbox(self) -> None:
         for seat in self.seats.values():
             assert seat.link.writer.state == OPEN
-            outbox = seat.link.writer.outlet.outbox
-            assert outbox is None or (outbox.size, len(outbox)) == (0, 0)
+            waiting = seat.link.writer.outlet.outbox
+            assert waiting is None or (waiting.size, len(waiting)) == (0, 0)
 
     def teardown(self) -> None:
+        try:
+            self.settle()
+        finally:
+            self.patch.undo()
+
+    def settle(self) -> None:
         for client, seat in self.seats.items():
             seat.drain()
             seat.take()

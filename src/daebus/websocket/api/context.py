@@ -12,6 +12,7 @@ from ...errors import ForkedError
 from ...server.threads.loop import LoopThread
 from ...server.threads.minder import Minder
 from ...server.threads.pool import join_all
+from ...waits import until
 from ..clients.broadcast import Policy, SendResult, Target
 from ..clients.presence import Presence
 from ..connection.link import Link
@@ -21,6 +22,7 @@ from ..protocol import envelope
 from ..settings import Settings
 from ..topics.bridges import Pipes
 from ..topics.live import Live
+from ..topics.persistence.persistence import Persistence
 
 __all__ = ["Context", "Section", "context_of"]
 
@@ -48,6 +50,8 @@ class Context:
         self.dispatcher = Dispatcher()
         self.dispatcher.max_depth = settings.limits.max_depth
         self.topics = self.dispatcher.topics
+        self._persistence = Persistence(self.topics)
+        self.topics.opened.append(self._persistence.opened)
         self.topics.shared.check = self.check_fork
         self.presence = Presence(self.topics)
         self.pipes = Pipes()
@@ -69,7 +73,9 @@ class Context:
         """Make the hub, which admits clients from now on."""
         hub = Hub(self.settings, self.dispatcher, minder, loop)
         subscribers, publish = hub.registry.subscribers, hub.door.publish
+        self._persistence.begin(minder.vitals)
         self.topics.begin(Live(minder, subscribers, publish, self.settings.max_topics))
+        self._persistence.run()
         self.presence.begin(minder, hub.registry, hub.moved)
         self.hub = hub
         self.pipes.begin()
@@ -87,10 +93,13 @@ class Context:
     def finish_stop(self, deadline: float) -> list[threading.Thread]:
         """Wait for the connections; return the threads that did not end."""
         hub = self.hub
-        left = [] if hub is None else hub.finish_stop(deadline)
-        left += join_all(self.pipes.stop(), deadline)
+        # A handler that does not end must leave time for the disk.
+        share = min(1.0, 0.1 * until(deadline)) if self._persistence.has_files else 0.0
+        left = [] if hub is None else hub.finish_stop(deadline - share)
+        left += join_all(self.pipes.stop(), deadline - share)
         self.presence.end()
         self.topics.end()
+        left += self._persistence.stop(deadline)
         self.hub = None
         self.port = None
         return left
@@ -98,7 +107,9 @@ class Context:
     def forget(self) -> None:
         """Drop the hub in a forked child: its threads do not exist here."""
         hub, self.hub = self.hub, None
+        self.pipes.forget()
         self.topics.shared.live = None
+        self._persistence.forget()
         if hub is not None:
             hub.forget()
         self._forked = True

@@ -54,7 +54,8 @@ class TopicMethods(Section):
             replay_limit: messages that a new subscriber is sent at once, at most.
             auto: subscribe every client as it connects; a number is that of the newest messages
                 that it is sent.
-            persist: a file that keeps the topic over a restart of the program.
+            persist: a file that keeps the topic over a restart of the program; several may
+                share one. It is made if it is not there; its folder is not.
 
         Returns:
             The topic; ``topic["device/7"]`` is one of a family.
@@ -72,7 +73,7 @@ class TopicMethods(Section):
             max_age=seconds_or_none("max_age", max_age),
             replay_limit=positive("replay_limit", replay_limit),
             auto=_auto(name, auto),
-            persist=None if persist is None else Path(persist),
+            persist=_file(persist),
         )
         topic = self._context.topics.declare(spec)
         assert isinstance(topic, Topic)
@@ -105,7 +106,7 @@ class TopicMethods(Section):
             min_interval: seconds between two messages; changes in between leave together,
                 each key with its latest value.
             auto: subscribe every client as it connects.
-            persist: a file that keeps the state over a restart of the program.
+            persist: a file that keeps the state over a restart of the program; see ``topic``.
 
         Returns:
             The state; ``state["device/7"]`` is one of a family.
@@ -123,7 +124,7 @@ class TopicMethods(Section):
             ttl=seconds_or_none("ttl", ttl),
             min_interval=seconds("min_interval", min_interval) if min_interval else 0.0,
             auto=_auto(name, auto),
-            persist=None if persist is None else Path(persist),
+            persist=_file(persist),
         )
         state = self._context.topics.declare(spec)
         assert isinstance(state, State)
@@ -239,3 +240,16 @@ def _auto(name: str, auto: bool | int) -> int | None:
     if auto < 0:
         raise ValueError(f"auto must be 0 or more messages, not {auto!r}")
     return None if auto is False else 0 if auto is True else auto
+
+
+def _file(path: str | Path | None) -> Path | None:
+    """Return the path of a file, as it is now: a daemon may change its folder later.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if path is None:
+        return None
+    if not str(path):
+        raise ValueError("persist is an empty path; write persist='topics.db'")
+    return Path(path).absolute()

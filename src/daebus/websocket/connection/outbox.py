@@ -320,13 +320,12 @@ class Outbox:
         del self._sources[source]
         entry.source = None
         entry.frame, more = source.take(_TAKE)
-        if more:
+        if entry.frame:
+            entry.opcode = _GIVEN
+            self._given = True
+        if more:  # behind this entry, which counts from now on
             self.push_source(source)
-        if not entry.frame:
-            return False
-        entry.opcode = _GIVEN
-        self._given = True
-        return True
+        return self._given
 
     def advance(self, written: int) -> None:
         """Note that so many bytes of the chunk are written."""

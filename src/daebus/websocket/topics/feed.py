@@ -98,6 +98,10 @@ class Log(Protocol):
     epoch: str
     top: int
 
+    @property
+    def floor(self) -> int:
+        """The oldest offset of which it can tell."""
+
     def begin(self, since: Position | None, last: int) -> tuple[Answer, int]:
         """Decide where a new subscriber begins."""
 
@@ -147,12 +151,14 @@ class Feed(Generic[AnyLog]):
         name: of the topic.
         spec: the declaration.
         store: keeps what is published; None for a topic that is not kept.
+        settled: what an earlier run of the program has kept is in it, if anything is.
     """
 
     def __init__(self, spec: Spec, log: AnyLog, shared: Shared) -> None:
         self.name = spec.name
         self.spec = spec
         self.store: Store | None = None
+        self.settled = False
         self._shared = shared
         self._order = threading.Lock()
         self._data = threading.Lock()
@@ -426,6 +432,18 @@ class Feed(Generic[AnyLog]):
 
     def end(self) -> None:
         """The app has stopped."""
+
+    @property
+    def retired(self) -> bool:
+        """True if it was one of a family, and was given up."""
+        return self._retired  # unguarded: it becomes true once
+
+    def span(self) -> tuple[str, int, int]:
+        """Return the epoch, and the oldest and newest offset of what is there."""
+        moment = monotonic()
+        with self._data:
+            self._log.trim(moment)
+            return self._log.epoch, self._log.floor, self._log.top
 
     def dump(self) -> Saved:
         """Return all that is to be saved."""

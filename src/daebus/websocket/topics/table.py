@@ -79,7 +79,7 @@ class Topics:
         return State(spec, self._state_feed, self.shared)
 
     def _declare_one(self, spec: Spec) -> None:
-        family = self._family_of(spec.name)
+        family = self.family_of(spec.name)
         if family is not None and (spec.name not in self._feeds or self._is_member(spec.name)):
             if family.kind != spec.kind:
                 raise _duplicate(spec.name)
@@ -114,7 +114,12 @@ class Topics:
 
     # --- looking up ---------------------------------------------------------------------
 
-    def _family_of(self, name: str) -> Spec | None:
+    def specs(self) -> list[Spec]:
+        """Return all declarations, those of families too."""
+        return [*self._families, *(feed.spec for feed in self.feeds())]
+
+    def family_of(self, name: str) -> Spec | None:
+        """Return the family that a name is one of."""
         return next((family for family in self._families if family.fits(name)), None)
 
     def knows(self, name: str) -> bool:
@@ -123,14 +128,14 @@ class Topics:
             return True
         if len(name) > MAX_NAME or "*" in name or name == RESERVED or not name.isprintable():
             return False
-        return self._family_of(name) is not None
+        return self.family_of(name) is not None
 
     def find(self, name: str) -> AnyFeed | None:
         """Return a topic; one of a family is made if need be."""
         feed = self._feeds.get(name)
         if feed is not None or not self.knows(name):
             return feed
-        family = self._family_of(name)
+        family = self.family_of(name)
         assert family is not None
         self._look()
         return self._feeds.setdefault(name, self._make(family.member(name)))
