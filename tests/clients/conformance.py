@@ -516,6 +516,7 @@ def retry_after_of_a_refusal_is_honoured(server: ScriptedServer, client: Driver)
     conn.cut()
     _until(lambda: len(server.attempts) == 2)
     refused = server.attempts[-1]
+    client.wait_status("waiting")  # it may ask /_daebus/check as well
     server.refusing = None
     pause = server.accept().at - refused
     assert 0.9 < pause < 3.0

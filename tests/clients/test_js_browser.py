@@ -477,9 +477,6 @@ def test_a_page_is_kept_for_the_way_back_and_returns(serve_page: MakeApp, browse
 # --- topics ---------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(
-    not hasattr(DaebusWebSocket, "topic"), reason="there are no topics in this version"
-)
 def test_a_page_misses_nothing_while_its_path_is_broken(serve_page: MakeApp, tab: OpenTab) -> None:
     app = serve_page()
     websocket: Any = app.websocket

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from daebus import Client, Daebus, DaebusWebSocket
+from daebus import Client, Daebus
 from tests.support.waiting import eventually
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(DaebusWebSocket, "topic"), reason="this server has no topics yet"
-)
 
 
 def test_topics_and_states_survive_cuts_and_a_restart(app: Daebus) -> None:
