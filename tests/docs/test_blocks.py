@@ -655,11 +655,31 @@ def test_pages_are_live(launch: Callable[[str], Program], browser: Any, name: st
 
 
 @pytest.mark.slow
-def test_page_works_in_a_browser(launch: Callable[[str], Program], browser: Any) -> None:
+def test_page_on_the_client_works_in_a_browser(
+    launch: Callable[[str], Program], browser: Any
+) -> None:
     program = launch("page.py")
     page = browser.new_page()
     try:
         page.goto(f"http://127.0.0.1:{program.port}/")
+        page.locator("#state", has_text="connected").wait_for()
+        page.locator("#count").click()
+        page.locator("#answer", has_text="counted to 5").wait_for()
+        page.locator("#time", has_text=":").wait_for()
+        assert program.end(signal.SIGTERM) == 0
+        page.locator("#state", has_text="waiting").wait_for()
+        page.locator("#count").click()
+        page.locator("#answer", has_text="count was not answered within 10 s").wait_for()
+    finally:
+        page.close()
+
+
+@pytest.mark.slow
+def test_page_works_in_a_browser(launch: Callable[[str], Program], browser: Any) -> None:
+    program = launch("page.py")
+    page = browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{program.port}/plain.html")
         page.locator("#state", has_text="connected").wait_for()
         page.locator("#count").click()
         page.locator("#answer", has_text="counted to 5").wait_for()
