@@ -136,6 +136,7 @@ class Scaffold(ABC):
         """
         return self._decorator("websocket", lambda parts: parts.websocket.on_presence(room_pattern))
 
+    @checked
     def on_connect(self, hook: ConnectHook) -> ConnectHook:
         """Decorate a hook for new clients; see ``DaebusWebSocket.on_connect``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_connect)(hook)

@@ -177,6 +177,7 @@ def test_the_server_stops(join: Join, server: Server) -> None:
     clients[1].send("x")
     received(clients[1])
     server.app.stop(timeout=5)
+    assert json.loads(received(clients[0]))["type"] == "goodbye"
     for client in clients:
         with pytest.raises(simple_websocket.ConnectionClosed) as caught:
             received(client)

@@ -168,7 +168,7 @@ def test_a_death_amid_a_stop_is_known(
     app = make_app()
     app.start()
 
-    def blow(*args: object) -> None:
+    def blow(*args: object, **options: object) -> None:
         raise _Blow
 
     with monkeypatch.context() as patched:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
+import queue
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -88,6 +89,7 @@ def _values(client_id: str) -> dict[str, Callable[[str], Any]]:
         "interval": lambda _: 900.0,
         "key": lambda _: "celsius",
         "message": lambda _: "text",
+        "queue": lambda _: queue.SimpleQueue(),
         "message_type": unique,
         "name": unique,
         "path": unique,

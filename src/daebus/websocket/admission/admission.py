@@ -132,7 +132,7 @@ class Admission:
         Threads:
             One that may wait for ``authenticate``.
         """
-        refusal = wrong_origin(handshake, self._settings.pages)
+        refusal = wrong_origin(handshake, self._settings.pages, referring_origin(handshake))
         if refusal is not None:
             _tell_of_origin(handshake)
             return refusal

@@ -150,7 +150,8 @@ def wrong_origin(handshake: Handshake, pages: Pages, origin: str | None = None) 
         pages: that may connect.
         origin: of the page, if the handshake has no ``Origin``.
     """
-    if pages.allow(handshake.header("origin") or origin, handshake.host):
+    given = handshake.header("origin")
+    if pages.allow(origin if given is None else given, handshake.host):
         return None
     return WRONG_ORIGIN
 

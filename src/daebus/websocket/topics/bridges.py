@@ -173,7 +173,7 @@ class Pipes:
     def forget(self) -> None:
         """Drop the running ones in a forked child, where their threads do not exist."""
         self._lock = threading.Lock()  # the thread that held it does not exist in the child
-        self._up, self._running = False, []  # unguarded: no other thread exists in the child
+        self._up, self._running = False, []
 
     def stop(self) -> list[threading.Thread]:
         """Have the threads end; return them, to be joined."""
