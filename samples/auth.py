@@ -43,11 +43,11 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-from _common import Sample, port_from_environment
 from werkzeug.wrappers import Response
 
 from daebus import (
     ClientError,
+    Daebus,
     DaebusHttp,
     DaebusWebSocket,
     Request,
@@ -223,14 +223,14 @@ def _digest(token: str) -> bytes:
 # ---- the app ---------------------------------------------------------------------------
 
 
-app = Sample("auth")
-http = app.attach(
-    DaebusHttp(port=port_from_environment(), static=Path(__file__).parent / "auth", max_body=4096)
-)
+app = Daebus("auth")
+port, page = int(os.environ.get("PORT") or 8084), Path(__file__).parent / "auth"
+app.attach(DaebusHttp(port=port, static=page, max_body=4096))
 websocket = app.attach(DaebusWebSocket(max_clients_per_ip=50, max_lifetime=3600))
 websocket.enable_rate_limiting(max_messages=60, window_seconds=60)
 sessions = Sessions(most=1000, most_of_one=5)
-valve = {"open": False, "by": ""}
+valve = websocket.state("valve")
+valve.update(open=False, by="")
 
 
 @app.after_request
@@ -374,7 +374,6 @@ def welcome(client_id: str) -> None:
         websocket.disconnect_client(client_id, LOGGED_OUT, "logged out")
         return
     websocket.send(told(session), "welcome")
-    websocket.send(valve, "valve")
 
 
 @app.socket("move", allow=is_operator, rate="2/s")
@@ -383,7 +382,6 @@ def move(req: WebSocketRequest) -> dict[str, object]:
     if not isinstance(wanted, bool):
         raise ClientError("say open: true or false", code="bad_position")
     valve.update(open=wanted, by=req.identity.name)
-    websocket.broadcast_to_all(valve, message_type="valve")
     return {"open": wanted}
 
 

@@ -9,13 +9,10 @@ import math
 import os
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
-from _common import Sample, port_from_environment
-
-from daebus import ClientError, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
 STEP = 0.25  # the boiler's seconds between two readings
 SPEED = float(os.environ.get("SPEED") or 1)  # how many of its seconds one of ours has
@@ -57,21 +54,16 @@ class Boiler:
 
 
 boiler, lock = Boiler(), threading.Lock()  # handlers run in threads of their own
-readings: deque[Message] = deque(maxlen=480)  # guarded by: lock
-alarms: deque[Message] = deque(maxlen=20)  # guarded by: lock
 
 # -------------------------------------------------------------------------- daebus, from here
-app = Sample("dashboard")
-page = Path(__file__).parent / "dashboard"
-http = app.attach(DaebusHttp(port=port_from_environment(), static=page))
+app = Daebus("dashboard")
+port, page = int(os.environ.get("PORT") or 8080), Path(__file__).parent / "dashboard"
+app.attach(DaebusHttp(port=port, static=page))
 websocket = app.attach(DaebusWebSocket())
-
-
-@app.socket("history")
-def history(req: WebSocketRequest) -> None:
-    with lock:
-        past = {"readings": list(readings), "alarms": list(alarms)}
-    websocket.send(past, message_type="history")
+latest = websocket.state("boiler")  # a page that comes gets the last values at once
+latest.update(boiler.reading(), alarm=False, pages=0, started=time.time())
+readings = websocket.topic("readings", history=480)  # and the curve, also if it was away
+alarms = websocket.topic("alarms", history=20, max_age=None)
 
 
 @app.socket("set_point")
@@ -85,12 +77,6 @@ def change_set_point(req: WebSocketRequest) -> Message:
     return {"set_point": float(value)}
 
 
-@websocket.on_connect
-@websocket.on_disconnect
-def tell_client_count(client_id: str) -> None:
-    websocket.broadcast_to_all({"count": websocket.get_client_count()}, message_type="clients")
-
-
 # -------------------------------------------------------------------------- daebus, to here
 
 
@@ -99,13 +85,11 @@ def main() -> None:
         with lock:
             text = boiler.step(STEP)
             reading = boiler.reading()
-            alarm = {"time": reading["time"], "active": boiler.alarm, "text": text}
-            readings.append(reading)
-            if text:
-                alarms.append(alarm)
-        websocket.broadcast_to_all(reading, message_type="reading")  # daebus
+        readings.publish(reading, "reading")  # daebus
+        latest.update(reading, alarm=boiler.alarm, pages=websocket.get_client_count())  # daebus
         if text:
-            websocket.broadcast_to_all(alarm, message_type="alarm")  # daebus
+            alarm = {"time": reading["time"], "active": boiler.alarm, "text": text}
+            alarms.publish(alarm, "alarm")  # daebus
 
 
 if __name__ == "__main__":

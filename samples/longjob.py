@@ -1,8 +1,9 @@
 """A firmware update that takes its time: every page sees it, any page may come, go, or cancel it.
 
-The job belongs to no page. So its progress goes to a room, where a page that is reloaded
-finds it again, and not to the one that asked (``req.progress``); and it ends when somebody
-says so, not when that page is gone (``req.cancelled``). ``STEP=0.01`` makes it faster.
+The job belongs to no page. So its progress is a state, where a page that is reloaded finds it
+again, and does not go to the one that asked (``req.progress``); and it ends when somebody says so,
+not when that page is gone (``req.cancelled``). The state is kept in ``JOB_FILE``: a daemon that was
+killed in the middle says so as soon as it is back. ``STEP=0.01`` makes the pump faster.
 """
 
 import os
@@ -12,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import Sample, port_from_environment
-
-from daebus import ClientError, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import ClientError, Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
 
 STEP = float(os.environ.get("STEP") or 0.1)  # seconds that the pump needs for one block
+FILE = os.environ.get("JOB_FILE") or Path(__file__).with_name("longjob.sqlite")
 
 
 class PumpError(Exception):
@@ -43,37 +43,33 @@ class Pump:
         self.version = version
 
 
-app = Sample("longjob")
-page = Path(__file__).parent / "longjob"
-http = app.attach(DaebusHttp(port=port_from_environment(), static=page))
+app = Daebus("longjob")
+port, page = int(os.environ.get("PORT") or 8083), Path(__file__).parent / "longjob"
+app.attach(DaebusHttp(port=port, static=page))
 websocket = app.attach(DaebusWebSocket())
 
-pump, lock = Pump(), threading.Lock()
+pump, lock = Pump(), threading.Lock()  # the lock is held from a look at the job to its change
+looked_back = threading.Event()  # before that, nobody knows what the state says
 cancel = threading.Event()  # set and cleared under: lock
-job: dict[str, Any] = {  # guarded by: lock
-    "state": "none",  # then running, and at last done, failed or cancelled
+job = websocket.state("job", persist=FILE)  # "state" is none, running, done, failed or cancelled
+NOTHING = {
+    "state": "none",
     "version": None,
     "phase": None,
     "done": 0,
-    "total": sum(count for _, count in pump.blocks),
     "seconds": 0.0,
     "error": None,
-    "installed": pump.version,
 }
 
 
-def tell(**changes: Any) -> None:
-    """Change the job and show it to all who watch; ``lock`` is held, so that none is overtaken."""
-    job.update(changes)
-    websocket.broadcast_to_room("watchers", job, message_type="job", conflate="job")
-
-
-@app.socket("watch")
-def watch(req: WebSocketRequest) -> dict[str, Any]:
-    with lock:  # nothing may change between the two; neither of them waits
-        websocket.join(req.client_id, "watchers")
-        websocket.broadcast_to_clients([req.client_id], job, message_type="job", conflate="job")
-    return {"versions": pump.versions}
+def look_back() -> None:
+    """Find the job of the last run of this program; if it was not over then, it is now."""
+    pump.version = job.get("installed", pump.version)
+    facts = {"versions": list(pump.versions), "total": sum(count for _, count in pump.blocks)}
+    job.update({**NOTHING, **job, **facts, "installed": pump.version})
+    if job["state"] == "running":
+        job.update(state="failed", error="the daemon was restarted in the middle of it")
+    looked_back.set()
 
 
 @app.socket("install", run_in="pool")
@@ -81,12 +77,13 @@ def install(req: WebSocketRequest) -> dict[str, str]:
     version: Any = req.data.get("version") if isinstance(req.data, dict) else None
     if version not in pump.versions:
         raise ClientError(f"choose one of {', '.join(pump.versions)}", code="bad_version")
+    looked_back.wait(5)
     with lock:
         if job["state"] == "running":
             text = f"version {job['version']} is being installed already"
             raise ClientError(text, code="job_running")
         cancel.clear()
-        tell(state="running", version=version, phase="starting", done=0, seconds=0.0, error=None)
+        job.update({**NOTHING, "state": "running", "version": version, "phase": "starting"})
     state, error = "failed", "the program failed; its log says why"
     try:
         state = run(version)
@@ -95,7 +92,7 @@ def install(req: WebSocketRequest) -> dict[str, str]:
         error = str(problem)
     finally:
         with lock:
-            tell(state=state, error=error or None, installed=pump.version)
+            job.update(state=state, error=error or None, installed=pump.version)
     return {"state": state}
 
 
@@ -106,18 +103,20 @@ def run(version: str) -> str:
         with lock:
             if cancel.is_set() or not app.running:
                 return "cancelled"
-            tell(phase=phase, done=done, seconds=time.monotonic() - started)
+            job.update(phase=phase, done=done, seconds=time.monotonic() - started)
     return "done"
 
 
 @app.socket("cancel_install")
 def cancel_install(req: WebSocketRequest) -> dict[str, str]:
     with lock:
-        if job["state"] != "running":
+        if job.get("state") != "running":
             raise ClientError("nothing is being installed", code="no_job")
         cancel.set()
     return {"state": "cancelling"}
 
 
 if __name__ == "__main__":
-    app.run()
+    with app.serve():
+        look_back()
+        app.wait()

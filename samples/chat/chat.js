@@ -1,81 +1,59 @@
-"use strict";
+import { Daebus } from "/_daebus/client.js";
+import { OPTIONS, make, watch } from "./shared/page.js";
 
 const element = (id) => document.getElementById(id);
 const log = element("log");
-let socket = null;
-let tries = 0;
 
-// ---- connection -------------------------------------------------------------------------
+// ---- what comes from the server ---------------------------------------------------------
 
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/`);
-  socket.addEventListener("open", () => {
-    tries = 0;
-    showConnection("open", "live");
-  });
-  socket.addEventListener("message", (event) => {
-    const message = JSON.parse(event.data);
-    const handler = handlers[message.type];
-    if (handler) handler(message.data);
-  });
-  socket.addEventListener("close", () => {
-    // Each wait is twice the last, and a little random so that many pages do not return at once.
-    const seconds = Math.min(10, 0.5 * 2 ** tries++) * (0.75 + Math.random() / 2);
-    showConnection("lost", "no connection, trying again");
-    setTimeout(connect, seconds * 1000);
-  });
+const daebus = new Daebus("/", OPTIONS);
+const talk = daebus.topic("talk", { last: 200, onmessage: addMessage, ongap: showLoss });
+const people = daebus.state("presence:lobby", { onchange: showPeople });
+const page = watch(daebus, () => [talk, people], (isLive) => {
+  if (!isLive) showNote("", "");
+  else enter(); // with each connection: it is the server that may have forgotten us
+});
+
+function showPeople(values) {
+  const names = Object.keys(values);
+  const count = values["#"] ?? names.length; // of a crowd there is the number alone
+  element("users").textContent = count;
+  element("users-word").textContent = count === 1 ? "person here" : "people here";
+  const some = "#" in values ? "" : names.sort().slice(0, 8).join(", ");
+  element("names").textContent = some && `: ${some}${names.length > 8 ? ", …" : ""}`;
+  page.update();
 }
-
-function showConnection(state, text) {
-  element("connection").dataset.state = state;
-  element("connection").textContent = text;
-  element("send").disabled = state !== "open";
-  if (state !== "open") element("users").textContent = "–";
-}
-
-// ---- messages ---------------------------------------------------------------------------
-
-const handlers = {
-  chat_message: addMessage,
-  broadcast({ user_count }) {
-    element("users").textContent = user_count;
-    element("users-word").textContent = user_count === 1 ? "person here" : "people here";
-  },
-  response({ status }) {
-    showNote("good", status);
-  },
-  error({ error }) {
-    showNote("bad", error);
-  },
-};
 
 let lastAuthor = null;
 
-function addMessage({ username, message }) {
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-  const mine = username === (element("username").value.trim() || "Anonymous");
-  const item = document.createElement("li");
-  item.classList.toggle("mine", mine);
+function addMessage({ username, message, time }) {
+  const mine = username === ownName();
+  const item = make("li", mine ? "mine" : "");
   if (username !== lastAuthor) {
-    const name = document.createElement("b");
-    name.textContent = username;
-    const who = document.createElement("div");
-    who.className = "who";
+    const at = new Date(time * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+    const who = make("div", "who", make("b", "", username), ` ${at}`);
     who.style.setProperty("--hue", hue(username));
-    const time = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-    who.append(name, ` ${time}`);
     item.append(who);
     item.classList.add("first");
   }
   lastAuthor = username;
-  const text = document.createElement("div");
-  text.className = "text";
-  text.textContent = message; // never innerHTML: a message is somebody else's text
-  item.append(text);
+  item.append(make("div", "text", message));
+  append(item, mine);
+}
+
+function showLoss({ reason, missed }) {
+  const text = reason === "epoch"
+    ? "The server was restarted. What stands above is known to this page alone."
+    : `${missed ?? "Some"} messages are missing here.`;
+  lastAuthor = null;
+  append(make("li", "lost notice", text));
+}
+
+function append(item, always) {
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
   element("messages").append(item);
   element("empty").hidden = true;
-  if (atEnd || mine) log.scrollTop = log.scrollHeight;
+  if (atEnd || always) log.scrollTop = log.scrollHeight;
 }
 
 function hue(name) {
@@ -84,28 +62,49 @@ function hue(name) {
   return sum;
 }
 
+// ---- what goes to it --------------------------------------------------------------------
+
+// One name for each tab, kept over a reload.
+element("username").value =
+  sessionStorage.getItem("username") || `Guest ${100 + Math.floor(Math.random() * 900)}`;
+sessionStorage.setItem("username", element("username").value);
+
+function ownName() {
+  return element("username").value.trim() || "Anonymous";
+}
+
+function enter() {
+  return daebus.request("enter", { username: ownName() }).catch(showError);
+}
+
+element("username").addEventListener("change", () => {
+  sessionStorage.setItem("username", ownName());
+  if (daebus.status === "open") enter();
+});
+
+element("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const message = element("message").value.trim();
+  if (!message || daebus.status !== "open") return;
+  element("message").value = "";
+  showNote("", "sending");
+  try {
+    const { status } = await daebus.request("chat_message", { message });
+    showNote("good", status);
+  } catch (error) {
+    element("message").value ||= message; // to be sent again
+    showError(error);
+  }
+});
+
+function showError(error) {
+  const lost = error.code === "disconnected";
+  showNote("bad", lost ? "the connection was lost; look whether your message arrived" : error.message);
+}
+
 function showNote(kind, text) {
   element("note").dataset.kind = kind;
   element("note").textContent = text;
 }
 
-// ---- form -------------------------------------------------------------------------------
-
-// One name for each tab, kept over a reload.
-element("username").value =
-  sessionStorage.getItem("username") || `Guest ${100 + Math.floor(Math.random() * 900)}`;
-element("username").addEventListener("change", () => {
-  sessionStorage.setItem("username", element("username").value.trim());
-});
-element("form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const message = element("message").value.trim();
-  if (!message || socket.readyState !== WebSocket.OPEN) return;
-  const data = { username: element("username").value.trim(), message };
-  socket.send(JSON.stringify({ type: "chat_message", data }));
-  element("message").value = "";
-  showNote("", "sending");
-});
-
-connect();
 element("message").focus();

@@ -1,115 +1,73 @@
-"use strict";
+import { Daebus } from "/_daebus/client.js";
+import { OPTIONS, clock, make, watch } from "./shared/page.js";
 
 const SPAN = 120; // seconds on the chart
+const HOLE = 2; // seconds between two readings that are not one line
 const element = (id) => document.getElementById(id);
 let readings = [];
-let socket = null;
-let tries = 0;
-let waiting = false; // for the answer to a set-point
+let live = false;
 let pointer = null; // where the mouse or finger is over the chart, in CSS pixels
 
-// ---- connection -------------------------------------------------------------------------
+// ---- what comes from the daemon ---------------------------------------------------------
 
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/`);
-  socket.addEventListener("open", () => {
-    tries = 0;
-    showConnection("open", "live");
-    send("history", {});
-  });
-  socket.addEventListener("message", (event) => {
-    const message = JSON.parse(event.data);
-    const handler = handlers[message.type];
-    if (handler) handler(message.data);
-  });
-  socket.addEventListener("close", () => {
-    // Each wait is twice the last, and a little random so that many pages do not return at once.
-    const seconds = Math.min(10, 0.5 * 2 ** tries++) * (0.75 + Math.random() / 2);
-    showConnection("lost", "no connection, trying again");
-    if (waiting) showAnswer("bad", "connection lost before an answer came");
-    setTimeout(connect, seconds * 1000);
-  });
-}
+const daebus = new Daebus("/", OPTIONS);
 
-function send(type, data) {
-  socket.send(JSON.stringify({ type, data }));
-}
+// After a cut, these two go on where they were; a page that is new gets what is kept.
+const curve = daebus.topic("readings", { last: 480, onmessage: addReading });
+const alarms = daebus.topic("alarms", { last: 20, onmessage: addAlarm, ongap: showLoss });
+const boiler = daebus.state("boiler", { onchange: showValues });
+const page = watch(daebus, () => [curve, alarms, boiler], (isLive) => {
+  live = isLive;
+  requestAnimationFrame(draw);
+});
 
-function showConnection(state, text) {
-  element("connection").dataset.state = state;
-  element("connection").textContent = text;
-  element("apply").disabled = state !== "open";
-  document.body.classList.toggle("stale", state !== "open");
-  if (state !== "open") element("clients").textContent = "–";
-}
-
-// ---- messages ---------------------------------------------------------------------------
-
-const handlers = {
-  history({ readings: past, alarms }) {
-    readings = past;
-    element("alarms").replaceChildren();
-    alarms.forEach(addAlarm);
-    showReading(readings.at(-1));
-  },
-  reading(reading) {
-    // The history may already hold a reading whose broadcast was still under way.
-    if (readings.length && reading.time <= readings.at(-1).time) return;
-    readings.push(reading);
-    while (readings[0].time < reading.time - SPAN) readings.shift();
-    showReading(reading);
-  },
-  alarm: addAlarm,
-  clients({ count }) {
-    element("clients").textContent = count;
-    element("clients-word").textContent = count === 1 ? "page open" : "pages open";
-  },
-  response({ set_point }) {
-    showAnswer("good", `accepted: ${set_point} °C`);
-  },
-  error({ error, message_type }) {
-    if (message_type === "set_point") showAnswer("bad", error);
-  },
-};
-
-function showReading(reading) {
-  if (!reading) return;
-  element("temperature").textContent = reading.temperature.toFixed(1);
-  element("pressure").textContent = reading.pressure.toFixed(2);
-  element("set-point").textContent = reading.set_point.toFixed(1);
-  element("burner").textContent = reading.burning ? "on" : "off";
+function addReading(reading) {
+  readings.push(reading);
+  while (readings[0].time < reading.time - SPAN) readings.shift();
   requestAnimationFrame(draw);
 }
 
+function showValues({ temperature, pressure, set_point, burning, alarm, pages, started }) {
+  element("temperature").textContent = temperature.toFixed(1);
+  element("pressure").textContent = pressure.toFixed(2);
+  element("set-point").textContent = set_point.toFixed(1);
+  element("burner").textContent = burning ? "on" : "off";
+  element("pressure-tile").toggleAttribute("data-alarm", alarm);
+  element("pages").textContent = pages;
+  element("pages-word").textContent = pages === 1 ? "page open" : "pages open";
+  const none = element("alarms").childElementCount ? "" : "None so far. ";
+  element("since").textContent = `${none}Alarms since ${clock(started)}, when the daemon started.`;
+  page.update();
+}
+
 function addAlarm({ time, active, text }) {
-  const when = new Date(time * 1000);
-  const stamp = document.createElement("time");
-  stamp.dateTime = when.toISOString();
-  if (element("alarms").firstChild?.firstChild.dateTime === stamp.dateTime) return;
-  stamp.textContent = when.toLocaleTimeString();
-  const item = document.createElement("li");
-  item.className = active ? "active" : "";
-  item.append(stamp, text);
-  element("alarms").prepend(item);
-  element("quiet").hidden = true;
-  document.querySelector(".tile.pressure").toggleAttribute("data-alarm", active);
+  element("alarms").prepend(make("li", active ? "active" : "", make("time", "", clock(time)), text));
+}
+
+function showLoss({ reason, missed }) {
+  const lost = missed === null ? "alarms from before are lost" : `${missed} alarms were missed`;
+  const text = reason === "epoch" ? `The daemon was restarted; ${lost}.` : `${lost}.`;
+  if (reason === "epoch") element("alarms").replaceChildren();
+  element("alarms").prepend(make("li", "lost", make("time", "", clock(Date.now() / 1000)), text));
 }
 
 // ---- set-point form ---------------------------------------------------------------------
 
-element("form").addEventListener("submit", (event) => {
+element("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = element("value").value.trim().replace(",", ".");
-  if (socket.readyState !== WebSocket.OPEN) return;
-  waiting = true;
-  showAnswer("", "asking the boiler");
   // What is not a number goes out as it is: the daemon is the one that judges.
-  send("set_point", { value: text === "" || Number.isNaN(Number(text)) ? text : Number(text) });
+  const value = text === "" || Number.isNaN(Number(text)) ? text : Number(text);
+  showAnswer("", "asking the boiler");
+  try {
+    const { set_point } = await daebus.request("set_point", { value });
+    showAnswer("good", `accepted: ${set_point} °C`);
+  } catch (error) {
+    showAnswer("bad", error.code === "disconnected" ? "no answer: the connection was lost" : error.message);
+  }
 });
 
 function showAnswer(kind, text) {
-  if (kind) waiting = false;
   element("answer").dataset.kind = kind;
   element("answer").textContent = text;
   element("value").setAttribute("aria-invalid", kind === "bad");
@@ -118,6 +76,11 @@ function showAnswer(kind, text) {
 // ---- chart ------------------------------------------------------------------------------
 
 const canvas = element("chart");
+
+/** Tell whether nothing is known of the time before a reading. */
+function startsLine(i) {
+  return i === 0 || readings[i].time - readings[i - 1].time > HOLE;
+}
 
 /** Widen the range of some values to steps a person would choose. */
 function scale(values, least, lines) {
@@ -142,6 +105,8 @@ function draw() {
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
+  canvas.dataset.readings = readings.length;
+  canvas.dataset.lines = readings.filter((_, i) => startsLine(i)).length;
   if (!readings.length) return;
   pen.font = "12px system-ui, sans-serif";
 
@@ -178,7 +143,10 @@ function draw() {
     pen.clip();
     for (const [field, name, dash] of lines) {
       pen.beginPath();
-      for (const r of readings) pen.lineTo(x(r.time), y(r[field]));
+      readings.forEach((r, i) => {
+        if (startsLine(i)) pen.moveTo(x(r.time), y(r[field]));
+        else pen.lineTo(x(r.time), y(r[field]));
+      });
       pen.strokeStyle = colour(name);
       pen.lineWidth = dash.length ? 1.5 : 2;
       pen.lineJoin = "round";
@@ -191,17 +159,18 @@ function draw() {
 
   const split = 24 + (height - 24) * 0.62;
   const yDegrees = panel(24, split - 16, "°C", 20, [
-    ["set_point", "set-point", [6, 4]],
-    ["temperature", "temperature", []],
+    ["set_point", "goal", [6, 4]],
+    ["temperature", "warm", []],
   ]);
-  const yBars = panel(split + 24, height - 28, "bar", 1, [["pressure", "pressure", []]]);
+  const yBars = panel(split + 24, height - 28, "bar", 1, [["pressure", "cold", []]]);
 
   pen.fillStyle = colour("muted");
   pen.textBaseline = "alphabetic";
   const tick = span <= 30 ? 10 : span <= 60 ? 20 : 30;
   for (let ago = 0; ago <= span; ago += tick) {
     pen.textAlign = ago === 0 ? "right" : x(end - ago) < left + 20 ? "left" : "center";
-    pen.fillText(ago ? `−${ago} s` : "now", x(end - ago), height - 6);
+    const label = ago ? `−${ago} s` : live ? "now" : clock(end);
+    pen.fillText(label, x(end - ago), height - 6);
   }
 
   const tip = element("tip");
@@ -215,8 +184,8 @@ function draw() {
   pen.moveTo(x(near.time), 24);
   pen.lineTo(x(near.time), height - 28);
   pen.stroke();
-  for (const [name, y] of [["pressure", yBars], ["temperature", yDegrees]]) {
-    pen.fillStyle = colour(name);
+  for (const [name, hue, y] of [["pressure", "cold", yBars], ["temperature", "warm", yDegrees]]) {
+    pen.fillStyle = colour(hue);
     pen.beginPath();
     pen.arc(x(near.time), y(near[name]), 4, 0, 2 * Math.PI);
     pen.fill();
@@ -240,5 +209,3 @@ canvas.addEventListener("pointerleave", () => {
 });
 new ResizeObserver(draw).observe(canvas);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-
-connect();

@@ -1,59 +1,17 @@
-"use strict";
+import { Daebus } from "/_daebus/client.js";
+import { OPTIONS, watch } from "./shared/page.js";
 
 const element = (id) => document.getElementById(id);
-let socket = null;
-let tries = 0;
-let job = { state: "none" };
+let live = false;
+let shown = { state: "none" };
 
-// ---- connection -------------------------------------------------------------------------
-
-function connect() {
-  const scheme = location.protocol === "https:" ? "wss" : "ws";
-  socket = new WebSocket(`${scheme}://${location.host}/`);
-  socket.addEventListener("open", () => {
-    tries = 0;
-    send("watch"); // a job that runs already is shown by the first answer
-  });
-  socket.addEventListener("message", (event) => {
-    const message = JSON.parse(event.data);
-    const handler = handlers[message.type];
-    if (handler) handler(message.data);
-  });
-  socket.addEventListener("close", () => {
-    // Each wait is twice the last, and a little random so that many pages do not return at once.
-    const seconds = Math.min(10, 0.5 * 2 ** tries++) * (0.75 + Math.random() / 2);
-    showConnection("lost", "no connection, trying again");
-    setTimeout(connect, seconds * 1000);
-  });
-}
-
-function send(type, data = {}) {
-  socket.send(JSON.stringify({ type, data }));
-}
-
-function showConnection(state, text) {
-  element("connection").dataset.state = state;
-  element("connection").textContent = text;
-  document.body.classList.toggle("stale", state !== "open");
-  showButtons();
-}
-
-// ---- messages ---------------------------------------------------------------------------
-
-const handlers = {
-  job: showJob,
-  response({ versions }) {
-    if (!versions) return; // of the others the job itself tells more
-    const chosen = element("version").value || versions[1];
-    element("version").replaceChildren(...versions.map((version) => new Option(version)));
-    element("version").value = chosen;
-    showConnection("open", "live");
-  },
-  error({ error }) {
-    element("note").textContent = error;
-    showButtons();
-  },
-};
+// A job that runs already is in the values that a page gets at first, or gets again.
+const daebus = new Daebus("/", OPTIONS);
+const job = daebus.state("job", { onchange: (values) => (page.update(), showJob(values)) });
+const page = watch(daebus, () => [job], (isLive) => {
+  live = isLive;
+  showJob(job.values);
+});
 
 const titles = {
   none: () => "None yet. While one runs, reload this page, or open a second one.",
@@ -63,26 +21,35 @@ const titles = {
   failed: ({ error, installed }) => `Failed: ${error}. The pump still runs ${installed}.`,
 };
 
-function showJob(news) {
-  const begins = news.state === "running" && job.state !== "running";
-  job = news;
-  element("installed").textContent = job.installed;
-  element("job").dataset.state = job.state;
-  showButtons();
-  if (begins) element("note").textContent = "";
-  const title = titles[job.state](job);
+function showJob(values) {
+  const { state, versions, installed, done, total, phase, seconds } = values;
+  if (!state) return; // the daemon has hardly begun
+  if (state === "running" && shown.state !== "running") showNote("");
+  shown = values;
+  element("installed").textContent = installed;
+  element("job").dataset.state = state;
+  const title = titles[state](values);
   // Set only when it changes: this line is read aloud.
   if (element("title").textContent !== title) element("title").textContent = title;
-  const percent = Math.floor((100 * job.done) / job.total);
-  const running = job.state === "running";
-  element("work").hidden = job.state === "none";
-  element("bar").value = job.done / job.total;
+  if (!element("version").length) {
+    element("version").replaceChildren(...versions.map((version) => new Option(version)));
+    element("version").value = versions[1];
+  }
+  const percent = Math.floor((100 * done) / total);
+  const running = state === "running";
+  element("work").hidden = state === "none";
+  element("bar").value = done / total;
   element("percent").textContent = `${percent} %`;
-  element("phase").textContent = running ? job.phase + left(job) : `after ${time(job.seconds)}`;
+  element("phase").textContent = running ? phase + left(values) : `after ${time(seconds)}`;
+  element("install").disabled = element("version").disabled = running;
+  element("cancel").hidden = !running;
+  element("updated").hidden = !running; // without a job there is no news to wait for
   document.title = running ? `${percent} % – Firmware` : "Firmware";
 }
 
+/** Guess what is left; nobody knows while the daemon is not heard of. */
 function left({ done, total, seconds }) {
+  if (!live) return " when it was last heard of";
   return done < 5 ? "" : `, about ${time((seconds / done) * (total - done))} left`;
 }
 
@@ -91,25 +58,26 @@ function time(seconds) {
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
 }
 
+function showNote(text) {
+  element("note").dataset.kind = "bad";
+  element("note").textContent = text;
+}
+
 // ---- what a user may do -----------------------------------------------------------------
 
-function showButtons() {
-  const open = element("connection").dataset.state === "open";
-  const running = job.state === "running";
-  element("install").disabled = element("version").disabled = !open || running;
-  element("cancel").hidden = !running;
-  element("cancel").disabled = !open;
+/** Ask for something, for as long as it takes; how it goes on is seen in the job itself. */
+async function ask(type, data) {
+  showNote("");
+  try {
+    await daebus.request(type, data, { timeout: Infinity });
+  } catch (error) {
+    if (error.code !== "disconnected") showNote(error.message);
+  }
 }
 
 element("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  element("install").disabled = true; // until the job has begun, or the answer says why not
-  send("install", { version: element("version").value });
+  ask("install", { version: element("version").value });
 });
 
-element("cancel").addEventListener("click", () => {
-  element("cancel").disabled = true;
-  send("cancel_install");
-});
-
-connect();
+element("cancel").addEventListener("click", () => ask("cancel_install"));

@@ -19,6 +19,7 @@ import simple_websocket
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0  # seconds until a test gives up on an event
+FILES = ("JOB_FILE",)  # what samples keep
 
 
 class Sample:
@@ -39,6 +40,7 @@ class Sample:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.name = name
         self.output: list[str] = []
         self.port = 0
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -98,6 +100,7 @@ class Client:
     def __init__(
         self, sample: Sample, *, cookie: str = "", subprotocols: list[str] | None = None
     ) -> None:
+        self.states: dict[str, dict[str, Any]] = {}  # the values of each state that came
         self._socket = _Socket(
             f"ws://127.0.0.1:{sample.port}/",
             headers=[(b"Cookie", cookie.encode())] if cookie else None,
@@ -110,14 +113,28 @@ class Client:
     def receive(self, message_type: str, wanted: Callable[[Any], bool] = lambda data: True) -> Any:
         """Return the data of the next message of that type that is wanted; skip the others."""
         deadline = time.monotonic() + PATIENCE
-        while (left := deadline - time.monotonic()) > 0:
-            text = self._socket.receive(timeout=left)
-            if text is None:
-                break
-            message = json.loads(text)
+        while True:
+            message = self._next(deadline, message_type)
             if message["type"] == message_type and wanted(message["data"]):
                 return message["data"]
-        raise AssertionError(f"no {message_type!r} message came within {PATIENCE} seconds")
+
+    def receive_values(
+        self, topic: str, wanted: Callable[[dict[str, Any]], bool] = lambda values: True
+    ) -> dict[str, Any]:
+        """Return the values of a state as soon as there are some that are wanted."""
+        deadline = time.monotonic() + PATIENCE
+        while topic not in self.states or not wanted(self.states[topic]):
+            self._next(deadline, topic)
+        return self.states[topic]
+
+    def _next(self, deadline: float, wanted: str) -> Any:
+        text = self._socket.receive(timeout=max(0.0, deadline - time.monotonic()))
+        assert text is not None, f"no {wanted!r} message came within {PATIENCE} seconds"
+        message = json.loads(text)
+        if "set" in (data := message.get("data") or {}):
+            before = {} if data.get("snapshot") else self.states.get(message["topic"], {})
+            self.states[message["topic"]] = {**before, **data["set"]}
+        return message
 
     def closing_code(self) -> int:
         """Read until the server closes; return its close code."""
@@ -136,12 +153,13 @@ class Client:
 
 
 @pytest.fixture
-def run_sample() -> Iterator[Callable[..., Sample]]:
+def run_sample(tmp_path: Path) -> Iterator[Callable[..., Sample]]:
     """Start samples and end them with the test: ``run_sample("chat", port="0")``."""
     started: list[Sample] = []
+    files = {name: str(tmp_path / f"{name}.sqlite") for name in FILES}
 
     def run(name: str, port: str = "0", listening: bool = True, **environment: str) -> Sample:
-        sample = Sample(name, port, **environment)
+        sample = Sample(name, port, **{**files, **environment})
         started.append(sample)
         if listening:
             sample.wait_until_listening()

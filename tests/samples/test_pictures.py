@@ -23,7 +23,7 @@ TAKING = bool(os.environ.get("DAEBUS_SCREENSHOTS"))
 
 def show_dashboard(page: Any) -> None:
     wanted = 80 if TAKING else 8
-    page.wait_for_function(f"() => readings.length >= {wanted}")
+    page.wait_for_function(f"() => document.querySelector('#chart').dataset.readings >= {wanted}")
 
 
 def show_chat(page: Any) -> None:
@@ -35,11 +35,13 @@ def show_chat(page: Any) -> None:
         who.fill("#message", text)
         who.click("#send")
         page.locator("#messages", has_text=text).wait_for()
+    if TAKING:  # the names that the two had at first are still there for some seconds
+        page.wait_for_function("() => document.querySelector('#users').textContent === '2'")
 
 
 def show_longjob(page: Any) -> None:
     page.click("#install")
-    page.wait_for_function("() => job.done >= 20")
+    page.wait_for_function("() => document.querySelector('#bar').value > 0.17")
 
 
 def show_auth(page: Any) -> None:
