@@ -32,7 +32,7 @@ $(VENV)/docs.stamp: $(VENV)/run.stamp
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
-run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, longjob or auth, PORT=8080
+run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, kiosk, longjob or auth, PORT=8080
 	@PORT=$(PORT) $(PY) samples/$(SAMPLE).py
 
 test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)

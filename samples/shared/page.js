@@ -3,6 +3,7 @@
 const SAMPLES = [
   ["dashboard", 8080, "a boiler: last values, a curve without holes, alarms"],
   ["chat", 8081, "what was said, and who is there"],
+  ["kiosk", 8082, "last values and a log that survive a restart"],
   ["longjob", 8083, "a firmware update that outlives its page"],
   ["auth", 8084, "a valve behind a login"],
 ];

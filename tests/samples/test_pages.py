@@ -98,7 +98,7 @@ def is_stale(page: Any) -> bool:
     return page.locator("body.stale").count() == 1 and not online
 
 
-@pytest.mark.parametrize("name", ["dashboard", "chat", "longjob"])
+@pytest.mark.parametrize("name", ["dashboard", "chat", "kiosk", "longjob"])
 def test_frozen_server_is_said_within_ten_seconds(
     run_sample: Run, visit: OpenPage, name: str
 ) -> None:
@@ -339,6 +339,35 @@ class TestLongjob:
         wait_for_text(page, "#title", "Failed: the daemon was restarted in the middle of it.")
         assert page.is_hidden("#cancel")
         assert page.is_enabled("#install")
+
+
+class TestKiosk:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+    def test_restart_keeps_values_and_log(
+        self, run_sample: Run, visit: OpenPage, number: signal.Signals
+    ) -> None:
+        sample = run_sample("kiosk", SPEED="5")
+        page = visit(sample)
+        wait_for_text(page, "#level", ".")
+        wait_for_text(page, "#log", "started")
+        look(page)
+        sample.process.send_signal(number)
+        sample.finish()
+        wait_for_text(page, "#connection", "no connection, trying again")
+        assert is_stale(page)
+        look(page)
+        run_sample("kiosk", port=str(sample.port), SPEED="0.01")  # its device says nothing yet
+        wait_for_text(page, "#connection", "live")
+        wait_for_text(page, "#device", "The device has not spoken since")
+        # It is live, and yet what was kept over the restart is not shown as new.
+        assert page.locator(".values.stale").count() == 1
+        assert "." in page.text_content("#level")
+        clean = number is signal.SIGTERM
+        wait_for_text(page, "#log", "stopped" if clean else "without a clean stop")
+        log = page.text_content("#log")
+        assert (log.count("started"), page.locator(".lost").count()) == (
+            (2, 0) if clean else (3, 1)
+        )
 
 
 class TestAuth:

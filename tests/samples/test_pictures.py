@@ -39,6 +39,10 @@ def show_chat(page: Any) -> None:
         page.wait_for_function("() => document.querySelector('#users').textContent === '2'")
 
 
+def show_kiosk(page: Any) -> None:
+    page.locator("#log", has_text="the device is back").wait_for()
+
+
 def show_longjob(page: Any) -> None:
     page.click("#install")
     page.wait_for_function("() => document.querySelector('#bar').value > 0.17")
@@ -57,6 +61,7 @@ def show_auth(page: Any) -> None:
     [
         ("dashboard", show_dashboard, {"SPEED": "2"}),
         ("chat", show_chat, {}),
+        ("kiosk", show_kiosk, {"SPEED": "8"}),
         ("longjob", show_longjob, {"STEP": "0.05"}),
         ("auth", show_auth, {}),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import signal
@@ -21,6 +22,7 @@ Run = Callable[..., Any]
 TITLES = {
     "dashboard": "Boiler",
     "chat": "Chat",
+    "kiosk": "Tank",
     "longjob": "Firmware",
     "auth": "Valve",
 }
@@ -376,6 +378,41 @@ class TestLongjob:
         job = watcher(run_sample("longjob")).receive_values("job", ended)
         assert job["error"] == "the daemon was restarted in the middle of it"
         assert (job["version"], job["installed"]) == ("2.4.1", "2.4.0")
+
+
+@pytest.mark.slow
+class TestKiosk:
+    def test_values_and_log_survive_a_restart(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        first = run_sample("kiosk", SPEED="10")
+        client = open_client(first)
+        client.send("subscribe", {"topic": "tank"})
+        client.receive_values("tank", lambda tank: tank.get("device") == "here")
+        first.process.send_signal(signal.SIGTERM)
+        assert first.finish()[0] == 0
+        again = open_client(run_sample("kiosk", SPEED="0.01"))
+        again.send("subscribe", {"topic": "tank"})
+        tank = again.receive_values("tank", lambda tank: tank["device"] == "silent")
+        assert 0 < tank["level"] < 100
+        assert tank["time"] < tank["started"]
+        again.send("subscribe", {"topic": "log", "last": 100})
+        for text in ("started", "stopped", "started; the last values are"):
+            again.receive("log", functools.partial(is_line, "INFO", text))
+
+    def test_what_the_device_does_wrong_is_logged(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        client = open_client(run_sample("kiosk", SPEED="100"))
+        client.send("subscribe", {"topic": "log", "last": 100})
+        found = {"WARNING": "damaged line", "ERROR": "does not answer", "INFO": "is back"}
+        for level, text in found.items():
+            wanted = functools.partial(is_line, level, text)
+            client.receive("log", wanted)
+
+
+def is_line(level: str, text: str, line: Any) -> bool:
+    return line["level"] == level and text in line["message"]
 
 
 @pytest.mark.slow
