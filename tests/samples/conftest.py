@@ -19,7 +19,7 @@ import simple_websocket
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20.0  # seconds until a test gives up on an event
-FILES = ("KIOSK_FILE", "JOB_FILE")  # what samples keep
+FILES = ("KIOSK_FILE", "JOB_FILE", "METER_FILE", "LOG_FILE")  # what samples keep
 
 
 class Sample:
