@@ -144,6 +144,35 @@ def exercise_handlers(client: AppClient) -> None:
     assert [client.receive("count")["data"] for _ in range(3)] == [3, 2, 1]
 
 
+def exercise_topics(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    app: Daebus = names["app"]
+    with app.test_client() as client, app.test_client() as device:
+        # Who sends nothing has it all the same.
+        assert client.receive("subscribed", timeout=20)["data"]["epoch"] == names["weather"].epoch
+        assert client.receive("state")["data"]["set"] == {"sky": "clear"}
+        for number in (0, 1, 7):
+            device.request("report", {"number": number, "values": {"volts": number}})
+        with pytest.raises(RequestError, match="hidden: device 0 is not shown"):
+            client.request("subscribe", {"topic": "device/0"})
+        with pytest.raises(RequestError, match="forbidden"):
+            client.request("subscribe", {"topic": "device/1"})
+        assert client.request("subscribe", {"topic": "device/7"})["replay"] == 1
+        assert client.receive("state")["data"]["set"] == {"volts": 7}
+        assert client.request("follow") is True
+        assert client.receive("alarm")["data"] == {"text": "pressure"}
+        assert client.request("enter", {"name": "Ada"}) is not None
+        assert client.receive("message")["data"] == "Ada is on floor 3"
+        assert client.request("subscribe", {"topic": "presence:floor 3"})["kind"] == "state"
+        assert client.receive("presence")["data"]["set"]["Ada"]["clients"] == 1
+        assert client.request("subscribe", {"topic": "log", "last": 1})["replay"] == 1
+        assert client.receive("log")["data"]["message"] == "pressure is 9 bar"
+        client.request("subscribe", {"topic": "boiler"})
+        while client.receive("state")["data"]["set"].get("celsius") != 22.0:
+            pass
+    for handler in names["log"].handlers[:]:
+        names["log"].removeHandler(handler)
+
+
 def exercise_http(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
     app: Daebus = names["app"]
     with app:
@@ -390,6 +419,7 @@ EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
     "another_program.rst": exercise_another_program,
     "first_steps.rst": exercise_first_steps,
     "messages.rst": exercise_messages,
+    "topics.rst": exercise_topics,
     "http.rst": exercise_http,
     "running.rst": exercise_running,
     "safety.rst": exercise_safety,

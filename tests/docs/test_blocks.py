@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -380,6 +381,27 @@ def drive_page(program: Program) -> None:
         assert closing_code(client) == 1001
 
 
+def drive_plant(program: Program) -> None:
+    page = FILES["plant/index.html"]
+    assert fetch(program.port, "/")[2].strip() == page.strip()
+    with program.client() as client:
+        client.send(json.dumps({"type": "subscribe", "data": {"topic": "boiler"}}))
+        assert receive_type(client, "response")["kind"] == "state"
+        while not receive_type(client, "state")["set"]:
+            pass
+        boiler, alarms = (
+            json.loads(fetch(program.port, urllib.parse.urlsplit(line.split()[-1]).path)[2])
+            for block in of("console")
+            for line in block.text.splitlines()
+            if "curl" in line
+        )
+        assert boiler["topic"] == "boiler"
+        assert boiler["values"].keys() == {"celsius", "pump"}
+        assert alarms["kind"] == "history"
+        assert program.end(signal.SIGTERM) == 0
+        assert closing_code(client) == 1001
+
+
 def drive_board(program: Program) -> None:
     assert fetch(program.port, "/jobs/backup")[0] == 405
     with program.client() as client:
@@ -411,6 +433,7 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "asked.py": drive_asked,
     "page.py": drive_page,
     "board.py": drive_board,
+    "plant.py": drive_plant,
     "contained.py": drive_contained,
     "stuck.py": drive_stuck,
     "traced.py": drive_traced,
@@ -568,6 +591,8 @@ def test_commands_exist(block: Block, tmp_path: Path) -> None:
             assert arguments[:2] == ["-m", "venv"], line
         elif command == ".":
             assert arguments == ["env/bin/activate"], line
+        elif command == "curl":  # drive_plant fetches it
+            assert re.fullmatch(r"http://localhost:8080/_daebus/topics/\w+", arguments[0]), line
         elif command == "kill":
             assert arguments == ["-USR1", "PID"], line
         elif command == "openssl":
@@ -652,6 +677,28 @@ def test_pages_are_live(launch: Callable[[str], Program], browser: Any, name: st
     finally:
         page.close()
     assert problems == []
+
+
+def test_topics_are_followed_by_plain_pages(
+    launch: Callable[[str], Program], browser: Any
+) -> None:
+    program = launch("plant.py")
+    page, watcher = browser.new_page(), browser.new_page()
+    try:
+        page.goto(f"http://127.0.0.1:{program.port}/")
+        page.wait_for_function("boiler.celsius > 0 && list.children.length > 1")
+        # What comes while it is away, it gets afterwards, and nothing twice.
+        before = page.evaluate("() => { socket.close(); return position.offset; }")
+        page.wait_for_function(f"position.offset > {before} + 1", timeout=20_000)
+        counted = page.evaluate("[position.offset, list.children.length]")
+        assert counted[0] == counted[1]
+        watcher.goto(f"http://127.0.0.1:{program.port}/watch.html")
+        watcher.locator("#celsius", has_text=".").wait_for()
+        watcher.locator("li", has_text="degrees").first.wait_for()
+        assert program.end(signal.SIGTERM) == 0
+    finally:
+        page.close()
+        watcher.close()
 
 
 @pytest.mark.slow
