@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attacks, cases, machine, procs, pythons, report, runner
+from benchmarks import attacks, cases, machine, procs, pythons, report, runner, topics
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -32,10 +32,16 @@ def main(arguments: list[str]) -> int:
         "--attacks", nargs="?", const=",".join(attacks.ATTACKS), metavar="NAMES",
         help="only what attacks cost the others; comma-separated names, or all",
     )  # fmt: skip
+    parser.add_argument(
+        "--topics", nargs="?", const=",".join(topics.MEASURES), metavar="NAMES",
+        help="only what topics cost; comma-separated names, or all",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
 
     if options.attacks:
         return _attack(options.attacks.split(","), 1.0 if options.quick else 3.0)
+    if options.topics:
+        return _topics(options.topics.split(","), 0.3 if options.quick else 1.0)
     if options.report:
         document = json.loads(options.report.read_text())
         report.write(document, options.docs or ROOT / "docs")
@@ -92,6 +98,15 @@ def _attack(names: list[str], seconds: float) -> int:
     for problem in problems:
         print(f"fell back: {problem}", file=sys.stderr)
     return 1 if problems else 0
+
+
+def _topics(names: list[str], seconds: float) -> int:
+    procs.raise_descriptor_limit()
+    with tempfile.TemporaryDirectory(prefix="daebus-topics-") as logs:
+        results = topics.run(names, Path(logs), seconds, lambda line: print(line, flush=True))
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "topics.json").write_text(json.dumps(results, indent=1) + "\n")
+    return 0
 
 
 def _select(

@@ -679,9 +679,7 @@ def test_pages_are_live(launch: Callable[[str], Program], browser: Any, name: st
     assert problems == []
 
 
-def test_topics_are_followed_by_plain_pages(
-    launch: Callable[[str], Program], browser: Any
-) -> None:
+def test_topics_are_followed_by_plain_pages(launch: Callable[[str], Program], browser: Any) -> None:
     program = launch("plant.py")
     page, watcher = browser.new_page(), browser.new_page()
     try:
