@@ -109,7 +109,7 @@ $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 		|| echo "npm cannot install ws; the benchmarks go without it"; fi
 	@touch $@
 
-bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, BENCH=--attacks or --cores
+bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, --attacks, --cores or --topics
 	BENCH_PYTHONS="$(BENCH_PYTHONS)" $(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made

@@ -36,12 +36,13 @@ def main(arguments: list[str]) -> int:
         "--topics", nargs="?", const=",".join(topics.MEASURES), metavar="NAMES",
         help="only what topics cost; comma-separated names, or all",
     )  # fmt: skip
+    parser.add_argument("--clients", type=int, help="with --topics: how many")
     options = parser.parse_args(arguments)
 
     if options.attacks:
         return _attack(options.attacks.split(","), 1.0 if options.quick else 3.0)
     if options.topics:
-        return _topics(options.topics.split(","), 0.3 if options.quick else 1.0)
+        return _topics(options.topics.split(","), options.clients, 0.3 if options.quick else 1.0)
     if options.report:
         document = json.loads(options.report.read_text())
         report.write(document, options.docs or ROOT / "docs")
@@ -100,10 +101,12 @@ def _attack(names: list[str], seconds: float) -> int:
     return 1 if problems else 0
 
 
-def _topics(names: list[str], seconds: float) -> int:
+def _topics(names: list[str], clients: int | None, seconds: float) -> int:
     procs.raise_descriptor_limit()
     with tempfile.TemporaryDirectory(prefix="daebus-topics-") as logs:
-        results = topics.run(names, Path(logs), seconds, lambda line: print(line, flush=True))
+        results = topics.run(
+            names, Path(logs), seconds, clients, lambda line: print(line, flush=True)
+        )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "topics.json").write_text(json.dumps(results, indent=1) + "\n")
     return 0

@@ -80,8 +80,8 @@ class Peer:
         return self.read_until(b'"response"').decode(errors="replace")
 
     def read_until(self, mark: bytes) -> bytes:
-        """Read until these bytes have come and nothing more waits."""
-        self.sock.settimeout(TIMEOUT)
+        """Read until these bytes have come; return all that has."""
+        self.sock.settimeout(PATIENCE)
         seen = b""
         while mark not in seen:
             data = self.sock.recv(65536)
@@ -331,7 +331,7 @@ def probing(site: Site) -> Iterator[list[float]]:
         if process.stdout.readline() != "ready\n":
             raise LoadError("the process that asks for echoes ended at its start")
         yield found
-        found += json.loads(process.communicate(timeout=TIMEOUT)[0])
+        found += json.loads(process.communicate(timeout=PATIENCE)[0])
     finally:
         process.kill()
         process.communicate()
@@ -386,7 +386,11 @@ def measure(
 
 
 def run(
-    names: list[str], logs: Path, seconds: float, say: Callable[[str], None]
+    names: list[str],
+    logs: Path,
+    seconds: float,
+    clients: int | None,
+    say: Callable[[str], None],
 ) -> dict[str, Figures]:
     """Take measures of every server that is there, one after the other."""
     results: dict[str, Figures] = {}
@@ -395,7 +399,7 @@ def run(
             if kind == "socketio" and (name not in BESIDE or find_spec("socketio") is None):
                 continue
             try:
-                found = measure(name, kind, logs, seconds=seconds)
+                found = measure(name, kind, logs, clients=clients, seconds=seconds)
             except (LoadError, ServerError, OSError) as error:
                 say(f"{name:12}{kind:10}failed: {error}")
                 continue

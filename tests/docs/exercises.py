@@ -173,6 +173,15 @@ def exercise_topics(names: dict[str, Any], warnings: Warnings, folder: Path) -> 
         names["log"].removeHandler(handler)
 
 
+def exercise_migrating(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    with names["before"].test_client() as client:
+        assert client.receive("snapshot")["data"] == {}
+        names["set_value"]("celsius", 21.4)
+        assert client.receive("change")["data"] == {"celsius": 21.4}
+    with names["app"].test_client() as client:
+        assert client.receive("state")["data"]["set"] == {"celsius": 21.4}
+
+
 def exercise_http(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
     app: Daebus = names["app"]
     with app:
@@ -420,6 +429,7 @@ EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
     "first_steps.rst": exercise_first_steps,
     "messages.rst": exercise_messages,
     "topics.rst": exercise_topics,
+    "migrating.rst": exercise_migrating,
     "http.rst": exercise_http,
     "running.rst": exercise_running,
     "safety.rst": exercise_safety,
