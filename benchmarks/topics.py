@@ -200,22 +200,27 @@ def stalled(site: Site) -> Figures:
     for peer in peers:
         peer.ask("subscribe", {"topic": "bounded"})
 
-    def rate() -> float:
-        return site.shouts(control, peers, "bounded", 16384, 200)["rate"]
+    def window() -> Figures:
+        return site.shouts(control, peers, "bounded", 16384, 200)
 
-    rate()  # fills the log
-    before = rate()
+    window()  # fills the log
+    alone = [window()]
     mute = site.crowd(STALLED, buffer=4096)
     for peer in mute:
         peer.ask("subscribe", {"topic": "bounded"})
     memory = site.server.rss_kib()
     site.server.reset_peak()
-    beside = [rate(), rate()]
+    beside = [window(), window()]
     growth = site.server.peak_kib() - memory
     told = _gaps(mute)
-    after = rate()
+    alone.append(window())
+
+    def share(what: str) -> float:
+        return statistics.mean(w[what] for w in beside) / statistics.mean(w[what] for w in alone)
+
     return {
-        "own_share": statistics.mean(beside) / statistics.mean([before, after]),
+        "own_share": share("rate"),
+        "own_cpu": share("cpu_us"),
         "growth_mib": growth / 1024,
         "told_of_loss": told,
     }

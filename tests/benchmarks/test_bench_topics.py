@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 FIGURES = {
     "publish": {"room_us", "topic_us", "of_room"},
-    "stalled": {"own_share", "growth_mib", "told_of_loss"},
+    "stalled": {"own_share", "own_cpu", "growth_mib", "told_of_loss"},
     "snapshot": {"seconds", "echo_idle_p99_ms", "echo_p50_ms", "echo_p99_ms"},
     "resume": {"seconds", "echo_idle_p99_ms", "echo_p50_ms", "echo_p99_ms"},
     "subscriber": {"bytes"},
