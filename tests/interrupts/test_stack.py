@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from daebus.errors import StateError
 from daebus.interrupts.flag import Flag
 from daebus.interrupts.stack import bottom, check_outside, inside
 from daebus.websocket.clients.registry import Registry
+from tests.support.builds import FREE_THREADED
 
 
 class Probing(dict[str, Any]):
@@ -36,6 +38,25 @@ def reserve(probe: Callable[[], None]) -> Registry:
 
 def test_outside_is_outside() -> None:
     assert not inside()
+
+
+@pytest.mark.skipif(not FREE_THREADED, reason="with the GIL threads wait for each other anyway")
+def test_threads_that_ask_at_once_do_not_wait_for_each_other() -> None:
+    waits: list[int] = []
+
+    def asks() -> None:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        for _ in range(5000):
+            inside()
+        waits.append(resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+
+    threads = [threading.Thread(target=asks) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(waits) == 4
+    assert sum(waits) < 500  # of 20,000 calls; half of all when each look took a lock
 
 
 def test_inside_is_seen_from_any_depth() -> None:

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StateError
 
@@ -35,9 +35,20 @@ _STARTING = ("_bootstrap_inner", "_delete", "enumerate", "start")
 
 _PACKAGE = __name__.partition(".")[0] + "."
 
-# By the id of a code, whose hash would cost more: the offsets of its instructions within a
-# ``with``, whether it is ours, and the code, so that the id stays its own.
-_sections: dict[int, tuple[frozenset[int], bool, CodeType]] = {}
+
+class _Known(NamedTuple):
+    """What is known of a function, for as long as the program runs."""
+
+    within: dict[int, None]  # the offsets of its instructions within a ``with``
+    ours: bool
+    bottom: bool  # it is called where its thread holds no lock
+    code: CodeType  # so that its id stays its own
+
+
+# By the id of a code, whose hash would cost more. Every thread looks, so where there is no GIL
+# nothing here may take a lock: ``dict.get`` and ``in`` a set do, and whoever finds it taken
+# gives up its core some forty times. ``d[key]`` and ``in`` a dict do not.
+_known: dict[int, _Known] = {}
 
 # The codes of functions that are called where their thread holds no lock.
 _bottoms: set[int] = set()
@@ -60,11 +71,15 @@ def inside() -> bool:
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        known = _sections.get(id(frame.f_code)) or _look_at(frame)
+        try:
+            known: _Known | None = _known[id(frame.f_code)]
+        except KeyError:
+            known = _look_at(frame)
         if known is not None:
-            if frame.f_lasti in known[0] and (not known[1] or _holds(frame)):
+            within, ours, last, _ = known
+            if frame.f_lasti in within and (not ours or _holds(frame)):
                 return True
-            if id(known[2]) in _bottoms:
+            if last:
                 return False
         frame = frame.f_back
     return False
@@ -106,13 +121,18 @@ def _holds(frame: FrameType) -> bool:
     return False
 
 
-def _look_at(frame: FrameType) -> tuple[frozenset[int], bool, CodeType] | None:
-    """Return what ``_sections`` says of a function; None if it has no lock that counts."""
-    code, module = frame.f_code, frame.f_globals.get("__name__")
+def _look_at(frame: FrameType) -> _Known | None:
+    """Note what there is to know of a function; None if it has no lock that counts."""
+    code = frame.f_code
+    try:
+        module = frame.f_globals["__name__"]
+    except KeyError:
+        return None
     ours = _is_ours(module)
     if not ours and not (module == "threading" and code.co_name in _STARTING):
         return None
-    known = _sections[id(code)] = (_read_sections(code), ours, code)
+    within = dict.fromkeys(_read_sections(code))
+    known = _known[id(code)] = _Known(within, ours, id(code) in _bottoms, code)
     return known
 
 
