@@ -379,7 +379,7 @@ THREADS = (
     Thread("daebus-job-N", "up to background_workers", "runs a background handler", 2, 1, True),
     Thread("daebus-hook-N", "up to 2", "runs hooks about slow clients and handlers", 2, 2, True),
     Thread("daebus-presence-N", "up to 1", "runs on_presence hooks", 1, 4, True),
-    Thread("daebus-pipe-NAME", "1 for each pipe()", "reads a queue for a topic", 2, 4),
+    Thread("daebus-pipe-NAME", "1 for each pipe", "reads a queue for a topic", 2, 4),
     Thread("daebus-persist-NAME", "1 for each file", "writes the topics that are kept", 0, 4),
     Thread("daebus-background-NAME", "1 for each", "calls a function now and then", 0, 3, True),
     Thread("daebus-thread-NAME", "1 for each", "runs a function all the time", 1, 3, True),
