@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from daebus import Client, Gap
 from tests.support.meter import environment
 from tests.support.peer import CLOSE, Peer
 from tests.support.waiting import eventually
@@ -27,9 +29,11 @@ app.attach(DaebusHttp(fd=int(sys.argv[1])))
 websocket = app.attach(DaebusWebSocket())
 app.route("/")(lambda req: app.version)
 app.socket("version")(lambda req: app.version)
+readings = websocket.topic("readings", persist=sys.argv[3])
 with app.serve():
     while not app.wait(0.05):
         websocket.broadcast_to_all("still here")
+        readings.publish({"version": app.version})
     app.stop(5, spread=0.3, restart=True)
 """
 
@@ -118,24 +122,39 @@ def passed() -> Iterator[socket.socket]:
 
 
 @pytest.mark.slow
-def test_three_restarts_refuse_nobody(passed: socket.socket) -> None:
+def test_three_restarts_refuse_nobody_and_lose_nothing(
+    passed: socket.socket, tmp_path: Path
+) -> None:
     def start(version: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PROGRAM, str(passed.fileno()), str(version)],
+            [sys.executable, "-W", "error", "-c", PROGRAM]
+            + [str(passed.fileno()), str(version), str(tmp_path / "topics.db")],
             env=environment(),
             pass_fds=[passed.fileno()],
             stderr=subprocess.DEVNULL,
         )
 
     process = start(0)
+    port = passed.getsockname()[1]
     try:
-        with Clients(passed.getsockname()[1]) as clients:
+        with Clients(port) as clients, Client(f"http://127.0.0.1:{port}/", timeout=20) as client:
+            readings, gaps = client.topic("readings"), list[Gap]()
+            readings.on_gap(gaps.append)
+            first = readings.receive(20).offset
             for version in range(RESTARTS):
                 assert eventually(lambda: clients.have_met(str(version)), 20), clients.failed  # noqa: B023  # used at once
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) == 0
                 process = start(version + 1)
             assert eventually(lambda: clients.have_met(str(RESTARTS)), 20), clients.failed
+            assert first is not None
+            offset, seen = first, set[str]()
+            while seen != {str(version) for version in range(RESTARTS + 1)}:
+                message = readings.receive(20)
+                offset += 1
+                assert message.offset == offset
+                seen.add(message.data["version"])
+            assert gaps == []
         assert clients.failed == []
     finally:
         process.kill()
