@@ -102,6 +102,7 @@ def test_a_topic_is_a_page_with_a_tag(site: Daebus, raw: OpenRaw) -> None:
     assert tag == f'"{boiler.epoch}.{boiler.offset}"'
     same = client.get(f"{TOPICS}/boiler", f"If-None-Match: {tag}")
     assert (same.status, same.body, same.header("etag")) == (304, b"", tag)
+    assert client.get(f"{TOPICS}/boiler", f"If-None-Match: W/{tag}").status == 304
     boiler["celsius"] = 22
     assert client.get(f"{TOPICS}/boiler", f"If-None-Match: {tag}").status == 200
     answer = client.get(f"{TOPICS}/device/7/alarms")
@@ -111,6 +112,22 @@ def test_a_topic_is_a_page_with_a_tag(site: Daebus, raw: OpenRaw) -> None:
     assert (answer.json["kind"], answer.json["offset"]) == ("history", 1)
     head = client.get(f"{TOPICS}/boiler", method="HEAD")
     assert (head.status, head.body) == (200, b"")
+
+
+def test_what_has_grown_old_changes_the_tag(site: Daebus, raw: OpenRaw) -> None:
+    alarms = site.websocket.topic("alarms", history=1)
+    site.start()
+    client = raw(site)
+    alarms.publish(1)
+    tag = client.get(f"{TOPICS}/alarms").header("etag")
+    short = site.websocket.topic("short", max_age=0.05)
+    short.publish(1)
+    before = client.get(f"{TOPICS}/short").header("etag")
+    assert eventually(
+        lambda: client.get(f"{TOPICS}/short", f"If-None-Match: {before}").status == 200
+    )
+    assert client.get(f"{TOPICS}/short").json["messages"] == []
+    assert client.get(f"{TOPICS}/alarms", f"If-None-Match: {tag}").status == 304
 
 
 def test_what_is_no_topic_is_said(site: Daebus, raw: OpenRaw) -> None:
@@ -141,7 +158,9 @@ def test_it_is_off_unless_asked_for(make_app: MakeApp, raw: OpenRaw) -> None:
     assert raw(app).get(f"{TOPICS}/boiler").status == 404
 
 
-@pytest.mark.parametrize("path", ["topics", "/", "/a?b"])
+@pytest.mark.parametrize(
+    "path", ["topics", "/", "/a?b", "/../a", "/*", "/a/<b>", "/_daebus/check", "/_daebus/"]
+)
 def test_a_path_that_makes_no_sense(make_app: MakeApp, path: str) -> None:
     with pytest.raises(ValueError, match="write topics="):
         make_app(http={"topics": path})
@@ -177,6 +196,10 @@ def test_who_may_connect_may_read(make_app: MakeApp, raw: OpenRaw) -> None:
     answer = client.get(f"{TOPICS}/boiler", "X-Name: ada", "Origin: https://friend.example")
     assert answer.status == 200
     assert answer.header("access-control-allow-origin") == "https://friend.example"
+    asks = client.get(f"{TOPICS}/boiler", "Origin: https://friend.example", method="OPTIONS")
+    assert "Authorization" in (asks.header("access-control-allow-headers") or "")
+    asks = client.get(f"{TOPICS}/boiler", "Origin: https://evil.example", method="OPTIONS")
+    assert asks.header("access-control-allow-headers") is None
     assert set(asked) == {("http-", "boiler", "ada"), ("http-", "secret", "ada")}
     assert app.websocket.stats()["refused"]["unauthorized"] == 2
 

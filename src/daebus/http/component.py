@@ -17,10 +17,12 @@ from ..server.sockets.urls import urls
 from .protocol.cors import Cors
 from .protocol.forwarded import TrustedProxies
 from .protocol.limits import Limits
+from .protocol.paths import fault_in_path
 from .serving.certificates import choose_context
 from .serving.entrance import Entrance
 from .serving.serving import Serving, ServingOptions
 from .site.decorators import HttpDecorators
+from .site.own import CHECK, CLIENT
 from .site.router import Router
 
 __all__ = ["DaebusHttp", "serving_of"]
@@ -249,7 +251,8 @@ class DaebusHttp(HttpDecorators):
 def _check_topics_path(path: str) -> str:
     """Return the path of the topics without a slash at its end."""
     check_path(path, "topics={}")
-    if path == "/" or "<" in path:
+    taken = path.rstrip("/") in ("", CHECK, CLIENT, "/_daebus", "/_daebus/health")
+    if taken or set(path) & {"<", "*"} or fault_in_path(path):
         raise ValueError(f"topics is a path, not {path!r}; write topics='/_daebus/topics'")
     return path.rstrip("/")
 

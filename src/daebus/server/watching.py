@@ -90,6 +90,9 @@ class TopicReader(Protocol):
     def show(self, handshake: Handshake, topic: str) -> Shown | Refusal:
         """Judge a client as its upgrade would be, and return what a topic holds."""
 
+    def readable(self, handshake: Handshake) -> tuple[tuple[str, str], ...]:
+        """Return the headers with which a page of another place may read answers; runs no code."""
+
     def watch(
         self, handshake: Handshake, wanted: Sequence[Wanted], wake: Callable[[], object]
     ) -> Watch | Refusal:

@@ -65,6 +65,10 @@ class Visits:
         """Return the identity of a client, None if there is none, or no such client."""
         return self._identities.get(client_id)
 
+    def readable(self, handshake: Handshake) -> Headers:
+        """Return the headers with which a page of another place may read answers."""
+        return self._admission.readable(handshake)
+
     def show(self, handshake: Handshake, topic: str) -> Shown | Refusal:
         """Return what a topic holds, or why the client may not know."""
         visit = self._enter(handshake)
@@ -79,12 +83,15 @@ class Visits:
             visit.end()
 
     def _look(self, topic: str, headers: Headers) -> Shown:
-        kind, position, contents = self._topics.show(topic)
+        kind, position, floor, contents = self._topics.show(topic)
         name = "messages" if kind == "history" else "values"
         fields = {"topic": topic, "kind": kind, **position._asdict()}
         head = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
         body = b'%b,"%b":%b}' % (head[:-1].encode(), name.encode(), contents)
-        return Shown(f"{position.epoch}.{position.offset}", body, headers)
+        tag = f"{position.epoch}.{position.offset}"
+        if kind == "history" and floor > 1:  # what has grown old is gone from the page
+            tag = f"{tag}.{floor}"
+        return Shown(tag, body, headers)
 
     def watch(
         self, handshake: Handshake, wanted: Sequence[Wanted], wake: Callable[[], object]

@@ -54,10 +54,11 @@ def test_what_is_logged_is_published(app: Daebus, log: logging.Logger) -> None:
 def test_the_log_of_daebus_is_passed_over(app: Daebus) -> None:
     topic = app.websocket.topic("log")
     handler = app.websocket.log_handler("log")
+    assert handler.handle(logging.makeLogRecord({"msg": "nameless"}))
     for name in ("daebus", "daebus.websocket"):
         assert not handler.handle(logging.makeLogRecord({"name": name, "msg": "x"}))
     assert handler.handle(logging.makeLogRecord({"name": "daebusiness", "msg": "x"}))
-    assert len(lines(topic)) == 1
+    assert len(lines(topic)) == 2
 
 
 class Recursive:

@@ -33,6 +33,7 @@ _RETRY = 2.0
 RESERVED: Final = "events"
 
 _JSON = ("Content-Type", "application/json")
+_ALLOW_HEADERS = ("Access-Control-Allow-Headers", "Authorization, If-None-Match, Last-Event-ID")
 _ALLOW = ("Allow", "GET, HEAD, OPTIONS")
 _FRESH = (("Cache-Control", "no-store"),)
 # It may be kept, if it is asked for again each time with its tag.
@@ -95,7 +96,10 @@ class TopicPages:
             query: of its target.
         """
         if method == "OPTIONS":
-            return OwnAnswer(200, (*_FRESH, _ALLOW), b"")
+            headers = self._reader.readable(handshake)
+            if headers:  # what a browser asks before it sends these
+                headers = (*headers, _ALLOW_HEADERS)
+            return OwnAnswer(200, (*_FRESH, _ALLOW, *headers), b"")
         if method not in ("GET", "HEAD"):
             body = error_body("topics are there for GET alone", status_code_name(405))
             return OwnAnswer(405, (_JSON, *_FRESH, _ALLOW), body)
@@ -109,7 +113,7 @@ class TopicPages:
         if isinstance(shown, Refusal):
             return check_answer(Checked(shown))
         headers = (("ETag", quote_etag(shown.tag)), *_REVALIDATED, *shown.headers)
-        if parse_etags(handshake.header("if-none-match")).contains(shown.tag):
+        if parse_etags(handshake.header("if-none-match")).contains_weak(shown.tag):
             return OwnAnswer(304, headers, b"")
         return OwnAnswer(200, (_JSON, *headers), shown.body)
 

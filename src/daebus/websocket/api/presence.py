@@ -36,7 +36,8 @@ class PresenceMethods(Section):
         The topic of the room ``"floor 3"`` is ``"presence:floor 3"``, its messages are of type
         ``presence``, and its keys are users: the name that ``identify`` gave, else the client's
         id. A value has ``since`` (Unix time), ``clients`` (how many of the user's are there) and
-        what ``info`` says. A room of more than 1,000 users shows ``{"#": number}`` instead.
+        what ``info`` says. A room of more than 1,000 users shows ``{"#": number}`` instead, until
+        there are 500 or less. A room with a name of more than 119 characters has none.
 
         Args:
             room_pattern: a room, or with ``*`` all rooms whose names fit: ``"floor *"``.
@@ -53,6 +54,8 @@ class PresenceMethods(Section):
             Any, at any time. ``info`` runs in the thread that joins.
         """
         check_name(room_pattern, "presence({})")
+        if info is not None:
+            check_function("info= of presence", info, ("client_id",), kinds=("plain",))
         if grace < 0:
             raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
         name = check_topic(PREFIX + room_pattern, "presence({})", family=True)
@@ -65,9 +68,13 @@ class PresenceMethods(Section):
     def get_presence(self, room: str) -> dict[str, Any]:
         """Return who is in a room, as clients are shown it; empty without ``presence``.
 
+        A thread of its own keeps it, a moment behind: ``get_room_clients`` has a client as soon as
+        ``join`` has returned.
+
         Threads:
             Any; never waits.
         """
+        check_name(room, "get_presence({})")
         shown = self._context.presence.of(room)
         return {user: json.loads(value.decode()) for user, value in shown.items()}
 

@@ -122,7 +122,7 @@ class TopicMethods(Section):
             count=positive("max_keys", max_keys),
             max_bytes=positive("max_bytes", max_bytes),
             ttl=seconds_or_none("ttl", ttl),
-            min_interval=seconds("min_interval", min_interval) if min_interval else 0.0,
+            min_interval=_seconds_or_zero("min_interval", min_interval),
             auto=_auto(name, auto),
             persist=_file(persist),
         )
@@ -183,6 +183,8 @@ class TopicMethods(Section):
         """
         self._context.check_fork()
         check_topic(topic, "subscribe(client_id, {})")
+        if last < 0:
+            raise ValueError(f"last must be 0 or more messages, not {last!r}")
         link = self._context.link(client_id)
         self._context.dispatcher.subscribing.check(client_id, topic)
         if link is None or link.peer.raw:
@@ -242,6 +244,13 @@ def _auto(name: str, auto: bool | int) -> int | None:
     return None if auto is False else 0 if auto is True else auto
 
 
+def _seconds_or_zero(name: str, value: float) -> float:
+    """Return a time that may be 0 as well; see ``seconds``."""
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more seconds, not {value!r}")
+    return seconds(name, value) if value else 0.0
+
+
 def _file(path: str | Path | None) -> Path | None:
     """Return the path of a file, as it is now: a daemon may change its folder later.
 
@@ -252,4 +261,4 @@ def _file(path: str | Path | None) -> Path | None:
         return None
     if not str(path):
         raise ValueError("persist is an empty path; write persist='topics.db'")
-    return Path(path).absolute()
+    return Path(path).resolve()

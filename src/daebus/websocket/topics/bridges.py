@@ -55,7 +55,7 @@ class LogHandler(logging.Handler):
 
         No lock is held: a topic can be published to by any thread at any time.
         """
-        if record.name == "daebus" or record.name.startswith("daebus."):
+        if str(record.name).partition(".")[0] == "daebus":
             return False
         if getattr(self._busy, "now", False) or not self.filter(record):
             return False

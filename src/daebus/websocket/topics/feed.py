@@ -306,12 +306,13 @@ class Feed(Generic[AnyLog]):
         with self._data:
             self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
-    def show(self) -> tuple[Position, bytes]:
-        """Return where the topic is, and all that it holds, as JSON."""
+    def show(self) -> tuple[Position, int, bytes]:
+        """Return where the topic is, its floor, and all that it holds, as JSON."""
         moment = monotonic()
         with self._data:
             self._log.trim(moment)
-            return Position(self._log.epoch, self._log.top), self._log.contents()
+            log = self._log
+            return Position(log.epoch, log.top), log.floor, log.contents()
 
     def read(self, epoch: str, sent: int, base: int, limit: int) -> Chunk:
         """Return what follows a position; see ``History.read``.

@@ -211,8 +211,8 @@ class Topics:
             except Retired:
                 continue
 
-    def show(self, name: str) -> tuple[Kind, Position, bytes]:
-        """Return the kind of a topic, where it is, and all that it holds, as JSON.
+    def show(self, name: str) -> tuple[Kind, Position, int, bytes]:
+        """Return the kind of a topic, where it is, its floor, and all that it holds, as JSON.
 
         Raises:
             ClientError: ``unknown_topic``.

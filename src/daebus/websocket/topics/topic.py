@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any, NamedTuple
 
+from ...checks.annotations import checked
 from ...waits import monotonic
 from ..connection.sent import SendResult
 from ..protocol.envelope import dumps
@@ -163,6 +164,7 @@ class Topic(Handle[HistoryFeed]):
             except Retired:
                 continue
 
+    @checked
     def history(self, last: int | None = None) -> list[Publication]:
         """Return the messages that are kept, the oldest first.
 
