@@ -159,6 +159,39 @@ class TestDashboard:
         page.wait_for_selector("#chart[data-lines='2']")
         assert not is_stale(page)
 
+    @pytest.mark.timeout(150)
+    def test_a_frozen_minute_is_never_shown_as_live(self, run_sample: Run, visit: OpenPage) -> None:
+        sample = run_sample("dashboard")
+        page = visit(sample)
+        sample.process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for_text(page, "#connection", "does not answer, trying again")
+            for _ in range(10):
+                page.wait_for_timeout(5000)
+                assert is_stale(page)
+        finally:
+            sample.process.send_signal(signal.SIGCONT)
+        wait_for_text(page, "#connection", "live")
+        before = page.text_content("#temperature")
+        page.wait_for_function(
+            "before => document.querySelector('#temperature').textContent !== before", arg=before
+        )
+        assert not is_stale(page)
+
+    def test_a_restart_with_goodbye_is_over_in_a_moment(
+        self, run_sample: Run, visit: OpenPage
+    ) -> None:
+        sample = run_sample("dashboard")
+        page = visit(sample)
+        sample.process.send_signal(signal.SIGTERM)
+        assert sample.finish()[0] == 0
+        page.wait_for_selector("body.stale")
+        assert is_stale(page)
+        run_sample("dashboard", port=str(sample.port))
+        wait_for_text(page, "#connection", "live")
+        wait_for_text(page, "#alarms", "The daemon was restarted; alarms from before are lost.")
+        assert not is_stale(page)
+
     def test_chart_is_drawn_and_figures_move(self, run_sample: Run, open_page: OpenPage) -> None:
         page = open_page(run_sample("dashboard", SPEED="4"))
         wait_for_readings(page, 8)
