@@ -1,4 +1,4 @@
-"""A daemon that is restarted while people look at it, and refuses nobody meanwhile.
+"""A daemon that is restarted while people look at it: it refuses nobody and loses nothing.
 
 Two commands: the first opens the port, as a socket unit of systemd would, and starts this program
 when somebody comes; the second restarts it, as does the button on its page::
@@ -7,7 +7,8 @@ when somebody comes; the second restarts it, as does the button on its page::
     curl -X POST http://127.0.0.1:8080/restart
 
 The port is not the program's own, so it stays open in between: who comes then waits for a moment.
-Open http://127.0.0.1:8080/ and watch. ``SPREAD=5`` takes more time to send the pages away.
+The topic is kept in ``RESTART_FILE``, so pages that were there go on where they were. Open
+http://127.0.0.1:8080/ and watch. ``SPREAD=5`` takes more time to send the pages away.
 """
 
 import os
@@ -18,15 +19,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, Request
+from daebus import Daebus, DaebusHttp, DaebusWebSocket, Request, WebSocketRequest
 
 SPREAD = float(os.environ.get("SPREAD") or 1.0)  # seconds in which the pages are told goodbye
+FILE = os.environ.get("RESTART_FILE") or Path(__file__).with_name("restart.sqlite")
 SOCKET = 3  # the descriptor of the first socket that systemd passes on
 
 started = time.time()
 app = Daebus("restart", version=f"{started:.3f}")
 app.attach(DaebusHttp(fd="systemd", static=Path(__file__).parent / "restart"))
 websocket = app.attach(DaebusWebSocket())
+ticks = websocket.topic("ticks", persist=FILE)
 again = threading.Event()
 
 
@@ -41,11 +44,16 @@ def restart(req: Request) -> dict[str, Any]:
     return {"started": started}
 
 
+@app.socket("restart")
+def restart_from_the_page(req: WebSocketRequest) -> None:
+    again.set()
+
+
 def main() -> None:
     signal.signal(signal.SIGHUP, lambda number, frame: again.set())
     with app.serve():
-        while not (app.wait(0.2) or again.is_set()):
-            websocket.broadcast_to_all({"seconds": time.time() - started}, message_type="uptime")
+        while not (app.wait(0.1) or again.is_set()):
+            ticks.publish({"started": started}, "tick")
         # Told when to come back, each at another moment; who comes now waits for the next one.
         app.stop(SPREAD + 5.0, spread=SPREAD, restart=True)
     if again.is_set():

@@ -1,40 +1,40 @@
-"use strict";
+import { Daebus } from "/_daebus/client.js";
+import { OPTIONS, clock, watch } from "./shared/page.js";
 
 const element = (id) => document.getElementById(id);
-const seen = new Set();
-let answers = 0;
-let refused = 0;
-let longest = 0;
+const starts = new Set();
+let before = null; // the number of the last tick
+let missed = 0;
 
-async function ask() {
-  const began = performance.now();
-  try {
-    const response = await fetch("who");
-    if (!response.ok) throw new Error(response.statusText);
-    const { started } = await response.json();
-    seen.add(started);
-    answers += 1;
-    element("started").textContent = new Date(started * 1000).toLocaleTimeString();
-  } catch (error) {
-    refused += 1;
-  }
-  longest = Math.max(longest, performance.now() - began);
-  element("starts").textContent = seen.size;
-  element("answers").textContent = answers;
-  element("refused").textContent = refused;
-  element("longest").textContent = `${(longest / 1000).toFixed(1)} s`;
-  setTimeout(ask, 100);
+const daebus = new Daebus("/", OPTIONS);
+const ticks = daebus.topic("ticks", { onmessage: showTick, ongap: showGap });
+const page = watch(daebus, () => [ticks]);
+
+/** Show a tick; the numbers go on over a restart, so a hole between two of them is a loss. */
+function showTick({ started }, { offset }) {
+  if (before !== null) missed += offset - before - 1;
+  before = offset;
+  starts.add(started);
+  element("tick").textContent = offset;
+  element("started").textContent = clock(started);
+  element("starts").textContent = starts.size;
+  page.update();
+  showMissed();
 }
 
-element("restart").addEventListener("click", async () => {
-  element("restart").disabled = true;
-  const { started } = await (await fetch("restart", { method: "POST" })).json();
-  const timer = setInterval(() => {
-    if ([...seen].some((other) => other > started)) {
-      clearInterval(timer);
-      element("restart").disabled = false;
-    }
-  }, 100);
-});
+/** After a crash nobody knows what is missing: the daemon counts in another epoch then. */
+function showGap(gap) {
+  if (gap.missed === null) {
+    before = null;
+    element("missed").dataset.kind = "bad";
+    element("missed").textContent = "the daemon crashed, and some ticks may be missing";
+  }
+}
 
-ask();
+function showMissed() {
+  if (!missed) return;
+  element("missed").dataset.kind = "bad";
+  element("missed").textContent = `${missed} ticks missed`;
+}
+
+element("restart").addEventListener("click", () => daebus.request("restart").catch(() => {}));
