@@ -20,6 +20,8 @@ const FINAL = new Set([
 ]);
 const STABLE = 5000; // milliseconds after which a connection counts as a good one
 const PROBE = 2000; // for an answer, when there is reason for doubt
+const HOUR = 3_600_000; // the longest pause that the server can ask for
+const TINY = 100; // what is shorter says nothing
 const MAX_QUEUE = 100;
 const LONGEST = 2 ** 31 - 1; // of setTimeout; what is longer would end at once
 
@@ -197,7 +199,7 @@ export class Daebus {
   #opened; // when; undefined while no connection is open
   #heard; // when the last frame came
   #probing = 0; // when it was asked for a sign of life; 0: it was not
-  #after; // milliseconds after which the server wants us back
+  #after = 0; // milliseconds after which the server wants us back; NaN: it told no number
   #ids = 0;
   #requests = new Map();
   #queue = [];
@@ -348,7 +350,7 @@ export class Daebus {
 
   #hail() {
     this.#opened = this.#heard = now();
-    this.#after = undefined;
+    this.#after = 0;
     this.#watch();
     this.status = "open";
     for (const topic of this.#topics.values()) this.#subscribe(topic);
@@ -382,8 +384,7 @@ export class Daebus {
         event = { code: status, reason: code, text: error };
       }
       if (attempt !== this.#attempt) return;
-      const after = headers.get("Retry-After") * 1000;
-      if (after > 0) this.#after = after;
+      this.#after = headers.get("Retry-After") * 1000;
       this.#learn(headers.get("Daebus-Version"));
     } catch {
       // The server cannot be reached at all, or does not answer.
@@ -412,9 +413,12 @@ export class Daebus {
       this.#stop("refused", event);
       return;
     }
-    const ceiling = Math.min(maxDelay, minDelay * 2 ** Math.min(this.#tries++, 30));
-    const retryIn = this.#after ?? Math.random() * ceiling;
-    this.#after = undefined;
+    const ceiling = Math.min(maxDelay, minDelay * 2 ** Math.min(this.#tries, 30));
+    const told = Math.min(this.#after || 0, HOUR);
+    this.#after = 0;
+    // What the server says can hurry the first attempt only: none is to be stormed by its pages.
+    const least = this.#tries++ || told < TINY ? Math.random() * ceiling : 0;
+    const retryIn = Math.max(told, least);
     if (isHidden()) {
       this.#tell("paused", event);
       return;
@@ -534,7 +538,7 @@ export class Daebus {
       this.#requests.get(id)?.take(type, data);
       return;
     }
-    if (type === "goodbye" && data?.retry_after >= 0) this.#after = data.retry_after * 1000;
+    if (type === "goodbye") this.#after = data?.retry_after * 1000;
     const subscribed = this.#topics.get(topic);
     if (type === "gap") run(() => subscribed?._gap(data));
     else if (type === "unsubscribed" && subscribed?._live) {

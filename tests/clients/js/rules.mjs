@@ -388,6 +388,7 @@ for (const [name, header] of [
   ["a date", "Wed, 21 Oct 2037 07:28:00 GMT"],
   ["negative", "-5"],
   ["0", "0"],
+  ["0.001", "0.001"],
 ]) {
   test(`a Retry-After that is ${name} does not replace the back-off`, async (world) => {
     world.check = [503, {}, { "Retry-After": header }];
@@ -489,6 +490,50 @@ test("retry_after of a goodbye wins over the back-off, once", async (world) => {
   world.socket.end(1006);
   await world.settle();
   assert.equal(statuses.at(-1).retryIn, 1000);
+});
+
+for (const [told, expected] of [
+  ["0", 500],
+  ["0.001", 500],
+  ["-5", 500],
+  ["null", 500],
+  ['"soon"', 500],
+  ["{}", 500],
+  ["99999999999", 3_600_000],
+  ["1e999", 3_600_000],
+]) {
+  test(`a goodbye with retry_after ${told} leads to a pause of ${expected} ms`, async (world) => {
+    const { statuses, socket } = await opened(world);
+    socket.deliver(`{"type":"goodbye","data":{"retry_after":${told}}}`);
+    socket.end(1012);
+    assert.equal(statuses.at(-1).retryIn, expected);
+  });
+}
+
+test("what a goodbye says hurries the first attempt alone", async (world) => {
+  const { statuses, socket } = await opened(world, { minDelay: 10_000 });
+  for (const [next, expected] of [
+    [() => socket, 200],
+    [() => world.socket, 20_000],
+  ]) {
+    if (next() !== socket) next().open();
+    next().deliver({ type: "goodbye", data: { retry_after: 0.2 } });
+    next().end(1012);
+    assert.equal(statuses.at(-1).retryIn, expected);
+    await world.pass(expected + 1);
+  }
+});
+
+test("a server that always says goodbye is asked ever more seldom", async (world) => {
+  const { socket } = await opened(world);
+  for (let next = socket; world.time < 4000; next = world.socket) {
+    next.open();
+    next.deliver({ type: "goodbye", data: { retry_after: 0 } });
+    next.end(1012);
+    await world.pass(250);
+    while (world.socket === next && world.time < 4000) await world.pass(250);
+  }
+  assert.ok(world.sockets.length <= 4, `${world.sockets.length} connections`);
 });
 
 test("a server that accepts and hangs is given up by its own timeout", async (world) => {
