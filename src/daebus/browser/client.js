@@ -186,7 +186,7 @@ export class Daebus {
   onstatus;
 
   #url; // of the WebSocket
-  #check; // of what tells why it failed
+  #checks; // of what tells why it failed, one after the other
   #options;
   #socket = null;
   #attempt = 0; // the number of the current one
@@ -215,7 +215,7 @@ export class Daebus {
       throw new TypeError(`${url} is no address for a WebSocket; write http, https, ws or wss`);
     }
     this.#url = address.href;
-    this.#check = checkFor(address);
+    this.#checks = checksFor(address);
     this.#options = {
       protocols: [],
       minDelay: 500,
@@ -370,26 +370,31 @@ export class Daebus {
     const attempt = this.#begin();
     const abort = (this.#abort = new AbortController());
     this.#arm(this.#options.timeout, () => abort.abort());
-    try {
-      const answer = await fetch(this.#check, {
-        headers: this.#token ? { Authorization: `Bearer ${this.#token}` } : {},
-        credentials: "include",
-        cache: "no-store",
-        referrerPolicy: "origin", // tells the server whose page it is, as a WebSocket does
-        signal: abort.signal,
-      });
-      const { status, headers } = answer;
-      if (status !== 204) {
-        const { code = "", error } = await answer.json().catch(() => ({}));
-        event = { code: status, reason: code, text: error };
+    let cause = event;
+    for (const check of this.#checks) {
+      try {
+        const answer = await fetch(check, {
+          headers: this.#token ? { Authorization: `Bearer ${this.#token}` } : {},
+          credentials: "include",
+          cache: "no-store",
+          referrerPolicy: "origin", // tells the server whose page it is, as a WebSocket does
+          signal: abort.signal,
+        });
+        const { status, headers } = answer;
+        const { code = "", error } = status === 204 ? {} : await answer.json().catch(() => ({}));
+        if (attempt !== this.#attempt) return;
+        // It may be another server's place: what the app says is 204, or an error with a code.
+        if (status === 200 || (status === 404 && !code)) continue;
+        cause = status === 204 ? event : { code: status, reason: code, text: error };
+        this.#after = headers.get("Retry-After") * 1000;
+        this.#learn(headers.get("Daebus-Version"));
+        if (status !== 404) break;
+      } catch {
+        // The server cannot be reached at all, or does not answer.
+        if (abort.signal.aborted) break;
       }
-      if (attempt !== this.#attempt) return;
-      this.#after = headers.get("Retry-After") * 1000;
-      this.#learn(headers.get("Daebus-Version"));
-    } catch {
-      // The server cannot be reached at all, or does not answer.
     }
-    if (attempt === this.#attempt) this.#lost(event);
+    if (attempt === this.#attempt) this.#lost(cause);
   }
 
   /** Decide what comes after a connection, or an attempt. */
@@ -674,16 +679,24 @@ export class Daebus {
   }
 }
 
-/** Return where to ask why a WebSocket was refused. */
-function checkFor(address) {
-  const root = new URL("/", address);
-  root.protocol = root.protocol.replace("ws", "http");
-  // Behind a proxy that takes away a part of the path, this file came from below that part.
+/**
+ * Return where to ask why a WebSocket was refused, the likeliest place first.
+ *
+ * Behind a proxy that takes away a part of the path, that is below that part: where this file came
+ * from, or, if it came from elsewhere, where the WebSocket is. A second place is for a first guess
+ * that was wrong.
+ */
+function checksFor(address) {
+  const beside = new URL(".", address);
+  beside.protocol = beside.protocol.replace("ws", "http");
+  const root = new URL("/", beside);
   const own = /^(https?:.*\/)_daebus\/client\.js/.exec(import.meta.url)?.[1];
-  const prefix = own?.startsWith(root.href) && new URL(own).pathname;
-  const found = prefix && address.pathname.startsWith(prefix);
-  const check = new URL("_daebus/check", found ? own : root);
-  const path = address.pathname.slice(found ? prefix.length - 1 : 0) + address.search;
-  if (path !== "/") check.searchParams.set("path", path);
-  return check.href;
+  const isBelow = own?.startsWith(root.href) && beside.href.startsWith(own);
+  const bases = isBelow ? [own, beside.href] : [beside.href, root.href];
+  return [...new Set(bases)].map((base) => {
+    const check = new URL("_daebus/check", base);
+    const path = address.pathname.slice(new URL(base).pathname.length - 1) + address.search;
+    if (path !== "/") check.searchParams.set("path", path);
+    return check.href;
+  });
 }

@@ -49,6 +49,46 @@ test("the check is asked about the path of the WebSocket", async (world) => {
   assert.equal(world.checks[1].url, "http://h/_daebus/check");
 });
 
+const nothing = [404, "<html>"];
+const unknown = [404, { code: "not_found" }];
+for (const [name, answers, expected] of [
+  ["behind a proxy the app is asked", [[401, { code: "c" }]], ["refused", 401]],
+  ["behind a proxy the app may say 204", [[204]], ["waiting", 1006]],
+  ["without one its root is asked next", [unknown, [403, { code: "c" }]], ["refused", 403]],
+  ["a page in that place is no answer", [[200, "<html>"], [401, { code: "c" }]], ["refused", 401]],
+  ["no such path in either place is final", [unknown, unknown], ["refused", 404]],
+  ["nothing of the app in either place is not", [nothing, nothing], ["waiting", 1006]],
+  ["a proxy without its app is not", [[502, "<html>"]], ["waiting", 502]],
+]) {
+  test(`a check below a path: ${name}`, async (world) => {
+    const daebus = new Daebus("/app/live?a=1");
+    const statuses = [];
+    daebus.onstatus = (event) => statuses.push(event);
+    world.socket.fail();
+    for (const [index, answer] of answers.entries()) {
+      assert.equal(daebus.status, "connecting");
+      world.checks[index].answer(...answer);
+      await world.settle();
+    }
+    assert.deepEqual(
+      world.checks.map(({ url }) => url),
+      [
+        "http://x/app/_daebus/check?path=%2Flive%3Fa%3D1",
+        "http://x/_daebus/check?path=%2Fapp%2Flive%3Fa%3D1",
+      ].slice(0, answers.length),
+    );
+    assert.deepEqual([statuses.at(-1).status, statuses.at(-1).code], expected);
+  });
+}
+
+test("a proxy's 404 for the check is no refusal", async (world) => {
+  world.check = nothing;
+  const daebus = new Daebus();
+  world.socket.fail();
+  await world.settle();
+  assert.equal(daebus.status, "waiting");
+});
+
 // --- requests
 
 test("a request resolves with the answer to its id", async (world) => {
