@@ -381,7 +381,8 @@ export class Daebus {
           signal: abort.signal,
         });
         const { status, headers } = answer;
-        const { code = "", error } = status === 204 ? {} : await answer.json().catch(() => ({}));
+        const body = status === 204 ? null : await answer.json().catch(() => null);
+        const { code = "", error } = body ?? {};
         if (attempt !== this.#attempt) return;
         // It may be another server's place: what the app says is 204, or an error with a code.
         if (status === 200 || (status === 404 && !code)) continue;

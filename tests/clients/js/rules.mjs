@@ -410,6 +410,18 @@ for (const status of [400, 401, 403, 404, 421, 426]) {
   });
 }
 
+for (const body of ["null", "7", "[]", '"no"', "true", "", '{"code":null}']) {
+  test(`a check that says 403 with ${body || "nothing"} is final`, async (world) => {
+    world.check = [403, body];
+    const daebus = new Daebus();
+    let last;
+    daebus.onstatus = (event) => (last = event);
+    world.socket.fail();
+    await world.pass(10_000);
+    assert.deepEqual([last.status, last.code, last.reason ?? ""], ["refused", 403, ""]);
+  });
+}
+
 for (const status of [429, 500, 502, 503]) {
   test(`a check that says ${status} is tried again, after Retry-After`, async (world) => {
     world.check = [status, "<html>", { "Retry-After": "7" }];
