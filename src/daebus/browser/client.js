@@ -72,10 +72,19 @@ class Topic {
   _restore() {
     try {
       const kept = this._key && JSON.parse(sessionStorage.getItem(this._key));
-      if (kept) Object.assign(this, kept);
+      if (!kept) return;
+      const { position, values } = kept;
+      const { epoch, offset } = position ?? {};
+      const isWhole = typeof epoch === "string" && Number.isSafeInteger(offset) && offset >= 0;
+      if (!isWhole || !this._accepts(values)) throw new Error(`${this._key} is damaged`);
+      Object.assign(this, { position: { epoch, offset }, values });
     } catch (error) {
       report(error); // there is no storage, or somebody else has written there
     }
+  }
+
+  _accepts() {
+    return true;
   }
 
   _save(values) {
@@ -132,6 +141,10 @@ class State extends Topic {
     super(name, options, url, leave);
     this.values ??= {};
     this.onchange = onchange;
+  }
+
+  _accepts(values) {
+    return values instanceof Object && !Array.isArray(values);
   }
 
   _save() {
@@ -660,7 +673,11 @@ export class Daebus {
       { timeout: Infinity },
       (answer) => isOurs() && topic._answered(answer),
       (error) => {
-        if (isOurs() && error.code !== "disconnected") topic._refused(error);
+        if (!isOurs() || error.code === "disconnected") return;
+        if (error.code === "bad_position" && topic.position) {
+          topic.position = null; // it is of no use: begin anew
+          this.#subscribe(topic);
+        } else topic._refused(error);
       },
     );
   }

@@ -1177,6 +1177,45 @@ test("persist keeps the position over a reload", async (world) => {
   assert.deepEqual(last.last().data, { topic: "alarms" });
 });
 
+for (const [kind, kept] of [
+  ["topic", { position: { epoch: "x" } }],
+  ["topic", { position: { epoch: "x", offset: -1 } }],
+  ["topic", { position: { epoch: 7, offset: 1 } }],
+  ["topic", { position: "x", _take: 1 }],
+  ["topic", 7],
+  ["state", { position: { epoch: "x", offset: "1" }, values: {} }],
+  ["state", { position: { epoch: "x", offset: 1 } }],
+  ["state", { position: { epoch: "x", offset: 1 }, values: [1] }],
+  ["state", { position: { epoch: "x", offset: 1 }, values: "a" }],
+]) {
+  test(`what is kept of a ${kind} is not taken: ${JSON.stringify(kept)}`, async (world) => {
+    const { daebus, socket } = await opened(world);
+    world.stored.set("daebus ws://x/ alarms", JSON.stringify(kept));
+    const topic = daebus[kind]("alarms", { persist: "session" });
+    assert.deepEqual(socket.last().data, { topic: "alarms" });
+    assert.deepEqual([topic.position, topic.values ?? {}], [null, {}]);
+    assert.equal(world.reported.length, 1);
+    socket.answer(answered(3));
+    assert.equal(world.reported.length, 1);
+  });
+}
+
+test("a position that the server cannot read is given up, once", async (world) => {
+  const { daebus, socket } = await opened(world);
+  const told = [];
+  const onerror = ({ code }) => told.push(code);
+  const { topic } = listening(daebus, { since: { epoch: "x" }, last: 5, onerror });
+  const refuse = () =>
+    socket.deliver({ type: "error", id: socket.last().id, data: { code: "bad_position" } });
+  refuse();
+  assert.deepEqual([socket.last().data, told], [{ topic: "alarms", last: 5 }, []]);
+  socket.answer(answered(3));
+  assert.deepEqual([topic.position, topic.synced], [{ epoch: "e1", offset: 3 }, true]);
+  daebus.topic("other", { last: -1, onerror });
+  refuse();
+  assert.deepEqual([socket.all("subscribe").length, told], [3, ["bad_position"]]);
+});
+
 // --- states
 
 const patch = (offset, data) => ({ type: "state", topic: "boiler", offset, data });
