@@ -584,10 +584,9 @@ export class Daebus {
     } catch (error) {
       const isMeant = error instanceof DaebusError;
       if (!isMeant) report(error);
-      const answer = {
-        error: String(error?.message ?? error),
-        code: isMeant ? error.code : "handler_error",
-      };
+      const answer = isMeant
+        ? { error: error.message, code: error.code }
+        : { error: "the handler failed", code: "handler_error" }; // a bug's text may tell secrets
       text = JSON.stringify({ type: "error", id, data: answer });
     }
     if (socket === this.#socket) this.#post(text); // another connection has not asked

@@ -345,7 +345,7 @@ test("handle answers call() with its id", async (world) => {
     { type: "response", id: "q-confirm", data: { sure: "?" } },
     { type: "response", id: "q-nothing", data: null },
     { type: "error", id: "q-later", data: { error: "not now", code: "not_now" } },
-    { type: "error", id: "q-broken", data: { error: "a bug", code: "handler_error" } },
+    { type: "error", id: "q-broken", data: { error: "the handler failed", code: "handler_error" } },
   ]);
   assert.equal(socket.sent[4].data.code, "unknown_type");
   assert.deepEqual(
