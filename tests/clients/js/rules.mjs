@@ -968,6 +968,19 @@ test("reload reloads the page when the version has changed", async (world) => {
   assert.equal(world.reloads, 1);
 });
 
+test("reload asks for the version once with each connection", async (world) => {
+  const { daebus, socket } = await opened(world, { reload: true });
+  for (let current = socket, n = 1; n < 4; current = world.socket, n++) {
+    if (n > 1) current.open();
+    assert.equal(current.all("heartbeat").length, 1);
+    current.deliver({ type: "heartbeat", data: { version: "1" } });
+    await world.pass(5001);
+    assert.deepEqual([daebus.version, current.all("heartbeat").length], ["1", 1]);
+    current.end(1006);
+    await world.pass(501);
+  }
+});
+
 test("without reload the version is told and the page stays", async (world) => {
   const { daebus, socket } = await opened(world);
   assert.deepEqual(socket.sent, []);
