@@ -67,7 +67,7 @@ export interface Options {
   protocols?: string[];
   /** Milliseconds of the first pause at most; it doubles with each attempt. Default 500. */
   minDelay?: number;
-  /** Milliseconds of any pause at most. Default 30,000. */
+  /** Milliseconds of any pause at most, if the server asks for none. Default 30,000. */
   maxDelay?: number;
   /** Milliseconds for a request, and for an attempt to connect. Default 10,000. */
   timeout?: number;
@@ -198,7 +198,10 @@ export class Daebus<C extends Contract = {}> {
    * hidden and there is no connection; `"refused"` for good; `"closed"` by the page.
    */
   readonly status: Status;
-  /** Version of the app, once it is known. */
+  /**
+   * Version of the app, once it is known: with `reload` right after it opens, else with the first
+   * heartbeat that is answered.
+   */
   readonly version: string | undefined;
   /** Called whenever the status changes. */
   onstatus?: (event: StatusEvent) => void;

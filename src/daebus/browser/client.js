@@ -20,6 +20,8 @@ const FINAL = new Set([
 ]);
 const STABLE = 5000; // milliseconds after which a connection counts as a good one
 const PROBE = 2000; // for an answer, when there is reason for doubt
+const HOUR = 3_600_000; // the longest pause that the server can ask for
+const TINY = 100; // what is shorter says nothing
 const MAX_QUEUE = 100;
 const LONGEST = 2 ** 31 - 1; // of setTimeout; what is longer would end at once
 
@@ -70,10 +72,19 @@ class Topic {
   _restore() {
     try {
       const kept = this._key && JSON.parse(sessionStorage.getItem(this._key));
-      if (kept) Object.assign(this, kept);
+      if (!kept) return;
+      const { position, values } = kept;
+      const { epoch, offset } = position ?? {};
+      const isWhole = typeof epoch === "string" && Number.isSafeInteger(offset) && offset >= 0;
+      if (!isWhole || !this._accepts(values)) throw new Error(`${this._key} is damaged`);
+      Object.assign(this, { position: { epoch, offset }, values });
     } catch (error) {
       report(error); // there is no storage, or somebody else has written there
     }
+  }
+
+  _accepts() {
+    return true;
   }
 
   _save(values) {
@@ -132,6 +143,10 @@ class State extends Topic {
     this.onchange = onchange;
   }
 
+  _accepts(values) {
+    return values instanceof Object && !Array.isArray(values);
+  }
+
   _save() {
     super._save(this.values);
   }
@@ -184,7 +199,7 @@ export class Daebus {
   onstatus;
 
   #url; // of the WebSocket
-  #check; // of what tells why it failed
+  #checks; // of what tells why it failed, one after the other
   #options;
   #socket = null;
   #attempt = 0; // the number of the current one
@@ -197,7 +212,7 @@ export class Daebus {
   #opened; // when; undefined while no connection is open
   #heard; // when the last frame came
   #probing = 0; // when it was asked for a sign of life; 0: it was not
-  #after; // milliseconds after which the server wants us back
+  #after = 0; // milliseconds after which the server wants us back; NaN: it told no number
   #ids = 0;
   #requests = new Map();
   #queue = [];
@@ -213,7 +228,7 @@ export class Daebus {
       throw new TypeError(`${url} is no address for a WebSocket; write http, https, ws or wss`);
     }
     this.#url = address.href;
-    this.#check = checkFor(address);
+    this.#checks = checksFor(address);
     this.#options = {
       protocols: [],
       minDelay: 500,
@@ -348,7 +363,7 @@ export class Daebus {
 
   #hail() {
     this.#opened = this.#heard = now();
-    this.#after = undefined;
+    this.#after = 0;
     this.#watch();
     this.status = "open";
     for (const topic of this.#topics.values()) this.#subscribe(topic);
@@ -368,27 +383,32 @@ export class Daebus {
     const attempt = this.#begin();
     const abort = (this.#abort = new AbortController());
     this.#arm(this.#options.timeout, () => abort.abort());
-    try {
-      const answer = await fetch(this.#check, {
-        headers: this.#token ? { Authorization: `Bearer ${this.#token}` } : {},
-        credentials: "include",
-        cache: "no-store",
-        referrerPolicy: "origin", // tells the server whose page it is, as a WebSocket does
-        signal: abort.signal,
-      });
-      const { status, headers } = answer;
-      if (status !== 204) {
-        const { code = "", error } = await answer.json().catch(() => ({}));
-        event = { code: status, reason: code, text: error };
+    let cause = event;
+    for (const check of this.#checks) {
+      try {
+        const answer = await fetch(check, {
+          headers: this.#token ? { Authorization: `Bearer ${this.#token}` } : {},
+          credentials: "include",
+          cache: "no-store",
+          referrerPolicy: "origin", // tells the server whose page it is, as a WebSocket does
+          signal: abort.signal,
+        });
+        const { status, headers } = answer;
+        const body = status === 204 ? null : await answer.json().catch(() => null);
+        const { code = "", error } = body ?? {};
+        if (attempt !== this.#attempt) return;
+        // It may be another server's place: what the app says is 204, or an error with a code.
+        if (status === 200 || (status === 404 && !code)) continue;
+        cause = status === 204 ? event : { code: status, reason: code, text: error };
+        this.#after = headers.get("Retry-After") * 1000;
+        this.#learn(headers.get("Daebus-Version"));
+        if (status !== 404) break;
+      } catch {
+        // The server cannot be reached at all, or does not answer.
+        if (abort.signal.aborted) break;
       }
-      if (attempt !== this.#attempt) return;
-      const after = headers.get("Retry-After") * 1000;
-      if (after > 0) this.#after = after;
-      this.#learn(headers.get("Daebus-Version"));
-    } catch {
-      // The server cannot be reached at all, or does not answer.
     }
-    if (attempt === this.#attempt) this.#lost(event);
+    if (attempt === this.#attempt) this.#lost(cause);
   }
 
   /** Decide what comes after a connection, or an attempt. */
@@ -412,9 +432,12 @@ export class Daebus {
       this.#stop("refused", event);
       return;
     }
-    const ceiling = Math.min(maxDelay, minDelay * 2 ** Math.min(this.#tries++, 30));
-    const retryIn = this.#after ?? Math.random() * ceiling;
-    this.#after = undefined;
+    const ceiling = Math.min(maxDelay, minDelay * 2 ** Math.min(this.#tries, 30));
+    const told = Math.min(this.#after || 0, HOUR);
+    this.#after = 0;
+    // What the server says can hurry the first attempt only: none is to be stormed by its pages.
+    const least = this.#tries++ || told < TINY ? Math.random() * ceiling : 0;
+    const retryIn = Math.max(told, least);
     if (isHidden()) {
       this.#tell("paused", event);
       return;
@@ -534,7 +557,7 @@ export class Daebus {
       this.#requests.get(id)?.take(type, data);
       return;
     }
-    if (type === "goodbye" && data?.retry_after >= 0) this.#after = data.retry_after * 1000;
+    if (type === "goodbye") this.#after = data?.retry_after * 1000;
     const subscribed = this.#topics.get(topic);
     if (type === "gap") run(() => subscribed?._gap(data));
     else if (type === "unsubscribed" && subscribed?._live) {
@@ -561,10 +584,9 @@ export class Daebus {
     } catch (error) {
       const isMeant = error instanceof DaebusError;
       if (!isMeant) report(error);
-      const answer = {
-        error: String(error?.message ?? error),
-        code: isMeant ? error.code : "handler_error",
-      };
+      const answer = isMeant
+        ? { error: error.message, code: error.code }
+        : { error: "the handler failed", code: "handler_error" }; // a bug's text may tell secrets
       text = JSON.stringify({ type: "error", id, data: answer });
     }
     if (socket === this.#socket) this.#post(text); // another connection has not asked
@@ -650,7 +672,11 @@ export class Daebus {
       { timeout: Infinity },
       (answer) => isOurs() && topic._answered(answer),
       (error) => {
-        if (isOurs() && error.code !== "disconnected") topic._refused(error);
+        if (!isOurs() || error.code === "disconnected") return;
+        if (error.code === "bad_position" && topic.position) {
+          topic.position = null; // it is of no use: begin anew
+          this.#subscribe(topic);
+        } else topic._refused(error);
       },
     );
   }
@@ -670,16 +696,24 @@ export class Daebus {
   }
 }
 
-/** Return where to ask why a WebSocket was refused. */
-function checkFor(address) {
-  const root = new URL("/", address);
-  root.protocol = root.protocol.replace("ws", "http");
-  // Behind a proxy that takes away a part of the path, this file came from below that part.
+/**
+ * Return where to ask why a WebSocket was refused, the likeliest place first.
+ *
+ * Behind a proxy that takes away a part of the path, that is below that part: where this file came
+ * from, or, if it came from elsewhere, where the WebSocket is. A second place is for a first guess
+ * that was wrong.
+ */
+function checksFor(address) {
+  const beside = new URL(".", address);
+  beside.protocol = beside.protocol.replace("ws", "http");
+  const root = new URL("/", beside);
   const own = /^(https?:.*\/)_daebus\/client\.js/.exec(import.meta.url)?.[1];
-  const prefix = own?.startsWith(root.href) && new URL(own).pathname;
-  const found = prefix && address.pathname.startsWith(prefix);
-  const check = new URL("_daebus/check", found ? own : root);
-  const path = address.pathname.slice(found ? prefix.length - 1 : 0) + address.search;
-  if (path !== "/") check.searchParams.set("path", path);
-  return check.href;
+  const isBelow = own?.startsWith(root.href) && beside.href.startsWith(own);
+  const bases = isBelow ? [own, beside.href] : [beside.href, root.href];
+  return [...new Set(bases)].map((base) => {
+    const check = new URL("_daebus/check", base);
+    const path = address.pathname.slice(new URL(base).pathname.length - 1) + address.search;
+    if (path !== "/") check.searchParams.set("path", path);
+    return check.href;
+  });
 }

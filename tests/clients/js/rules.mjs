@@ -49,6 +49,46 @@ test("the check is asked about the path of the WebSocket", async (world) => {
   assert.equal(world.checks[1].url, "http://h/_daebus/check");
 });
 
+const nothing = [404, "<html>"];
+const unknown = [404, { code: "not_found" }];
+for (const [name, answers, expected] of [
+  ["behind a proxy the app is asked", [[401, { code: "c" }]], ["refused", 401]],
+  ["behind a proxy the app may say 204", [[204]], ["waiting", 1006]],
+  ["without one its root is asked next", [unknown, [403, { code: "c" }]], ["refused", 403]],
+  ["a page in that place is no answer", [[200, "<html>"], [401, { code: "c" }]], ["refused", 401]],
+  ["no such path in either place is final", [unknown, unknown], ["refused", 404]],
+  ["nothing of the app in either place is not", [nothing, nothing], ["waiting", 1006]],
+  ["a proxy without its app is not", [[502, "<html>"]], ["waiting", 502]],
+]) {
+  test(`a check below a path: ${name}`, async (world) => {
+    const daebus = new Daebus("/app/live?a=1");
+    const statuses = [];
+    daebus.onstatus = (event) => statuses.push(event);
+    world.socket.fail();
+    for (const [index, answer] of answers.entries()) {
+      assert.equal(daebus.status, "connecting");
+      world.checks[index].answer(...answer);
+      await world.settle();
+    }
+    assert.deepEqual(
+      world.checks.map(({ url }) => url),
+      [
+        "http://x/app/_daebus/check?path=%2Flive%3Fa%3D1",
+        "http://x/_daebus/check?path=%2Fapp%2Flive%3Fa%3D1",
+      ].slice(0, answers.length),
+    );
+    assert.deepEqual([statuses.at(-1).status, statuses.at(-1).code], expected);
+  });
+}
+
+test("a proxy's 404 for the check is no refusal", async (world) => {
+  world.check = nothing;
+  const daebus = new Daebus();
+  world.socket.fail();
+  await world.settle();
+  assert.equal(daebus.status, "waiting");
+});
+
 // --- requests
 
 test("a request resolves with the answer to its id", async (world) => {
@@ -305,7 +345,7 @@ test("handle answers call() with its id", async (world) => {
     { type: "response", id: "q-confirm", data: { sure: "?" } },
     { type: "response", id: "q-nothing", data: null },
     { type: "error", id: "q-later", data: { error: "not now", code: "not_now" } },
-    { type: "error", id: "q-broken", data: { error: "a bug", code: "handler_error" } },
+    { type: "error", id: "q-broken", data: { error: "the handler failed", code: "handler_error" } },
   ]);
   assert.equal(socket.sent[4].data.code, "unknown_type");
   assert.deepEqual(
@@ -370,6 +410,18 @@ for (const status of [400, 401, 403, 404, 421, 426]) {
   });
 }
 
+for (const body of ["null", "7", "[]", '"no"', "true", "", '{"code":null}']) {
+  test(`a check that says 403 with ${body || "nothing"} is final`, async (world) => {
+    world.check = [403, body];
+    const daebus = new Daebus();
+    let last;
+    daebus.onstatus = (event) => (last = event);
+    world.socket.fail();
+    await world.pass(10_000);
+    assert.deepEqual([last.status, last.code, last.reason ?? ""], ["refused", 403, ""]);
+  });
+}
+
 for (const status of [429, 500, 502, 503]) {
   test(`a check that says ${status} is tried again, after Retry-After`, async (world) => {
     world.check = [status, "<html>", { "Retry-After": "7" }];
@@ -388,6 +440,7 @@ for (const [name, header] of [
   ["a date", "Wed, 21 Oct 2037 07:28:00 GMT"],
   ["negative", "-5"],
   ["0", "0"],
+  ["0.001", "0.001"],
 ]) {
   test(`a Retry-After that is ${name} does not replace the back-off`, async (world) => {
     world.check = [503, {}, { "Retry-After": header }];
@@ -489,6 +542,50 @@ test("retry_after of a goodbye wins over the back-off, once", async (world) => {
   world.socket.end(1006);
   await world.settle();
   assert.equal(statuses.at(-1).retryIn, 1000);
+});
+
+for (const [told, expected] of [
+  ["0", 500],
+  ["0.001", 500],
+  ["-5", 500],
+  ["null", 500],
+  ['"soon"', 500],
+  ["{}", 500],
+  ["99999999999", 3_600_000],
+  ["1e999", 3_600_000],
+]) {
+  test(`a goodbye with retry_after ${told} leads to a pause of ${expected} ms`, async (world) => {
+    const { statuses, socket } = await opened(world);
+    socket.deliver(`{"type":"goodbye","data":{"retry_after":${told}}}`);
+    socket.end(1012);
+    assert.equal(statuses.at(-1).retryIn, expected);
+  });
+}
+
+test("what a goodbye says hurries the first attempt alone", async (world) => {
+  const { statuses, socket } = await opened(world, { minDelay: 10_000 });
+  for (const [next, expected] of [
+    [() => socket, 200],
+    [() => world.socket, 20_000],
+  ]) {
+    if (next() !== socket) next().open();
+    next().deliver({ type: "goodbye", data: { retry_after: 0.2 } });
+    next().end(1012);
+    assert.equal(statuses.at(-1).retryIn, expected);
+    await world.pass(expected + 1);
+  }
+});
+
+test("a server that always says goodbye is asked ever more seldom", async (world) => {
+  const { socket } = await opened(world);
+  for (let next = socket; world.time < 4000; next = world.socket) {
+    next.open();
+    next.deliver({ type: "goodbye", data: { retry_after: 0 } });
+    next.end(1012);
+    await world.pass(250);
+    while (world.socket === next && world.time < 4000) await world.pass(250);
+  }
+  assert.ok(world.sockets.length <= 4, `${world.sockets.length} connections`);
 });
 
 test("a server that accepts and hangs is given up by its own timeout", async (world) => {
@@ -871,6 +968,19 @@ test("reload reloads the page when the version has changed", async (world) => {
   assert.equal(world.reloads, 1);
 });
 
+test("reload asks for the version once with each connection", async (world) => {
+  const { daebus, socket } = await opened(world, { reload: true });
+  for (let current = socket, n = 1; n < 4; current = world.socket, n++) {
+    if (n > 1) current.open();
+    assert.equal(current.all("heartbeat").length, 1);
+    current.deliver({ type: "heartbeat", data: { version: "1" } });
+    await world.pass(5001);
+    assert.deepEqual([daebus.version, current.all("heartbeat").length], ["1", 1]);
+    current.end(1006);
+    await world.pass(501);
+  }
+});
+
 test("without reload the version is told and the page stays", async (world) => {
   const { daebus, socket } = await opened(world);
   assert.deepEqual(socket.sent, []);
@@ -1078,6 +1188,45 @@ test("persist keeps the position over a reload", async (world) => {
   const { daebus: third, socket: last } = await opened(world);
   listening(third, { persist: "session" });
   assert.deepEqual(last.last().data, { topic: "alarms" });
+});
+
+for (const [kind, kept] of [
+  ["topic", { position: { epoch: "x" } }],
+  ["topic", { position: { epoch: "x", offset: -1 } }],
+  ["topic", { position: { epoch: 7, offset: 1 } }],
+  ["topic", { position: "x", _take: 1 }],
+  ["topic", 7],
+  ["state", { position: { epoch: "x", offset: "1" }, values: {} }],
+  ["state", { position: { epoch: "x", offset: 1 } }],
+  ["state", { position: { epoch: "x", offset: 1 }, values: [1] }],
+  ["state", { position: { epoch: "x", offset: 1 }, values: "a" }],
+]) {
+  test(`what is kept of a ${kind} is not taken: ${JSON.stringify(kept)}`, async (world) => {
+    const { daebus, socket } = await opened(world);
+    world.stored.set("daebus ws://x/ alarms", JSON.stringify(kept));
+    const topic = daebus[kind]("alarms", { persist: "session" });
+    assert.deepEqual(socket.last().data, { topic: "alarms" });
+    assert.deepEqual([topic.position, topic.values ?? {}], [null, {}]);
+    assert.equal(world.reported.length, 1);
+    socket.answer(answered(3));
+    assert.equal(world.reported.length, 1);
+  });
+}
+
+test("a position that the server cannot read is given up, once", async (world) => {
+  const { daebus, socket } = await opened(world);
+  const told = [];
+  const onerror = ({ code }) => told.push(code);
+  const { topic } = listening(daebus, { since: { epoch: "x" }, last: 5, onerror });
+  const refuse = () =>
+    socket.deliver({ type: "error", id: socket.last().id, data: { code: "bad_position" } });
+  refuse();
+  assert.deepEqual([socket.last().data, told], [{ topic: "alarms", last: 5 }, []]);
+  socket.answer(answered(3));
+  assert.deepEqual([topic.position, topic.synced], [{ epoch: "e1", offset: 3 }, true]);
+  daebus.topic("other", { last: -1, onerror });
+  refuse();
+  assert.deepEqual([socket.all("subscribe").length, told], [3, ["bad_position"]]);
 });
 
 // --- states
