@@ -85,6 +85,7 @@ class StateFeed(Feed[Values]):
         expires = None if lasts is None else moment + lasts
         with self._data:
             log = self._log
+            before = log.top
             changed, gone = log.change(values, removed, expires=expires, time=now)
             epoch, top = log.epoch, log.top
         live = self._shared.live
@@ -102,7 +103,7 @@ class StateFeed(Feed[Values]):
         else:
             with self._data:
                 event = self._log.message(changed, gone)
-            self.offer_locked(event, self._told, epoch, after)
+            self.offer_locked(event, before, epoch, after)
             self._told = top
         store = self.store
         if store is not None:
