@@ -151,9 +151,9 @@ def test_change_beyond_a_bound_is_refused_as_a_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("bound", [{"max_keys": 2}, {"max_bytes": 20}], ids=str)
-def test_only_growth_is_refused_beyond_a_bound_that_was_lowered(bound: dict[str, int]) -> None:
+def test_only_growth_is_refused_beyond_a_bound_that_was_lowered(bound: dict[str, Any]) -> None:
     before = Values("t")
-    before.change({key: b"1" for key in "abcdef"})
+    before.change(dict.fromkeys("abcdef", b"1"))
     log = Values("t", **bound)
     log.restore(before.dump(), 0.0, 0.0, keep_epoch=True)
     log.change({"a": b"2"})
