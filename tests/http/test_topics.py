@@ -112,6 +112,9 @@ def test_a_topic_is_a_page_with_a_tag(site: Daebus, raw: OpenRaw) -> None:
     assert (answer.json["kind"], answer.json["offset"]) == ("history", 1)
     head = client.get(f"{TOPICS}/boiler", method="HEAD")
     assert (head.status, head.body) == (200, b"")
+    site.websocket.topic("room/*")
+    assert client.get(f"{TOPICS}/room/1").json["messages"] == []
+    assert "room/1" not in site.websocket.get_topics()  # looking leaves nothing behind
 
 
 def test_what_has_grown_old_changes_the_tag(site: Daebus, raw: OpenRaw) -> None:

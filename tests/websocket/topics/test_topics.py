@@ -300,3 +300,36 @@ def test_changes_in_quick_succession_leave_together(app: Daebus) -> None:
         assert client.receive("state", timeout=5)["data"]["set"] == {"blink": 1}
         assert client.receive("state", timeout=5)["data"]["removed"] == ["blink"]
         assert len(short) == 0
+
+
+def test_timers_of_a_member_end_with_it(app: Daebus, caplog: pytest.LogCaptureFixture) -> None:
+    rooms = app.websocket.state("room/*", ttl=0.05)
+    last = app.websocket.state("last", ttl=0.1, auto=True)
+    with app.test_client() as client:
+        client.receive("state", timeout=5)
+        for n in range(200):  # now and then those that are empty are given up
+            rooms[f"room/{n}"]["lamp"] = True
+            del rooms[f"room/{n}"]["lamp"]
+        assert len(app.websocket.get_topics()) < 200
+        last["key"] = 1
+        assert client.receive("state", timeout=5)["data"]["set"] == {"key": 1}
+        assert client.receive("state", timeout=5)["data"]["removed"] == ["key"]
+    assert "Retired" not in caplog.text
+
+
+def test_refused_and_repeated_subscriptions_leave_nothing(make_app: MakeApp) -> None:
+    app = make_app(max_topics=1)
+    alarms = app.websocket.topic("alarms", auto=True)
+    app.websocket.topic("device/*")
+    with app.test_client() as client:
+        since = position(client.receive("subscribed", timeout=5)["data"])
+        assert subscribe(client, "device/1")["replay"] == 0
+        with pytest.raises(RequestError, match="most it may have"):
+            subscribe(client, "device/2")
+        assert list(app.websocket.get_topics()) == ["alarms", "device/1"]
+        # The place of what the server gave it is the client's own already.
+        alarms.publish(1)
+        assert subscribe(client, "alarms", since=since)["replay"] == 1
+        assert subscribe(client, "alarms", since=since)["recovered"] is True
+        with pytest.raises(RequestError, match="most it may have"):
+            subscribe(client, "device/2")

@@ -150,6 +150,21 @@ def test_change_beyond_a_bound_is_refused_as_a_whole(name: str) -> None:
     assert state_of(log) == {"b": 2, "c": 3}
 
 
+@pytest.mark.parametrize("bound", [{"max_keys": 2}, {"max_bytes": 20}], ids=str)
+def test_only_growth_is_refused_beyond_a_bound_that_was_lowered(bound: dict[str, Any]) -> None:
+    before = Values("t")
+    before.change(dict.fromkeys("abcdef", b"1"))
+    log = Values("t", **bound)
+    log.restore(before.dump(), 0.0, 0.0, keep_epoch=True)
+    log.change({"a": b"2"})
+    log.change({"g": b"3"}, ["b"])
+    assert state_of(log) == {"a": 2, "c": 1, "d": 1, "e": 1, "f": 1, "g": 3}
+    with pytest.raises(StateLimitError):
+        log.change({"h": b"4"})
+    log.change({}, "acdefg")
+    log.change({"h": b"4"})
+
+
 def test_values_expire_unless_they_are_set_again() -> None:
     log = Values("t")
     log.change({"a": b"1", "b": b"2"}, expires=5.0)
@@ -158,7 +173,9 @@ def test_values_expire_unless_they_are_set_again() -> None:
     assert (log.get("b", 4.9), log.get("b", 5.0)) == (b"2", None)
     assert [key for key, _ in log.items(6.0)] == ["a", "c"]
     assert log.next_due() == 5.0
-    assert log.due(6.0) == ["b"]
+    assert log.due(6.0) == log.due(6.0) == ["b"]
+    log.change({}, ["b"])
+    assert log.next_due() == 9.0
     log.change({"a": b"1"})  # for ever
     assert log.due(10.0) == []
     for n in range(1000):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
 from ...server.threads.minder import Timer
 from ...waits import monotonic
-from .feed import EVERYTHING, After, Feed, Look
+from .feed import EVERYTHING, After, Feed, Look, Retired
 from .live import Live, Shared
 from .spec import Spec
 from .store import Changed
@@ -85,6 +86,7 @@ class StateFeed(Feed[Values]):
         expires = None if lasts is None else moment + lasts
         with self._data:
             log = self._log
+            before = log.top
             changed, gone = log.change(values, removed, expires=expires, time=now)
             epoch, top = log.epoch, log.top
         live = self._shared.live
@@ -102,7 +104,7 @@ class StateFeed(Feed[Values]):
         else:
             with self._data:
                 event = self._log.message(changed, gone)
-            self.offer_locked(event, self._told, epoch, after)
+            self.offer_locked(event, before, epoch, after)
             self._told = top
         store = self.store
         if store is not None:
@@ -115,7 +117,8 @@ class StateFeed(Feed[Values]):
 
     def _flush(self) -> None:
         """Tell the subscribers of what has changed since they were told last."""
-        self.turn(self._tell_locked, None)
+        with contextlib.suppress(Retired):  # it was given up as the timer rang
+            self.turn(self._tell_locked, None)
 
     def _tell_locked(self, after: After) -> None:
         assert self._order.locked()
@@ -140,7 +143,8 @@ class StateFeed(Feed[Values]):
         self._expiry_timer = live.minder.call_later(max(0.0, expires - moment), self._expire)
 
     def _expire(self) -> None:
-        self.turn(self._expire_locked, None)
+        with contextlib.suppress(Retired):
+            self.turn(self._expire_locked, None)
 
     def _expire_locked(self, after: After) -> None:
         assert self._order.locked()
@@ -163,10 +167,22 @@ class StateFeed(Feed[Values]):
     def end(self) -> None:
         """Forget the timers: their minder has ended."""
         with self._order:
-            for timer in (self._flush_timer, self._expiry_timer):
-                if timer is not None:
-                    timer.cancel()
-            self._flush_timer = self._expiry_timer = None
-            self._expiry_at = float("inf")
+            self._forget_timers_locked()
             with self._data:
                 self._told = self._log.top
+
+    def retire(self) -> bool:
+        """Give it up, and its timers; see ``Feed.retire``."""
+        done = super().retire()
+        if done:
+            with self._order:
+                self._forget_timers_locked()
+        return done
+
+    def _forget_timers_locked(self) -> None:
+        assert self._order.locked()
+        for timer in (self._flush_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
+        self._flush_timer = self._expiry_timer = None
+        self._expiry_at = float("inf")

@@ -95,8 +95,13 @@ class TopicStats(TypedDict):
 class Log(Protocol):
     """What a feed asks of a log, of either kind."""
 
-    epoch: str
-    top: int
+    @property
+    def epoch(self) -> str:
+        """The count of offsets."""
+
+    @property
+    def top(self) -> int:
+        """Offset of the newest message or change."""
 
     @property
     def floor(self) -> int:

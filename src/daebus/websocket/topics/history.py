@@ -7,6 +7,8 @@ Rules of this module:
 2. The oldest message goes when there are too many, when they are too large together, or when
    it is too old, whichever comes first. One that is larger than all may be is not kept at all.
 3. A message is encoded once; what is read are the same bytes that went out.
+4. An exception may come between any two steps, such as ``KeyboardInterrupt``. So what belongs
+   together is one tuple, and each change of it is one assignment.
 """
 
 from __future__ import annotations
@@ -77,6 +79,28 @@ class _Kept(NamedTuple):
     moment: float
 
 
+class _State(NamedTuple):
+    """All that a publication changes.
+
+    Attributes:
+        epoch: see ``History``.
+        top: see ``History``.
+        size: see ``History``.
+        kept: has the messages at the places from ``start`` to before ``stop``. Those before are
+            given up when they are the most. One behind is of a publication that an exception
+            has ended.
+        start: place of the oldest message.
+        stop: place behind the newest.
+    """
+
+    epoch: str
+    top: int
+    size: int
+    kept: list[_Kept | None]
+    start: int
+    stop: int
+
+
 class History:
     """The newest messages of one topic.
 
@@ -88,15 +112,12 @@ class History:
         replay_limit: how many messages a new subscriber may be sent at once.
 
     Attributes:
-        epoch: the count of offsets.
-        top: offset of the newest message; 0 before the first.
-        size: bytes of the messages that are kept.
+        topic: its name.
         gaps: how often a reader was told that it had missed something.
     """
 
     __slots__ = (
-        "_count", "_kept", "_max_age", "_max_bytes", "_replay_limit", "_start", "epoch", "gaps",
-        "size", "top", "topic",
+        "_count", "_max_age", "_max_bytes", "_replay_limit", "_state", "gaps", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -109,25 +130,37 @@ class History:
         replay_limit: int = 1000,
     ) -> None:
         self.topic = topic
-        self.epoch = new_epoch()
-        self.top = 0
-        self.size = 0
         self.gaps = 0
         self._count = count
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._replay_limit = replay_limit
-        # The first ``_start`` places are empty; they are given up when they are the most.
-        self._kept: list[_Kept | None] = []
-        self._start = 0
+        self._state = _State(new_epoch(), 0, 0, [], 0, 0)
 
     def __len__(self) -> int:
-        return len(self._kept) - self._start
+        state = self._state
+        return state.stop - state.start
+
+    @property
+    def epoch(self) -> str:
+        """The count of offsets."""
+        return self._state.epoch
+
+    @property
+    def top(self) -> int:
+        """Offset of the newest message; 0 before the first."""
+        return self._state.top
+
+    @property
+    def size(self) -> int:
+        """Bytes of the messages that are kept."""
+        return self._state.size
 
     @property
     def floor(self) -> int:
         """Offset of the oldest message that is kept; one behind the top if none is."""
-        return self.top + 1 - len(self)
+        state = self._state
+        return state.top + 1 - (state.stop - state.start)
 
     def append(self, message_type: str, data: bytes, time: float, moment: float) -> Event:
         """Add a message, and let the oldest go that are beyond a bound.
@@ -138,35 +171,58 @@ class History:
             time: Unix time, for those who read it.
             moment: of the clock that ages are measured by.
         """
-        offset = self.top + 1
-        head = publication_head(message_type, self.topic, offset)
+        state = self._with(self._state, message_type, data, time, moment)
+        newest = state.kept[-1]
+        assert newest is not None
+        self._become(self._trimmed(state, moment))
+        return Event(message_type, newest.payload, state.top)
+
+    def _with(
+        self, state: _State, message_type: str, data: bytes, time: float, moment: float
+    ) -> _State:
+        """Return the state with one more message; until it is set nobody reads that."""
+        epoch, top, size, kept, start, stop = state
+        head = publication_head(message_type, self.topic, top + 1)
         payload = b"%b%b}" % (head, data)
-        self._kept.append(_Kept(payload, len(head), message_type, time, moment))
-        self.size += len(payload)
-        self.top = offset
-        self.trim(moment)
-        return Event(message_type, payload, offset)
+        if len(kept) > stop:
+            del kept[stop:]
+        kept.append(_Kept(payload, len(head), message_type, time, moment))
+        return _State(epoch, top + 1, size + len(payload), kept, start, stop + 1)
 
     def trim(self, moment: float) -> None:
         """Let go of what is beyond the bounds at that moment."""
-        kept, start = self._kept, self._start
+        state = self._trimmed(self._state, moment)
+        if state is not self._state:
+            self._become(state)
+
+    def _trimmed(self, state: _State, moment: float) -> _State:
+        """Return the state without what is beyond the bounds."""
+        epoch, top, size, kept, start, stop = state
         oldest = None if self._max_age is None else moment - self._max_age
-        while start < len(kept):
+        while start < stop:
             first = kept[start]
             assert first is not None
             if not (
-                len(kept) - start > self._count
-                or self.size > self._max_bytes
+                stop - start > self._count
+                or size > self._max_bytes
                 or (oldest is not None and first.moment < oldest)
             ):
                 break
-            self.size -= len(first.payload)
-            kept[start] = None
+            size -= len(first.payload)
             start += 1
-        if start > 64 and start * 2 > len(kept):
+        if start == state.start:
+            return state
+        if start > 64 and start * 2 > stop:
             # A new list: who reads without a lock has the old one.
-            kept, start = kept[start:], 0
-        self._kept, self._start = kept, start
+            kept, start, stop = kept[start:stop], 0, stop - start
+        return _State(epoch, top, size, kept, start, stop)
+
+    def _become(self, state: _State) -> None:
+        """Set the state; then free what is no longer in it."""
+        before, self._state = self._state, state
+        kept = state.kept
+        for index in range(before.start if kept is before.kept else 0, state.start):
+            kept[index] = None
 
     def begin(self, since: Position | None, last: int) -> tuple[Answer, int]:
         """Decide where a new subscriber begins.
@@ -222,8 +278,9 @@ class History:
         elif sent < before:
             events.append(self._gap(before, before - sent, "slow"))
             sent = before
-        kept, size = self._kept, 0
-        for index in range(self._start + sent - before, len(kept)):
+        kept, start, stop = self._state[3:]
+        size = 0
+        for index in range(start + sent - before, stop):
             message = kept[index]
             assert message is not None
             if size and size + len(message.payload) > limit:
@@ -246,28 +303,29 @@ class History:
         Threads:
             Any, without a lock: one look.
         """
-        found = [message for message in self._kept.copy() if message is not None]
+        found = self._messages()
         if last is not None:
             found = found[max(0, len(found) - last) :]
         return [(message.payload, message.time) for message in found]
 
+    def _messages(self) -> list[_Kept]:
+        """Return all messages; one look, so that some may be gone already."""
+        kept, start, stop = self._state[3:]
+        return [message for message in kept[start:stop] if message is not None]
+
     def contents(self) -> bytes:
         """Return all messages, as a list in JSON."""
-        kept = [message.payload for message in self._kept if message is not None]
-        return b"[%b]" % b",".join(kept)
+        return b"[%b]" % b",".join([message.payload for message in self._messages()])
 
     def clear(self) -> None:
         """Forget all messages: the offsets are counted anew, in another epoch."""
-        self.epoch = next_epoch(self.epoch)
-        self.top = self.size = self._start = 0
-        self._kept = []
+        self._state = _State(next_epoch(self.epoch), 0, 0, [], 0, 0)
 
     def dump(self) -> Saved:
         """Return all that is to be saved."""
         entries = [
             Entry(offset, kept.message_type, kept.payload[kept.start : -1], kept.time)
-            for offset, kept in enumerate(self._kept[self._start :], self.floor)
-            if kept is not None
+            for offset, kept in enumerate(self._messages(), self.floor)
         ]
         return Saved(self.epoch, self.top, entries)
 
@@ -280,12 +338,11 @@ class History:
             moment: the same, of the clock that ages are measured by.
             keep_epoch: nothing can have been lost since, so that positions go on.
         """
-        own = self.dump().entries
-        self.epoch = saved.epoch if keep_epoch else self.epoch
-        self._kept, self._start, self.size = [], 0, 0
+        epoch = saved.epoch if keep_epoch else self.epoch
         # Those that were saved have no gap among them; what is before them has gone.
-        self.top = saved.top - len(saved.entries)
-        for entry in [*saved.entries, *own]:
-            age = max(0.0, time - entry.time)
-            self.append(entry.key, entry.data, entry.time, moment - age)
-        self.trim(moment)
+        state = _State(epoch, saved.top - len(saved.entries), 0, [], 0, 0)
+        for entry in [*saved.entries, *self.dump().entries]:
+            then = moment - max(0.0, time - entry.time)
+            state = self._with(state, entry.key, entry.data, entry.time, then)
+            state = self._trimmed(state, then)
+        self._become(self._trimmed(state, moment))

@@ -52,7 +52,8 @@ class Subscribers:
         Args:
             client_id: of the cursor's connection.
             cursor: of a subscription.
-            limit: how many of those may count that the client has asked for.
+            limit: how many of those may count that the client has asked for. One in place of
+                another that does not count does not either.
 
         Returns:
             The earlier one; True if there was none, False if the client is not connected.
@@ -67,11 +68,13 @@ class Subscribers:
                 return False
             mine = self._clients.get(client_id, ())
             others = tuple(other for other in mine if other.topic.name != topic)
+            earlier = self._topics.get(topic, {}).get(client_id)
+            if earlier is not None and not earlier.counted:
+                cursor.counted = False
             if cursor.counted and sum(other.counted for other in others) >= limit:
                 raise ClientError(
                     f"this client has {limit} topics, the most it may have", "too_many_topics"
                 )
-            earlier = self._topics.get(topic, {}).get(client_id)
             # The client's own list comes first and goes last, as in ``Groups``.
             self._snapshots.pop(topic, None)
             self._clients[client_id] = (*others, cursor)

@@ -191,11 +191,18 @@ class Topics:
         Raises:
             ClientError: ``unknown_topic``, ``too_many_topics``.
         """
-        while True:
-            try:
-                return self._known(name).subscribe(link, make, since, last, counted=counted)
-            except Retired:
-                continue
+        done = False
+        try:
+            while True:
+                try:
+                    feed = self._known(name)
+                    done = feed.subscribe(link, make, since, last, counted=counted)
+                except Retired:
+                    continue
+                return done
+        finally:
+            if not done:
+                self.prune(name)  # it may have been made for this
 
     def watch(
         self, name: str, since: Position | None, last: int, wake: Callable[[], object]
@@ -218,7 +225,9 @@ class Topics:
             ClientError: ``unknown_topic``.
         """
         feed = self._known(name)
-        return feed.spec.kind, *feed.show()
+        shown = feed.spec.kind, *feed.show()
+        self.prune(name)  # it may have been made for this
+        return shown
 
     def _known(self, name: str) -> AnyFeed:
         feed = self.find(name)

@@ -9,6 +9,8 @@ Rules of this module:
    the last one that was forgotten gets all of the state.
 3. Values are kept encoded; a message joins bytes and encodes nothing.
 4. A change that would break a bound is refused as a whole, before anything is changed.
+5. An exception may come between any two steps, such as ``KeyboardInterrupt``. What follows from
+   the items and the removed keys is made anew before it is next used.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ class Values:
 
     __slots__ = (
         "_changes", "_expiries", "_gone", "_gone_size", "_items", "_max_bytes", "_max_keys",
-        "epoch", "floor", "gaps", "message_type", "size", "top", "topic",
+        "_whole", "epoch", "floor", "gaps", "message_type", "size", "top", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +86,7 @@ class Values:
         self._gone_size = 0
         self._changes: list[tuple[int, str]] = []  # rising; some are no longer valid
         self._expiries: list[tuple[float, str]] = []  # a heap; some are no longer valid
+        self._whole = True  # False while a change is under way
 
     def __len__(self) -> int:
         return len(self._items)
@@ -136,7 +139,9 @@ class Values:
         Raises:
             StateLimitError: there would be too many keys or bytes; nothing is changed.
         """
+        self._mend()
         items, fresh = self._items, {}
+        renewed: dict[str, _Item] = {}
         going = [key for key in dict.fromkeys(removed) if key in items and key not in values]
         count, size = len(items) - len(going), self.size
         size -= sum(len(items[key].text) for key in going)
@@ -146,37 +151,62 @@ class Values:
             known = items.get(key)
             if known is not None and known.text == text:
                 if known.expires != expires:
-                    self._expire(key, known._replace(expires=expires))
+                    renewed[key] = known._replace(expires=expires)
                 continue
             count += known is None
             size += len(text) - (0 if known is None else len(known.text))
             fresh[key] = (text, len(head) + 1)
         if fresh:  # removing is always possible
             self._check(count, size)
+        self._whole = False
+        for key, item in renewed.items():
+            self._expire(key, item)
         for key, (text, start) in fresh.items():
             self.top += 1
             self._changes.append((self.top, key))
+            self._expire(key, _Item(self.top, text, start, time, expires))
             if key in self._gone:
                 del self._gone[key]
                 self._gone_size -= len(key)
-            self._expire(key, _Item(self.top, text, start, time, expires))
         for key in going:
             self.top += 1
             self._changes.append((self.top, key))
-            del items[key]
             self._gone[key] = self.top
             self._gone_size += len(key)
+            del items[key]
         self.size = size
         self._forget()
+        self._whole = True
         return list(fresh), going
 
+    def _mend(self) -> None:
+        """End a change that an exception has ended, if there is one."""
+        if self._whole:
+            return
+        # A key that is in both was about to leave one of them: the later step counts.
+        items = {
+            key: item for key, item in self._items.items() if item.offset > self._gone.get(key, 0)
+        }
+        gone = {key: offset for key, offset in self._gone.items() if key not in items}
+        changes = [(item.offset, key) for key, item in items.items()]
+        changes += [(offset, key) for key, offset in gone.items()]
+        changes.sort()
+        self._expiries = _heap(items)
+        self._changes = changes
+        self._items, self._gone = items, gone
+        self._gone_size = sum(map(len, gone))
+        self.size = sum(len(item.text) for item in items.values())
+        self._forget()
+        self._whole = True
+
     def _check(self, count: int, size: int) -> None:
-        if count > self._max_keys:
+        """Refuse what grows beyond a bound; one that was lowered may be exceeded already."""
+        if count > max(self._max_keys, len(self._items)):
             raise StateLimitError(
                 f"state {self.topic!r} would have {count} keys, and {self._max_keys} are the most; "
                 f"remove some, or write max_keys={2 * self._max_keys}"
             )
-        if size > self._max_bytes:
+        if size > max(self._max_bytes, self.size):
             raise StateLimitError(
                 f"state {self.topic!r} would have {size} bytes, and {self._max_bytes} are the "
                 f"most; keep less in it, or write max_bytes={2 * self._max_bytes}"
@@ -188,32 +218,38 @@ class Values:
         if item.expires is not None:
             heapq.heappush(self._expiries, (item.expires, key))
             if len(self._expiries) > 2 * len(self._items) + _FEW:
-                self._expiries = [
-                    (item.expires, key)
-                    for key, item in self._items.items()
-                    if item.expires is not None
-                ]
-                heapq.heapify(self._expiries)
+                self._expiries = _heap(self._items)
 
     def due(self, moment: float) -> list[str]:
         """Return the keys whose time is over; they stay until they are removed."""
-        found: dict[str, None] = {}
-        while self._expiries and self._expiries[0][0] <= moment:
-            expires, key = heapq.heappop(self._expiries)
-            item = self._items.get(key)
-            if item is not None and item.expires == expires:
-                found[key] = None
-        return list(found)
+        self._mend()
+        heap = self._expiries
+        found, places = set(), [0]
+        while places:
+            place = places.pop()
+            if place < len(heap) and heap[place][0] <= moment:
+                places += (2 * place + 1, 2 * place + 2)
+                if self._is_noted(*heap[place]):
+                    found.add(heap[place])
+        return [key for _, key in sorted(found)]
 
     def next_due(self) -> float | None:
-        """Return the moment when some key may be due; None for never."""
+        """Return the moment when the next key is due; None for never."""
+        self._mend()
+        while self._expiries and not self._is_noted(*self._expiries[0]):
+            heapq.heappop(self._expiries)
         return self._expiries[0][0] if self._expiries else None
+
+    def _is_noted(self, expires: float, key: str) -> bool:
+        item = self._items.get(key)
+        return item is not None and item.expires == expires
 
     def _forget(self) -> None:
         """Forget the oldest removals, and changes that are no longer valid."""
         while len(self._gone) > self._max_keys or self._gone_size > self._max_bytes:
             key = next(iter(self._gone))
-            self.floor = self._gone.pop(key)
+            self.floor = self._gone[key]
+            del self._gone[key]
             self._gone_size -= len(key)
         if len(self._changes) > 2 * (len(self._items) + len(self._gone)) + _FEW:
             self._changes = [change for change in self._changes if self._is_valid(*change)]
@@ -238,6 +274,7 @@ class Values:
         Returns:
             The answer, and the offset behind which it begins; ``SNAPSHOT`` for everything.
         """
+        self._mend()
         reason = self._reason(since)
         if reason is None:
             assert since is not None
@@ -273,6 +310,7 @@ class Values:
                 told of; ``UNTOLD`` for one that is new.
             limit: bytes of one message; a single value may be larger.
         """
+        self._mend()
         events: list[Event] = []
         if epoch != self.epoch:
             self.gaps += 1
@@ -315,10 +353,12 @@ class Values:
 
     def contents(self) -> bytes:
         """Return all values, as an object in JSON."""
+        self._mend()
         return b"{%b}" % b",".join(item.text for item in self._items.values())
 
     def dump(self) -> Saved:
         """Return all that is to be saved."""
+        self._mend()
         entries = [
             Entry(item.offset, key, item.text[item.start :], item.time, item.expires)
             for key, item in self._items.items()
@@ -335,17 +375,22 @@ class Values:
             keep_epoch: nothing can have been lost since, so that positions go on.
         """
         own = self.dump().entries
-        self.epoch = saved.epoch if keep_epoch else self.epoch
-        self._items, self._gone, self._changes, self._expiries = {}, {}, [], []
-        self._gone_size = self.size = 0
+        items = {}
         for entry in saved.entries:
             expires = None if entry.expires is None else moment + (entry.expires - time)
             head = quote(entry.key)
             text = b"%b:%b" % (head, entry.data)
-            item = _Item(entry.offset, text, len(head) + 1, entry.time, expires)
-            self._expire(entry.key, item)
-            self._changes.append((entry.offset, entry.key))
-            self.size += len(text)
+            items[entry.key] = _Item(entry.offset, text, len(head) + 1, entry.time, expires)
+        self._whole = False
+        self._items, self._gone = items, {}
+        self.epoch = saved.epoch if keep_epoch else self.epoch
         self.top = self.floor = saved.top  # removals were not saved
+        self._mend()
         for entry in own:
             self.change({entry.key: entry.data}, expires=entry.expires, time=entry.time)
+
+
+def _heap(items: Mapping[str, _Item]) -> list[tuple[float, str]]:
+    heap = [(item.expires, key) for key, item in items.items() if item.expires is not None]
+    heapq.heapify(heap)
+    return heap
