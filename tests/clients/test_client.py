@@ -434,13 +434,13 @@ def flood(conn: Conn, count: int, size: int, message_type: str = "flood") -> thr
 
 def test_a_full_inbox_slows_the_server_and_loses_nothing(server: ScriptedServer) -> None:
     with Pair(server, heartbeat=0.05, heartbeat_timeout=0.05) as (client, conn):
-        sender = flood(conn, 2000, 10_000)
+        sender = flood(conn, 4000, 10_000)  # twice what the client and two sockets hold
         with pytest.raises(TimeoutError):  # nothing of that type; so much is read meanwhile
             client.receive("other", timeout=0.3)
         assert sender.is_alive()
         assert client.status == "open"
-        numbers = [client.receive("flood").data[0] for _ in range(2000)]
-        assert numbers == list(range(2000))
+        numbers = [client.receive("flood").data[0] for _ in range(4000)]
+        assert numbers == list(range(4000))
         sender.join(5)
 
 
