@@ -528,7 +528,10 @@ def warnings() -> Iterator[Warnings]:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_snippets_run(path: Path, warnings: Warnings, tmp_path: Path) -> None:
+def test_snippets_run(
+    path: Path, warnings: Warnings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some of them keep something
     snippets = [b for b in BLOCKS if b.document == path and b.language == "python" and not b.name]
     calls = Calls()
     names: dict[str, Any] = {"__name__": path.stem}
