@@ -32,6 +32,7 @@ from daebus import (
     WebSocketRequest,
 )
 from daebus.client import rules
+from daebus.client.wire import Lost, _writable
 from tests.clients.scripted import Conn, Refusal, ScriptedServer
 from tests.support.child import Child
 from tests.support.fixture_types import MakeApp
@@ -499,6 +500,64 @@ def test_a_send_to_a_server_that_does_not_read_ends_with_the_heartbeat(
             send_much()
         assert caught.value.sent
         server.accept()
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_request_gives_up_in_time_while_the_socket_is_full(
+    server: ScriptedServer, size: int
+) -> None:
+    with Pair(server) as (client, conn):
+        conn.freeze()
+        ends = queue.Queue[Disconnected]()
+
+        def send_much() -> None:
+            try:
+                while True:
+                    client.send("much", "x" * 1_000_000)
+            except Disconnected as exc:
+                ends.put(exc)
+
+        thread = threading.Thread(target=send_much)
+        thread.start()
+        wire: Any = client._session.current()
+        assert eventually(lambda: not _writable(wire._socket))
+        cancel = threading.Event()
+        threading.Timer(0.1, cancel.set).start()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError, match="no answer to 'late' came within"):
+            client.request("late", "x" * size, timeout=0.1)
+        with pytest.raises(RequestError, match="given up"):
+            client.request("late", "x" * size, cancel=cancel)
+        assert time.monotonic() - began < 2.0
+        wire.abort(Lost(4900))  # as the heartbeat does
+        assert ends.get(timeout=5).code == 4900
+        thread.join()
+
+
+def test_a_long_request_that_is_stuck_gives_up_and_is_taken_back(server: ScriptedServer) -> None:
+    with Pair(server) as (client, conn):
+        conn.freeze()
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            client.request("big", "x" * 12_000_000, timeout=0.1)
+        with pytest.raises(TimeoutError):
+            client.request("never", timeout=0.1)
+        assert time.monotonic() - began < 2.0
+        conn.thaw()
+        big = conn.receive("big")
+        assert conn.receive("cancel")["id"] == big["id"]
+        client.send("next")
+        conn.receive("next")
+
+
+def test_a_request_that_was_given_up_before_is_not_sent(server: ScriptedServer) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    with Pair(server) as (client, conn):
+        with pytest.raises(RequestError, match="given up"):
+            client.request("x", cancel=cancel)
+        client.send("y")
+        conn.receive("y")
 
 
 def test_close_ends_by_its_timeout_with_a_server_that_hangs(server: ScriptedServer) -> None:

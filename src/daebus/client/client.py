@@ -37,7 +37,7 @@ class Client:
 
     Use it as a context manager; nothing runs before that. Two threads at most, both daemons:
     ``daebus-client-NAME`` and, once a function was registered,
-    ``daebus-client-NAME-callbacks``, which calls it.
+    ``daebus-client-NAME-callbacks``, which calls it; one more while a long request leaves.
 
     Args:
         url: of the server, ``http://host:8080/``; its path is that of the WebSocket.

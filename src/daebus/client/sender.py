@@ -12,7 +12,7 @@ from .message import Message, encode
 from .queues import LOOK, SLICE, Inbox, Queue
 from .requests import Answer, Requests
 from .session import Session
-from .wire import Lost, Wire
+from .wire import Lost, is_late
 
 __all__ = ["Sender", "listed"]
 
@@ -50,7 +50,11 @@ class Sender:
         if wire is None:
             self._session.check()
             raise Disconnected("there is no connection to the server now")
-        _transmit(wire, text, sent=wire.is_open)
+        sent = wire.is_open
+        try:
+            wire.send(text)
+        except Lost as exc:
+            raise _disconnected(exc, sent=sent) from None
 
     def request(
         self,
@@ -80,11 +84,18 @@ class Sender:
                     if not self._requests.add(ident, answer, wire):
                         continue  # that connection was lost meanwhile
                     answer.sent = wire.is_open
-                    _transmit(wire, encode(message_type, data, ident), sent=answer.sent)
+                    text, undo = encode(message_type, data, ident), encode("cancel", ident=ident)
+                    if not wire.send_by(text, undo, deadline, cancel):
+                        raise self._given_up(message_type, seconds, cancel)
                     if not _wait_for(answer, deadline, on_progress, cancel):
-                        _take_back(wire, ident)
+                        wire.owe(undo)
                         raise self._given_up(message_type, seconds, cancel)
                     return answer.get()
+                except Lost as exc:
+                    problem = _disconnected(exc, sent=answer.sent)
+                    if problem.sent and not repeat:
+                        raise problem from None
+                    lost = problem if problem.sent else lost
                 except Disconnected as exc:
                     if exc.sent and not repeat:
                         raise
@@ -104,16 +115,13 @@ class Sender:
         )
 
 
-def _transmit(wire: Wire, text: str, *, sent: bool) -> None:
-    try:
-        wire.send(text)
-    except Lost as exc:
-        raise Disconnected(
-            f"the connection was lost with code {exc.code}",
-            code=exc.code,
-            reason=exc.reason,
-            sent=sent,
-        ) from None
+def _disconnected(exc: Lost, *, sent: bool) -> Disconnected:
+    return Disconnected(
+        f"the connection was lost with code {exc.code}",
+        code=exc.code,
+        reason=exc.reason,
+        sent=sent,
+    )
 
 
 def _wait_for(
@@ -131,16 +139,9 @@ def _wait_for(
                 on_progress(value)
         if answer.done:
             return True
-        if monotonic() >= deadline or (cancel is not None and cancel.is_set()):
+        if is_late(deadline, cancel):
             return False
         answer.wait(min(until(deadline), SLICE if cancel is None else LOOK))
-
-
-def _take_back(wire: Wire, ident: int) -> None:
-    try:
-        wire.send(encode("cancel", ident=ident))
-    except Lost:  # then nobody works on it
-        pass
 
 
 def listed(messages: Queue[Message]) -> str:

@@ -145,10 +145,12 @@ class Session:
         """
         while True:
             changed, wire = self._changed, self._open
+            if cancel is not None and cancel.is_set():
+                raise TimeoutError
             if wire is not None:
                 return wire
             self.check()
-            if monotonic() >= deadline or (cancel is not None and cancel.is_set()):
+            if monotonic() >= deadline:
                 raise TimeoutError
             changed.wait(min(until(deadline), SLICE if cancel is None else LOOK))
 
@@ -295,7 +297,7 @@ class Session:
             code=end.code,
             reason=end.reason,
         )
-        wire.abort()
+        wire.abort(end)
         self._wake()
         self._subscriptions.lose()
         self._requests.end(
@@ -316,6 +318,7 @@ class Session:
             if message is not None:
                 heard, asked = monotonic(), False
                 self._reader.came(message)
+                wire.pay()
             elif asked:
                 return Lost(_SILENT, "the server does not answer")
             else:

@@ -6,7 +6,9 @@ Rules of this module:
    network. Who reads never waits for it, so it sees when the server is gone, and ``abort`` then
    wakes who sends.
 2. A send that is interrupted may have left half a frame, so it ends the connection.
-3. The socket is shut down before it is closed: a forked child may have a copy of it.
+3. What must leave in time waits for room first. A text that is too long for that room is sent
+   by a thread of its own, which goes on if the caller gives up: so no frame is left half sent.
+4. The socket is shut down before it is closed: a forked child may have a copy of it.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import socket
 import ssl
 import threading
 import urllib.parse
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
@@ -28,11 +31,13 @@ from websockets.protocol import State
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from ..errors import Refused
+from ..interrupts.flag import Flag
 from ..interrupts.stack import check_outside
 from ..waits import monotonic, until
+from .queues import LOOK, SLICE
 from .rules import retry_after
 
-__all__ = ["Address", "Lost", "Unreachable", "Wire", "address_of", "header_value"]
+__all__ = ["Address", "Lost", "Unreachable", "Wire", "address_of", "header_value", "is_late"]
 
 # Bytes of a message of the server at most, after inflating.
 MAX_MESSAGE_SIZE = 16 << 20
@@ -42,6 +47,9 @@ _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 # Seconds in which a server must end the connection after a close frame.
 _CLOSE_TIMEOUT = 1.0
+
+# Characters of a text for which there is room as soon as a socket says that it has room.
+_SHORT = 2048
 
 
 class Address(NamedTuple):
@@ -133,6 +141,8 @@ class Wire:
         self._name = name
         self._lock = threading.Lock()
         self._aborted = False
+        self._end: Lost | None = None  # what senders are told
+        self._owed: deque[str] = deque()
         self._socket: socket.socket | None = None
         self._connection: ClientConnection | None = None
 
@@ -193,15 +203,103 @@ class Wire:
             Any; waits for its turn and for the server to read, until it is gone.
         """
         check_outside("a send of the client", self._lock)
-        assert self._connection is not None
         with self._lock:
-            try:
-                self._connection.send(text)
-            except ConnectionClosed as exc:
-                raise _lost(exc) from None
-            except BaseException:
-                self.abort()
-                raise
+            self._transmit(text)
+        self.pay()
+
+    def send_by(
+        self, text: str, undo: str, deadline: float, cancel: threading.Event | None
+    ) -> bool:
+        """Send a text message in time; False if it did not leave by then, or was given up.
+
+        Args:
+            text: the message.
+            undo: sent behind it, if it is given up half way.
+            deadline: a moment of ``monotonic``.
+            cancel: gives it up.
+
+        Raises:
+            Lost: the connection has ended; the message may have left.
+
+        Threads:
+            Any; waits for its turn and for the server to read.
+        """
+        check_outside("a request of the client", self._lock)
+        sock = self._socket
+        assert sock is not None
+        while not self._lock.acquire(timeout=_slice(deadline, cancel)):
+            if is_late(deadline, cancel):
+                return False
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._lock.release)
+            while self.is_open and not _writable(sock, _slice(deadline, cancel)):
+                if is_late(deadline, cancel):
+                    return False
+            if len(text) > _SHORT:
+                done, ends = Flag(), list[BaseException]()
+                sender = threading.Thread(
+                    target=self._send_long,
+                    args=(text, done, ends),
+                    name=f"daebus-client-{self._name}-request",
+                    daemon=True,
+                )
+                sender.start()
+                stack.pop_all()  # it gives the lock back
+            else:
+                self._transmit(text)
+                done = None
+        if done is None:
+            self.pay()
+            return True
+        while not done.wait(_slice(deadline, cancel)):
+            if is_late(deadline, cancel):
+                self.owe(undo)
+                return False
+        if ends:
+            raise ends.pop()
+        return True
+
+    def _send_long(self, text: str, done: Flag, ends: list[BaseException]) -> None:
+        try:
+            self._transmit(text)
+        except BaseException as exc:  # the caller raises it
+            ends.append(exc)
+        finally:
+            self._lock.release()
+            done.set()
+        self.pay()
+
+    def _transmit(self, text: str) -> None:
+        assert self._lock.locked()
+        assert self._connection is not None
+        try:
+            self._connection.send(text)
+        except ConnectionClosed as exc:
+            raise self._why(exc) from None
+        except BaseException:
+            self.abort()
+            raise
+
+    def _why(self, exc: ConnectionClosed) -> Lost:
+        return _lost(exc) if self._end is None else Lost(self._end.code, self._end.reason)
+
+    def owe(self, text: str) -> None:
+        """Send a short text as soon as that takes no time.
+
+        Threads:
+            Any; waits for nothing.
+        """
+        self._owed.append(text)
+        self.pay()
+
+    def pay(self) -> None:
+        """Send what is owed, if that takes no time; whoever was in the way calls this then."""
+        with contextlib.suppress(IndexError, Lost):
+            while self._owed:
+                text = self._owed.popleft()
+                if not self.send_at_once(text):
+                    self._owed.appendleft(text)
+                    return
 
     def send_at_once(self, text: str) -> bool:
         """Send a short text if that takes no time; False if somebody or something is in the way."""
@@ -216,7 +314,7 @@ class Wire:
             try:
                 connection.send(text)
             except ConnectionClosed as exc:
-                raise _lost(exc) from None
+                raise self._why(exc) from None
         return True
 
     @property
@@ -270,12 +368,16 @@ class Wire:
                     connection.close(code)
         self.abort()
 
-    def abort(self) -> None:
+    def abort(self, end: Lost | None = None) -> None:
         """End it without a word; who reads or sends is woken.
+
+        Args:
+            end: what senders are told.
 
         Threads:
             Any; waits for nothing.
         """
+        self._end = self._end or end
         self._aborted = True
         if self._socket is not None:
             with contextlib.suppress(OSError):
@@ -307,12 +409,22 @@ def _make(wire: Wire, sock: socket.socket, *args: Any, **options: Any) -> Client
     return connection
 
 
-def _writable(sock: socket.socket) -> bool:
+def is_late(deadline: float, cancel: threading.Event | None) -> bool:
+    """Tell whether the time is over, or something was given up."""
+    return monotonic() >= deadline or (cancel is not None and cancel.is_set())
+
+
+def _slice(deadline: float, cancel: threading.Event | None) -> float:
+    """Return how long to wait before the next look at the time, and at an event."""
+    return min(until(deadline), SLICE if cancel is None else LOOK)
+
+
+def _writable(sock: socket.socket, timeout: float = 0.0) -> bool:
     """Tell whether a short write would not wait; False if the socket is closed."""
     try:
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_WRITE)
-            return bool(selector.select(0))
+            return bool(selector.select(timeout))
     except (OSError, ValueError):
         return False
 
