@@ -757,3 +757,25 @@ def test_no_public_method_waits_for_the_thread_that_it_interrupted(running: Daeb
                         wrong.append(f"{call.name} within {kind}")
                         owner.__dict__[name].release()
         assert wrong == []
+
+
+def test_no_told_delay_makes_a_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "draw", lambda: 1.0)
+    monkeypatch.setattr(rules, "MIN_DELAY", 0.5)
+
+    def pauses(asked: float | None) -> list[float]:
+        backoff = rules.Backoff()
+        found = []
+        for _ in range(4):
+            backoff.asked = asked
+            found.append(backoff.next())
+        return found
+
+    assert pauses(None) == pauses(0.0) == pauses(0.05) == [0.5, 1.0, 2.0, 4.0]
+    assert pauses(0.3) == [0.3, 1.0, 2.0, 4.0]
+    assert pauses(3.0) == [3.0, 3.0, 3.0, 4.0]
+
+
+def test_4000_is_final() -> None:
+    assert rules.is_final_code(4000)
+    assert not rules.is_final_code(4001)

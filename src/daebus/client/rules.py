@@ -5,7 +5,8 @@ Rules of this module, which the browser's client follows as well:
 1. What will be the same again next time is final: most 4xx answers, close codes of errors,
    and those from 4400 to 4499.
 2. Everything else is tried again after ``random(0, min(MAX_DELAY, MIN_DELAY * 2**n))``, which
-   spreads a crowd evenly. A server that says when to come back is obeyed.
+   spreads a crowd evenly. A server that says when to come back is obeyed, but never into a storm:
+   next to nothing counts as nothing, and from the second attempt on the longer pause counts.
 3. A connection counts as a success after ``RESET_AFTER`` seconds: one that ends right after it
    opened would otherwise be tried again without a pause.
 """
@@ -20,10 +21,11 @@ MIN_DELAY = 0.5  # seconds, of the first delay at most
 MAX_DELAY = 30.0
 RESET_AFTER = 5.0
 
-# What a server may ask for at most: it may have meant milliseconds.
+# What a server may ask for at most: it may have meant milliseconds; and what is none.
 _MAX_RETRY_AFTER = 3600.0
+_MIN_RETRY_AFTER = 0.1
 
-_FINAL_CODES = frozenset((1000, 1002, 1003, 1007, 1008, 1009, 1010))
+_FINAL_CODES = frozenset((1000, 1002, 1003, 1007, 1008, 1009, 1010, 4000))
 
 # Of 4xx: a request that came slowly, a client id that is still in use, too early, too many.
 _PASSING = frozenset((408, 409, 425, 429))
@@ -80,6 +82,9 @@ class Backoff:
         """Return the seconds to wait now."""
         asked, self.asked = self.asked, None
         # The exponent is bounded, as a client may try for years.
-        most = min(MAX_DELAY, MIN_DELAY * 2.0 ** min(self._failures, 32))
+        first = not self._failures
+        own = draw() * min(MAX_DELAY, MIN_DELAY * 2.0 ** min(self._failures, 32))
         self._failures += 1
-        return draw() * most if asked is None else asked
+        if asked is None or asked < _MIN_RETRY_AFTER:
+            return own
+        return asked if first else max(asked, own)
