@@ -267,7 +267,9 @@ class Wire:
         finally:
             self._lock.release()
             done.set()
-        self.pay()
+        while self._owed:  # this thread may wait for room, which the text has used up
+            with self._lock, contextlib.suppress(IndexError, Lost):
+                self._transmit(self._owed.popleft())
 
     def _transmit(self, text: str) -> None:
         assert self._lock.locked()
@@ -294,12 +296,13 @@ class Wire:
 
     def pay(self) -> None:
         """Send what is owed, if that takes no time; whoever was in the way calls this then."""
-        with contextlib.suppress(IndexError, Lost):
-            while self._owed:
-                text = self._owed.popleft()
-                if not self.send_at_once(text):
-                    self._owed.appendleft(text)
+        while self._owed and self._lock.acquire(blocking=False):  # taken out with the lock alone
+            with contextlib.ExitStack() as stack:
+                stack.callback(self._lock.release)
+                if self._socket is None or not _writable(self._socket):
                     return
+                with contextlib.suppress(IndexError, Lost):
+                    self._transmit(self._owed.popleft())
 
     def send_at_once(self, text: str) -> bool:
         """Send a short text if that takes no time; False if somebody or something is in the way."""
