@@ -371,7 +371,7 @@ def cut_is_followed_by_a_new_connection(
     client.wait_status("open")
 
 
-@scenarios([1000, 1002, 1003, 1007, 1008, 1009, 1010, 4400, 4403, 4409, 4499])
+@scenarios([1000, 1002, 1003, 1007, 1008, 1009, 1010, 4000, 4400, 4403, 4409, 4499])
 def close_is_final(server: ScriptedServer, client: Driver, code: int) -> None:
     """After these close codes the client stays away, and says why."""
     client.connect(server.url)

@@ -256,6 +256,17 @@ def test_the_first_connection_is_tried_until_the_timeout(server: ScriptedServer)
     assert threads() == []
 
 
+@pytest.mark.parametrize("told", ["0", "0.0001"])
+def test_a_server_that_says_at_once_is_not_asked_without_a_pause(
+    server: ScriptedServer, told: str
+) -> None:
+    server.refusing = Refusal(503, "stopping", {"Retry-After": told})
+    with pytest.raises(Refused) as caught:
+        Client(server.url, timeout=0.3).connect()
+    assert caught.value.retry_after == float(told)
+    assert len(server.attempts) < 30
+
+
 @pytest.mark.parametrize("status", [403, 503])
 def test_without_reconnect_a_refusal_is_raised_at_once(server: ScriptedServer, status: int) -> None:
     server.refusing = Refusal(status, "no", {"Retry-After": "7"})
@@ -693,6 +704,9 @@ make: Any = Client  # what a type checker would refuse
         (lambda: make("http://x/#top"), ValueError, "fragment"),
         (lambda: make("http://x:y/"), ValueError, "not the address of a server: Port"),
         (lambda: make("http://x/", token="a\r\nB: c"), ValueError, "the token cannot be sent"),
+        (lambda: make("http://x/", headers={"A\r\nB": "c"}), ValueError, "name of a header"),
+        (lambda: make("http://x/", headers={"": "c"}), ValueError, "name of a header"),
+        (lambda: make("http://x/", headers={7: "c"}), TypeError, "name of a header is a string"),
         (lambda: make("http://x/", headers={"A": 7}), TypeError, "value of A is a string"),
         (lambda: make("http://x/", timeout=0), ValueError, "timeout must be greater than 0"),
         (lambda: make("http://x/", timeout="5"), TypeError, "timeout must be a number"),

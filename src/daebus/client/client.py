@@ -25,7 +25,7 @@ from .session import Session, Settings, Status, copy_of
 from .state import ClientState, StateFeed
 from .subscriptions import Subscriptions, position_in
 from .topic import ClientTopic, TopicFeed
-from .wire import address_of, header_value
+from .wire import address_of, header_name, header_value
 
 __all__ = ["Client"]
 
@@ -78,7 +78,10 @@ class Client:
         address = address_of(url)
         self._settings = Settings(
             address,
-            {name: header_value(name, value) for name, value in (headers or {}).items()},
+            {
+                header_name(name): header_value(name, value)
+                for name, value in (headers or {}).items()
+            },
             header_value("the token", token) if isinstance(token, str) else token,
             seconds("timeout", timeout),
             reconnect,

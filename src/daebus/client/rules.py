@@ -3,7 +3,7 @@
 Rules of this module, which the browser's client follows as well:
 
 1. What will be the same again next time is final: most 4xx answers, close codes of errors,
-   and those from 4400 to 4499.
+   and those from 4400 to 4499; 4000 is the app's own for the same.
 2. Everything else is tried again after ``random(0, min(MAX_DELAY, MIN_DELAY * 2**n))``, which
    spreads a crowd evenly. A server that says when to come back is obeyed, but never into a storm:
    next to nothing counts as nothing, and from the second attempt on the longer pause counts.

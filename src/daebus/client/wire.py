@@ -37,12 +37,22 @@ from ..waits import monotonic, until
 from .queues import LOOK, SLICE
 from .rules import retry_after
 
-__all__ = ["Address", "Lost", "Unreachable", "Wire", "address_of", "header_value", "is_late"]
+__all__ = [
+    "Address",
+    "Lost",
+    "Unreachable",
+    "Wire",
+    "address_of",
+    "header_name",
+    "header_value",
+    "is_late",
+]
 
 # Bytes of a message of the server at most, after inflating.
 MAX_MESSAGE_SIZE = 16 << 20
 
-# RFC 9110 section 5.5.
+# RFC 9110 sections 5.1 and 5.5.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 # Seconds in which a server must end the connection after a close frame.
@@ -114,6 +124,20 @@ def address_of(url: str) -> Address:
         raise ValueError(f"{url!r:.200} has a fragment, which no server sees; leave it out")
     path = parts.path or "/"
     return Address(urllib.parse.urlunsplit((scheme, parts.netloc, path, parts.query, "")), None)
+
+
+def header_name(name: object) -> str:
+    """Return the name of a header, if it can be sent.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is no name, such as one with a line break or a colon.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a header is a string, not {name!r:.100}")
+    if not _HEADER_NAME.fullmatch(name):
+        raise ValueError(f"{name!r:.100} is not the name of a header; write one like 'X-Request'")
+    return name
 
 
 def header_value(name: str, value: object) -> str:
