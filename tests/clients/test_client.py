@@ -359,18 +359,22 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
         from daebus import Client, ForkedError
         client = Client({url_of(running)!r}).connect()
+        topic, state = client.topic("t"), client.state("s")
         unused = Client({url_of(running)!r})
         pid = os.fork()
         if pid == 0:
             for call in (
                 lambda: client.request("echo"), lambda: client.send("echo"), client.receive,
                 lambda: list(client), lambda: client.topic("t"), lambda: client.on("x"),
-                client.connect,
+                client.connect, topic.receive, lambda: list(topic), lambda: state.wait("x"),
+                lambda: state.synced,
             ):
                 try:
                     call()
                 except ForkedError as exc:
                     print("fork", str(exc)[:22], flush=True)
+            topic.close()
+            state.close()
             with unused:
                 print(unused.request("echo", "own"), client.status, client.close(), flush=True)
             os._exit(0)
@@ -378,7 +382,7 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(
         print(client.request("echo", "parent"), flush=True)
         client.close()
     """)
-    for _ in range(7):
+    for _ in range(11):
         assert program.line() == "fork this process is a fork"
     assert program.line() == "own closed True"
     assert program.line() == "parent"
@@ -793,3 +797,47 @@ def test_no_told_delay_makes_a_storm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_4000_is_final() -> None:
     assert rules.is_final_code(4000)
     assert not rules.is_final_code(4001)
+
+
+def test_a_subscription_that_the_server_takes_back_says_so(server: ScriptedServer) -> None:
+    with Pair(server) as (client, conn), records():
+        answer = {"epoch": "e", "offset": 1, "recovered": False, "reason": "new", "replay": 0}
+        topic = client.topic("alarms")
+        asked = conn.receive("subscribe")
+        conn.answer(asked, {"topic": "alarms", "kind": "history", "missed": None, **answer})
+        state = client.state("boiler")
+        asked = conn.receive("subscribe")
+        conn.answer(asked, {"topic": "boiler", "kind": "state", "missed": None, **answer})
+        values = {"snapshot": True, "set": {"celsius": 21.4}, "synced": True}
+        conn.send("state", values, topic="boiler", offset=1)
+        assert state.wait("celsius") == 21.4
+        assert state.synced
+        for name in ("alarms", "boiler"):
+            conn.send("unsubscribed", {"topic": name}, topic=name)
+        for wait in (topic.receive, lambda: list(topic), lambda: state.wait("other")):
+            with pytest.raises(RequestError) as caught:
+                wait()
+            assert caught.value.code == "unsubscribed"
+        assert not state.synced
+
+
+def test_topics_of_a_client_that_has_ended_end_at_once(server: ScriptedServer) -> None:
+    with Pair(server) as (client, _):
+        pass
+    assert list(client.topic("alarms")) == []
+    for wait in (client.topic("log").receive, lambda: client.state("boiler").wait("x")):
+        with pytest.raises(Disconnected, match="was closed"):
+            wait()
+    with Pair(server) as (client, conn):
+        conn.close(4400, "go")
+        assert eventually(lambda: client.status != "open")
+        topic, state = client.topic("alarms"), client.state("boiler")
+        for wait in (topic.receive, lambda: next(iter(topic)), lambda: state.wait("x")):
+            with pytest.raises(Disconnected) as caught:
+                wait()
+            assert caught.value.code == 4400
+
+
+def test_a_token_is_a_text_or_a_function() -> None:
+    with pytest.raises(TypeError, match="token"):
+        make("http://x/", token=5)

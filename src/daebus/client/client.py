@@ -75,6 +75,8 @@ class Client:
         ssl_context: ssl.SSLContext | None = None,
         name: str | None = None,
     ) -> None:
+        if not isinstance(token, str | None):
+            check_function("a token function", token, (), kinds=("plain",))
         address = address_of(url)
         self._settings = Settings(
             address,
@@ -380,7 +382,7 @@ class Client:
             timeout=self._settings.timeout,
         )
         self._subscriptions.add(feed)
-        return ClientTopic(feed, self._subscriptions.remove)
+        return ClientTopic(feed, self._subscriptions.remove, self._check_fork)
 
     def state(self, name: str) -> ClientState:
         """Subscribe to a state; it is a mapping that is kept current.
@@ -392,7 +394,7 @@ class Client:
         _check_topic("state", name)
         feed = StateFeed(name, self._callbacks, timeout=self._settings.timeout)
         self._subscriptions.add(feed)
-        return ClientState(feed, self._subscriptions.remove)
+        return ClientState(feed, self._subscriptions.remove, self._check_fork)
 
     # --- inside
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..checks.functions import check_function
-from ..errors import Disconnected, StateError
+from ..errors import Disconnected, ForkedError, StateError
 from ..interrupts.flag import Flag
 from ..interrupts.stack import check_outside
 from ..waits import lock_timeout, monotonic, until
@@ -165,9 +165,12 @@ class ClientState(Mapping[str, Any]):
     Read it as a dict. While there is no connection it holds what it held before: see ``synced``.
     """
 
-    def __init__(self, feed: StateFeed, leave: Callable[[StateFeed], None]) -> None:
+    def __init__(
+        self, feed: StateFeed, leave: Callable[[StateFeed], None], check_fork: Callable[[], None]
+    ) -> None:
         self._feed = feed
         self._leave = leave
+        self._check_fork = check_fork
 
     @property
     def name(self) -> str:
@@ -177,6 +180,7 @@ class ClientState(Mapping[str, Any]):
     @property
     def synced(self) -> bool:
         """True while its values are those of the server; False without a connection."""
+        self._check_fork()
         return self._feed.synced
 
     def on_change(self, function: Change) -> Change:
@@ -185,6 +189,7 @@ class ClientState(Mapping[str, Any]):
         Raises:
             TypeError: it is no function of two arguments.
         """
+        self._check_fork()
         check_function("an on_change function", function, ("values", "keys"), kinds=("plain",))
         self._feed.set_on_change(function)
         return function
@@ -198,13 +203,22 @@ class ClientState(Mapping[str, Any]):
 
         Raises:
             TimeoutError: there was none in time.
-            RequestError: the server does not let us have this state.
+            RequestError: the server does not let us have this state, or has taken it back.
             Disconnected, Refused: the client has ended.
         """
+        self._check_fork()
         return self._feed.wait(key, self._feed.timeout if timeout is None else timeout)
 
     def close(self) -> None:
-        """Unsubscribe; the values stay as they are."""
+        """Unsubscribe; the values stay as they are.
+
+        In a child that was forked from the client's process nothing happens; all other methods
+        raise ``ForkedError`` there.
+        """
+        try:
+            self._check_fork()
+        except ForkedError:
+            return
         self._leave(self._feed)
         self._feed.end(None)
 

@@ -99,13 +99,15 @@ class Subscriptions:
         self._requests = requests
         self._table: dict[str, Subscriber] = {}  # guarded by: _lock
         self._wire: Wire | None = None  # guarded by: _lock; the one that they are subscribed on
+        self._over = False  # guarded by: _lock; there will be no other connection
+        self._problem: Exception | None = None  # guarded by: _lock
 
     def __bool__(self) -> bool:
         """True while there is a topic."""
         return bool(self._table)  # unguarded: one look
 
     def add(self, subscriber: Subscriber) -> None:
-        """Subscribe to a topic, now if there is a connection.
+        """Subscribe to a topic, now if there is a connection; end it if there will be none.
 
         Raises:
             StateError: there is one of that name.
@@ -113,9 +115,13 @@ class Subscriptions:
         check_outside("client.topic()", self._lock)
         with self._lock:
             known = subscriber.name in self._table
-            if not known:
+            over, problem = self._over, self._problem
+            if not (known or over):
                 self._table[subscriber.name] = subscriber
             wire = self._wire
+        if over:
+            subscriber.end(problem)
+            return
         if known:
             raise StateError(
                 f"this client has a topic {subscriber.name!r} already; use that one, or close it "
@@ -168,6 +174,7 @@ class Subscriptions:
         """Note that nothing more will come of any of them."""
         with self._lock:
             self._wire = None
+            self._over, self._problem = True, problem
             found, self._table = list(self._table.values()), {}
         for subscriber in found:
             subscriber.end(problem)
@@ -186,6 +193,9 @@ class Subscriptions:
             return False
         if message.type == "subscribed":  # by the server
             subscriber.answered(fields)
+        elif message.type == "unsubscribed":  # likewise
+            taken = {"error": "the server has ended the subscription", "code": "unsubscribed"}
+            self.refuse(subscriber, RequestError(taken))
         else:
             subscriber.take(message, size)
         return True

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..checks.functions import check_function
-from ..errors import Disconnected, StateError
+from ..errors import Disconnected, ForkedError, StateError
 from ..waits import lock_timeout
 from .callbacks import Callbacks
 from .message import Message
@@ -162,9 +162,12 @@ class ClientTopic:
     client is closed. Messages whose type has a function (``@client.on``) are given to that one.
     """
 
-    def __init__(self, feed: TopicFeed, leave: Callable[[TopicFeed], None]) -> None:
+    def __init__(
+        self, feed: TopicFeed, leave: Callable[[TopicFeed], None], check_fork: Callable[[], None]
+    ) -> None:
         self._feed = feed
         self._leave = leave
+        self._check_fork = check_fork
 
     @property
     def name(self) -> str:
@@ -186,6 +189,7 @@ class ClientTopic:
         Raises:
             TypeError: it is no function of one argument.
         """
+        self._check_fork()
         check_function("an on_gap function", function, ("gap",), kinds=("plain",))
         self._feed.set_on_gap(function)
         return function
@@ -198,9 +202,10 @@ class ClientTopic:
 
         Raises:
             TimeoutError: none came in time.
-            RequestError: the server does not let us have this topic.
+            RequestError: the server does not let us have this topic, or has taken it back.
             Disconnected, Refused: the client has ended, and nothing is left.
         """
+        self._check_fork()
         seconds = self._feed.timeout if timeout is None else timeout
         try:
             return self._feed.next(lock_timeout(seconds))
@@ -214,6 +219,7 @@ class ClientTopic:
     def __iter__(self) -> Iterator[Message]:
         """Yield its messages until it is closed."""
         while True:
+            self._check_fork()
             try:
                 message = self._feed.next(math.inf)
             except Ended:
@@ -223,6 +229,14 @@ class ClientTopic:
             yield message
 
     def close(self) -> None:
-        """Unsubscribe; what came and was not taken is dropped."""
+        """Unsubscribe; what came and was not taken is dropped.
+
+        In a child that was forked from the client's process nothing happens; all other methods
+        raise ``ForkedError`` there.
+        """
+        try:
+            self._check_fork()
+        except ForkedError:
+            return
         self._leave(self._feed)
         self._feed.drop()

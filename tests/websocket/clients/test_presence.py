@@ -99,8 +99,10 @@ def test_who_does_not_come_back_is_taken_away(app: Daebus, connect: Connect) -> 
     app.websocket.presence("floor *", grace=0.05)
     app.websocket.on_presence("*")(lambda *move: told.put(move))
     app.start()
-    enter(app, connect, "ada").sock.close()
-    assert [told.get(timeout=5)[2] for _ in range(2)] == [True, False]
+    peer = enter(app, connect, "ada")
+    assert told.get(timeout=5) == ("floor 3", "ada", True)
+    peer.sock.close()
+    assert told.get(timeout=5) == ("floor 3", "ada", False)
     assert eventually(lambda: shown(app) == {})
 
 
