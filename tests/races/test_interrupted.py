@@ -106,7 +106,8 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], li
 
 def much(mode: str, wire: str) -> Any:
     """Return thousands of interruptions; the quick ones are a few hundred."""
-    return pytest.param((mode, 5000, wire), marks=pytest.mark.slow, id=f"{mode}-{wire}-long")
+    marks = [pytest.mark.slow, pytest.mark.timeout(400)]
+    return pytest.param((mode, 5000, wire), marks=marks, id=f"{mode}-{wire}-long")
 
 
 @pytest.mark.parametrize(

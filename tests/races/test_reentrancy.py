@@ -39,7 +39,8 @@ class Running:
 
     def __init__(self) -> None:
         self.app = Daebus("interrupted")
-        self.app.attach(DaebusHttp(port=0, ssl_context=server_context()))
+        http = DaebusHttp(port=0, topics="/_daebus/topics", ssl_context=server_context())
+        self.app.attach(http)
         ws = self.app.attach(DaebusWebSocket(idle_timeout=900.0, max_clients_per_ip=9))
 
         @ws.socket("ask", rate="9000/s", per="address")
