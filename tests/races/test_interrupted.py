@@ -94,7 +94,7 @@ def outcome(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], li
         port = child.port()
         listeners += [Listener(port, wire) for _ in range(CLIENTS)]
         try:
-            line = child.lines.get(timeout=50 + times / 20)
+            line = child.lines.get(timeout=50 + times / 50)
         except queue.Empty:
             pytest.fail("it hangs:\n" + "\n".join(child.stderr()))
         yield json.loads(line), listeners

@@ -99,7 +99,7 @@ LEFT_OUT = {
     *(name for name in dir(Scaffold) if not name.startswith("_")),
     *("attach", "enable_rate_limiting", "register", "set_client_id_generator"),
     *("identify", "join", "leave", "set_client_metadata", "send"),  # with other arguments below
-    *("topic", "state", "subscribe", "unsubscribe"),
+    *("pipe", "topic", "state", "subscribe", "unsubscribe"),
     *("dump", "serve", "start", "test_client", "wsgi"),
     *ENDS,
 }
@@ -232,7 +232,7 @@ def work() -> None:
 
 
 def main() -> None:
-    faulthandler.dump_traceback_later(30 + TIMES / 20)  # before the test gives up
+    faulthandler.dump_traceback_later(30 + TIMES / 50)  # before the test gives up
     app.start()
     print("port", app.http.port, flush=True)
     while ws.get_client_count() < CLIENTS:
@@ -269,4 +269,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)  # the threads of the app would keep the test waiting

@@ -1,8 +1,9 @@
 """Knowing from the stack that this thread was interrupted while it holds a lock of ours.
 
 Where time counts the question is put only if a lock is taken, so the common way pays for one
-look at it. Nor do two interrupted threads wait for each other: each looked at what it wants
-after it had taken what it holds, so the later look saw the lock of the other.
+look at it; before the lock of a connection also if this thread has something ``held``. Nor do
+two interrupted threads wait for each other: each looked at what it wants after it had taken
+what it holds, so the later look saw the lock of the other.
 
 A lock is seen from the step after its ``with`` has taken it to the step at which it is given
 back. Where a release of Python lets something interrupt a thread just before or after that,
@@ -21,13 +22,37 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StateError
 
-__all__ = ["bottom", "check_outside", "inside", "interrupted"]
+__all__ = ["bottom", "check_outside", "held", "inside", "interrupted"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # The attributes under which objects of ours keep their lock. A section is found by them:
 # what stands behind ``with`` is one attribute of a local variable.
 _NAMES = ("_lock", "lock", "_connection_lock", "_order", "_data")
+
+
+class _Held(threading.local):
+    """The locks of this thread for which others wait while they hold that of a connection.
+
+    Whoever holds one of them and was interrupted must not wait for a connection, even if its
+    lock is free at that moment: another thread may take it in the next one. Write
+    ``with held, self._data:`` for such a lock.
+
+    Attributes:
+        count: how many this thread holds; too high once an exception came between two steps
+            of ours, which only costs a look at the stack.
+    """
+
+    count = 0
+
+    def __enter__(self) -> None:
+        self.count += 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.count -= 1
+
+
+held = _Held()
 
 # Functions of ``threading`` that hold the lock which every new thread takes before its start
 # is over: whoever interrupts them and starts a thread would wait for ever.

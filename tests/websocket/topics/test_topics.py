@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from daebus import (
     Topic,
 )
 from daebus.testing import AppClient, RequestError
+from daebus.websocket.topics.history import History
 from tests.support.fixture_types import MakeApp
 from tests.support.waiting import eventually
 
@@ -131,6 +134,55 @@ def test_state_behaves_as_a_dict_does(app: Daebus) -> None:
         boiler[3] = 1  # type: ignore[index]  # that is the mistake
     with pytest.raises(EncodeError, match=r"value of 'x' cannot be sent.*object"):
         boiler["x"] = object()
+
+
+def test_each_key_of_a_state_is_popped_once(app: Daebus) -> None:
+    boiler = app.websocket.state("boiler")
+    keys = [str(number) for number in range(300)]
+    boiler.update(dict.fromkeys(keys, 1))
+    gate = threading.Barrier(3)
+
+    def pop_all() -> int:
+        gate.wait(5)
+        return sum(boiler.pop(key, 0) for key in keys)
+
+    with ThreadPoolExecutor(3) as pool:
+        counts = [pool.submit(pop_all) for _ in range(3)]
+    assert sum(count.result() for count in counts) == len(keys)
+    assert boiler.setdefault("celsius", 20) == 20
+    assert boiler.setdefault("celsius", 21) == 20
+    assert boiler.popitem() == ("celsius", 20)
+    with pytest.raises(KeyError, match="'celsius'"):
+        boiler.pop("celsius")
+    with pytest.raises(KeyError, match="empty"):
+        boiler.popitem()
+
+
+def test_who_was_interrupted_within_a_topic_waits_for_no_client(
+    app: Daebus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may take the lock of a client in the next moment, and wait for the topic."""
+    ws = app.websocket
+    alarms, boiler = ws.topic("alarms"), ws.state("boiler")
+    append, queued = History.append, []
+
+    def interrupted(*args: Any) -> Any:
+        (client_id,) = ws.get_clients()
+        queued.append(ws.broadcast_to_all("to all").queued)
+        queued.append(ws.send_to_client(client_id, "to one").queued)
+        boiler["celsius"] = 21
+        return append(*args)
+
+    with app.test_client() as client:
+        subscribe(client, "alarms")
+        subscribe(client, "boiler")
+        assert client.receive("state", timeout=5)["data"]["synced"]
+        monkeypatch.setattr(History, "append", interrupted)
+        alarms.publish("pressure")
+        assert queued == [1, 1]
+        assert {client.receive(timeout=5)["type"] for _ in range(4)} == {
+            "broadcast", "message", "state",
+        }  # fmt: skip
 
 
 def test_state_refuses_what_is_beyond_its_bounds(app: Daebus) -> None:

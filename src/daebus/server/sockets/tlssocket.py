@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterator
 from typing import Literal
 
-from ...interrupts.stack import inside
+from ...interrupts.stack import held, inside
 from ...waits import monotonic
 from .transport import DONTWAIT, SMALL_READ
 
@@ -252,7 +252,7 @@ class TlsSocket:
     def _open(self, data: bytes) -> bytes:
         """Return the plaintext of all records that are complete now; perhaps none."""
         parts: list[bytes] = []
-        with self._lock:
+        with held, self._lock:
             engine = self._engine
             assert engine is not None, "there was no handshake"
             for piece, records in self._pieces(data):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
+from ...interrupts.stack import held
 from ...server.sockets.transport import DONTWAIT
 from ..connection.outbox import DROPPED, GONE, QUEUED, TAKEN
 from ..connection.sent import OUTCOMES, SendResult
@@ -208,9 +209,11 @@ def _offer_to_all(
         How many sent or queued it, how many of those queued it, and how many dropped it.
     """
     size, flags, reached, queued, dropped = len(data), DONTWAIT, 0, 0, 0
+    deep = held.count
     for writer in writers:
         outlet = writer.outlet
-        if not writer.lock.locked():  # if this very thread has it, ``offer`` knows what to do
+        # If this very thread has it, or something ``held``, ``offer`` knows what to do.
+        if not (deep or writer.lock.locked()):
             with writer.lock:
                 if (
                     writer.state == OPEN
@@ -250,7 +253,7 @@ def _offer_current(cursors: Iterable[Cursor], data: bytes, span: Span) -> Offere
     for cursor in cursors:
         writer = cursor.writer
         outlet = writer.outlet
-        if patient or not writer.lock.locked():
+        if patient:
             with writer.lock:
                 if (
                     cursor.sent == before

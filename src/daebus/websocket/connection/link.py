@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ...interrupts.flag import Flag
-from ...interrupts.stack import check_outside, inside
+from ...interrupts.stack import check_outside, held, inside
 from ...server.sockets.transport import Transport
 from ...waits import monotonic
 from ..protocol.codec import PING, Codec, close_frame
@@ -373,7 +373,7 @@ class Link:
         Threads:
             Any; never waits.
         """
-        if self._lock.locked() and inside():
+        if (held.count or self._lock.locked()) and inside():
             self.runtime.minder.call_later(0.0, functools.partial(self.renew, identity, expires))
             return self.open
         with self._lock:
@@ -391,7 +391,7 @@ class Link:
         Raises:
             ValueError: there would be more than ``MAX_NOTES``.
         """
-        if self._lock.locked() and inside():
+        if (held.count or self._lock.locked()) and inside():
             self.runtime.minder.call_later(0.0, functools.partial(self.note, values))
             return
         with self._lock:
@@ -412,7 +412,7 @@ class Link:
 
     def account(self) -> DisconnectInfo:
         """Return the cause of its end (``lost`` while it is open) and its counts."""
-        if self._lock.locked() and inside():
+        if (held.count or self._lock.locked()) and inside():
             return self._account()
         with self._lock:  # who has just received a message finds it counted
             return self._account()

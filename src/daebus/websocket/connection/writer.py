@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from ...interrupts.stack import inside
+from ...interrupts.stack import held, inside
 from ...server.sockets.transport import DONTWAIT, Transport
 from ...waits import monotonic
 from ..protocol.codec import Codec, close_frame, frame
@@ -106,7 +106,7 @@ class Writer:
         Threads:
             Any. Takes ``lock`` briefly; never waits for the network.
         """
-        if self.lock.locked() and inside():
+        if (held.count or self.lock.locked()) and inside():
             return self._send_later(data, droppable, conflate)
         size, outlet = len(data), self.outlet
         with self.lock:
@@ -211,7 +211,7 @@ class Writer:
         Returns:
             False if the connection is no longer open.
         """
-        if self.lock.locked() and inside():
+        if (held.count or self.lock.locked()) and inside():
             self.runtime.minder.call_later(0.0, partial(self.control, opcode, data))
             return self.open
         with self.lock:
@@ -273,7 +273,7 @@ class Writer:
             Any; never waits.
         """
         data = close_frame(code, reason)
-        if self.lock.locked() and inside():
+        if (held.count or self.lock.locked()) and inside():
             self.runtime.minder.call_later(0.0, partial(self.shut, code, reason, why, last))
             return self.open
         with self.lock:
@@ -305,7 +305,7 @@ class Writer:
         Threads:
             Any; never waits.
         """
-        if self.lock.locked() and inside():
+        if (held.count or self.lock.locked()) and inside():
             self.runtime.minder.call_later(0.0, self.abort)
             return
         with self.lock:

@@ -23,7 +23,7 @@ from weakref import ref
 from ...depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
 from ...interrupts.flag import Flag
-from ...interrupts.stack import check_outside, inside
+from ...interrupts.stack import check_outside, held, inside
 from ...waits import lock_timeout
 from ..clients.broadcast import reply
 from ..connection.link import Link
@@ -266,7 +266,7 @@ class PendingCall:
         sent = reply(link.writer, envelope.stamp(message, self._ident))
         if not sent and pending.forget(self._ident):
             raise CallTimeout(f"{kind!r} was dropped, as client {link.client_id} does not read")
-        if link.writer.lock.locked() and inside():
+        if (held.count or link.writer.lock.locked()) and inside():
             link.runtime.minder.call_later(0.0, link.reader.listen)
         else:
             link.reader.listen()

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
+from ...interrupts.stack import held
 from ...server.threads.minder import Timer
 from ...waits import monotonic
 from .feed import EVERYTHING, After, Feed, Look, Retired
@@ -50,7 +51,7 @@ class StateFeed(Feed[Values]):
     def look(self) -> Look:
         """Return what there is at this moment, for who reads it once."""
         moment = monotonic()
-        with self._data:
+        with held, self._data:
             log = self._log
             return Look("state", log.epoch, log.top, [], log.items(moment))
 
@@ -73,6 +74,46 @@ class StateFeed(Feed[Values]):
         """
         return self.turn(self._change_locked, True, values, removed, ttl)
 
+    def take(self, key: str | None) -> tuple[str, bytes] | None:
+        """Remove a key in one step, the newest for None, and return it with its value.
+
+        Returns:
+            None if there is none, or this very thread was interrupted where it cannot wait.
+
+        Raises:
+            Retired: look the topic up again.
+        """
+        return self.turn(self._take_locked, None, key)
+
+    def _take_locked(self, after: After, key: str | None) -> tuple[str, bytes] | None:
+        assert self._order.locked()
+        moment = monotonic()
+        if key is None:
+            found = self._log.items(moment)[-1:]
+        else:
+            value = self._log.get(key, moment)
+            found = [] if value is None else [(key, value)]
+        for name, _ in found:
+            self._change_locked(after, {}, (name,), None)
+        return found[0] if found else None
+
+    def add(self, key: str, value: bytes) -> bytes:
+        """Set a key that is not there, in one step; return the value that it has then.
+
+        Raises:
+            StateLimitError: there would be too many keys or bytes.
+            Retired: look the topic up again.
+        """
+        return self.turn(self._add_locked, value, key, value)
+
+    def _add_locked(self, after: After, key: str, value: bytes) -> bytes:
+        assert self._order.locked()
+        known = self._log.get(key, monotonic())
+        if known is None:
+            self._change_locked(after, {key: value}, (), None)
+            return value
+        return known
+
     def _change_locked(
         self,
         after: After,
@@ -84,7 +125,7 @@ class StateFeed(Feed[Values]):
         now, moment = time.time(), monotonic()
         lasts = self.spec.ttl if ttl is None else ttl
         expires = None if lasts is None else moment + lasts
-        with self._data:
+        with held, self._data:
             log = self._log
             before = log.top
             changed, gone = log.change(values, removed, expires=expires, time=now)
@@ -102,7 +143,7 @@ class StateFeed(Feed[Values]):
                 else:
                     self._flush_timer = live.minder.call_later(wait, self._flush)
         else:
-            with self._data:
+            with held, self._data:
                 event = self._log.message(changed, gone)
             self.offer_locked(event, before, epoch, after)
             self._told = top
@@ -125,7 +166,7 @@ class StateFeed(Feed[Values]):
         moment = monotonic()
         self._flush_timer = None
         self._told_at = moment
-        with self._data:
+        with held, self._data:
             log = self._log
             events, epoch, top, *_ = log.read(log.epoch, self._told, 0, EVERYTHING)
         before, self._told = self._told, top
@@ -150,11 +191,11 @@ class StateFeed(Feed[Values]):
         assert self._order.locked()
         moment = monotonic()
         self._expiry_timer, self._expiry_at = None, float("inf")
-        with self._data:
+        with held, self._data:
             due = self._log.due(moment)
         if due:
             self._change_locked(after, {}, due, None)
-        with self._data:
+        with held, self._data:
             upcoming = self._log.next_due()
         if upcoming is not None:
             self._plan_locked(self._shared.live, upcoming, moment)
@@ -168,7 +209,7 @@ class StateFeed(Feed[Values]):
         """Forget the timers: their minder has ended."""
         with self._order:
             self._forget_timers_locked()
-            with self._data:
+            with held, self._data:
                 self._told = self._log.top
 
     def retire(self) -> bool:

@@ -79,8 +79,8 @@ class Cursor:
         """Have the client sent what it has not got, now or when its turn comes.
 
         Args:
-            patient: this thread can wait for the lock: nothing has interrupted it that holds
-                another one.
+            patient: this thread can wait for the lock: it was not interrupted while it holds
+                another one. Otherwise the minder does it.
 
         Returns:
             ``SENT``, ``QUEUED``, or ``GONE``; then the caller calls ``on_gone``.
@@ -89,7 +89,7 @@ class Cursor:
             Any; never waits for the network.
         """
         writer = self.writer
-        if not patient and writer.lock.locked():
+        if not patient:
             writer.runtime.minder.call_later(0.0, self.start)
             return QUEUED
         with writer.lock:

@@ -30,7 +30,7 @@ from typing import (
     TypeVar,
 )
 
-from ...interrupts.stack import inside
+from ...interrupts.stack import held, inside
 from ...server.threads.safelog import get_logger
 from ...waits import monotonic
 from ..connection.link import Link
@@ -248,7 +248,7 @@ class Feed(Generic[AnyLog]):
 
     def _begin(self, since: Position | None, last: int) -> tuple[Answer, int]:
         moment = monotonic()
-        with self._data:
+        with held, self._data:
             self._log.trim(moment)
             return self._log.begin(since, last)
 
@@ -302,19 +302,19 @@ class Feed(Generic[AnyLog]):
                 raise Retired
             answer, sent = self._begin(since, last)
             watcher = Watcher(self, answer.epoch, sent, wake)
-            with self._data:
+            with held, self._data:
                 self._watchers = (*self._watchers, watcher)
         return answer, watcher
 
     def unwatch(self, watcher: Watcher) -> None:
         """Forget a watcher."""
-        with self._data:
+        with held, self._data:
             self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
     def show(self) -> tuple[Position, int, bytes]:
         """Return where the topic is, its floor, and all that it holds, as JSON."""
         moment = monotonic()
-        with self._data:
+        with held, self._data:
             self._log.trim(moment)
             log = self._log
             return Position(log.epoch, log.top), log.floor, log.contents()
@@ -326,7 +326,7 @@ class Feed(Generic[AnyLog]):
             Any; takes the leaf lock.
         """
         moment = monotonic()
-        with self._data:
+        with held, self._data:
             self._log.trim(moment)
             return self._log.read(epoch, sent, base, limit)
 
@@ -447,13 +447,13 @@ class Feed(Generic[AnyLog]):
     def span(self) -> tuple[str, int, int]:
         """Return the epoch, and the oldest and newest offset of what is there."""
         moment = monotonic()
-        with self._data:
+        with held, self._data:
             self._log.trim(moment)
             return self._log.epoch, self._log.floor, self._log.top
 
     def dump(self) -> Saved:
         """Return all that is to be saved."""
-        with self._data:
+        with held, self._data:
             return self._log.dump()
 
     def restore(self, saved: Saved, time: float, *, keep_epoch: bool) -> None:
@@ -465,7 +465,7 @@ class Feed(Generic[AnyLog]):
             keep_epoch: nothing can have been lost since, so that positions go on.
         """
         moment = monotonic()
-        with self._order, self._data:
+        with self._order, held, self._data:
             self._log.restore(saved, time, moment, keep_epoch=keep_epoch)
 
     def retire(self) -> bool:
@@ -473,7 +473,7 @@ class Feed(Generic[AnyLog]):
         moment = monotonic()
         with self._order:
             live = self._shared.live
-            with self._data:
+            with held, self._data:
                 self._log.trim(moment)
                 busy = bool(len(self._log) or self._watchers)
             if busy or (live is not None and live.subscribers.count(self.name)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import (
+    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -11,7 +12,7 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from typing import Any, Protocol, overload
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from ...arguments import seconds_or_none
 from ...data.encoder import Encoder
@@ -21,6 +22,12 @@ from .feed import Retired
 from .handle import Handle
 
 __all__ = ["State"]
+
+
+_Result = TypeVar("_Result")
+
+# In place of a default: there is none.
+_RAISE: Final = object()
 
 
 class _Mapping(Protocol):
@@ -131,6 +138,50 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
         given = dict(other, **values)
         self._change({_key(key): _encode(key, value, encoder) for key, value in given.items()})
 
+    @overload
+    def pop(self, key: str, /) -> Any: ...
+    @overload
+    def pop(self, key: str, /, default: Any) -> Any: ...
+    def pop(self, key: str, /, default: Any = _RAISE) -> Any:
+        """Remove a key and return its value, in one step.
+
+        Called by what interrupts its own thread amid a change of this state, it may remove
+        the key a moment later, and returns the default.
+
+        Raises:
+            KeyError: there is none, and no default was given.
+            TypeError: the key is not a string.
+        """
+        found = self._in_turn(lambda feed: feed.take(_key(key)))
+        if found is not None:
+            return json.loads(found[1].decode())
+        if default is _RAISE:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the newest key, in one step; return it and its value.
+
+        Raises:
+            KeyError: there are none.
+        """
+        found = self._in_turn(lambda feed: feed.take(None))
+        if found is None:
+            raise KeyError(f"state {self.name!r} is empty")
+        return found[0], json.loads(found[1].decode())
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Set a key that is not there, in one step; return the value that it has then.
+
+        Raises:
+            EncodeError: the value has no JSON form.
+            StateLimitError: there would be too many keys or bytes.
+            TypeError: the key is not a string.
+        """
+        name = _key(key)
+        value = _encode(name, default, self._shared.encoder)
+        return json.loads(self._in_turn(lambda feed: feed.add(name, value)).decode())
+
     def clear(self) -> None:
         """Remove all keys, with one message."""
         self._change({}, [key for key, _ in self._feed().values()])
@@ -138,11 +189,14 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
     def _change(
         self, values: Mapping[str, bytes], removed: Iterable[str] = (), ttl: float | None = None
     ) -> bool:
-        self._shared.check()
         gone = list(removed)
+        return self._in_turn(lambda feed: feed.change(values, gone, ttl))
+
+    def _in_turn(self, action: Callable[[StateFeed], _Result]) -> _Result:
+        self._shared.check()
         while True:
             try:
-                return self._feed().change(values, gone, ttl)
+                return action(self._feed())
             except Retired:
                 continue
 

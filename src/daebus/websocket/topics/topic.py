@@ -7,6 +7,7 @@ import time
 from typing import Any, NamedTuple
 
 from ...checks.annotations import checked
+from ...interrupts.stack import held
 from ...waits import monotonic
 from ..connection.sent import SendResult
 from ..protocol.envelope import dumps
@@ -61,7 +62,7 @@ class HistoryFeed(Feed[History]):
     def _publish_locked(self, after: After, message_type: str, data: bytes) -> SendResult:
         assert self._order.locked()
         now, moment = time.time(), monotonic()
-        with self._data:
+        with held, self._data:
             event = self._log.append(message_type, data, now, moment)
             epoch = self._log.epoch
         offset = event.offset
@@ -73,7 +74,7 @@ class HistoryFeed(Feed[History]):
     def look(self) -> Look:
         """Return what there is at this moment, for who reads it once."""
         moment = monotonic()
-        with self._data:
+        with held, self._data:
             log = self._log
             log.trim(moment)
             events, *_ = log.read(log.epoch, log.floor - 1, 0, EVERYTHING)
@@ -84,7 +85,7 @@ class HistoryFeed(Feed[History]):
         log = self._log
         moment = monotonic()
         if not self._data.locked():
-            with self._data:
+            with held, self._data:
                 log.trim(moment)
         found = []
         for payload, at in log.newest(last):
@@ -98,7 +99,7 @@ class HistoryFeed(Feed[History]):
 
     def _clear_locked(self, after: After) -> None:
         assert self._order.locked()
-        with self._data:
+        with held, self._data:
             self._log.clear()
             epoch = self._log.epoch
         self.nudge_locked(after)
