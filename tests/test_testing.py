@@ -23,6 +23,7 @@ from daebus import (
     ClientError,
     Connection,
     Daebus,
+    EncodeError,
     Reject,
     StateError,
     UpgradeRequest,
@@ -161,6 +162,12 @@ def test_without_data_a_message_has_none(app: Daebus) -> None:
 
 
 # --- who is there, and when all is done -----------------------------------------------
+
+
+@pytest.mark.parametrize("data", [float("nan"), {1, 2}])
+def test_what_json_cannot_carry_is_told_at_once(app: Daebus, data: object) -> None:
+    with app.test_client() as client, pytest.raises(EncodeError, match="the data of 'echo'"):
+        client.request("echo", data)
 
 
 def test_a_client_has_been_let_in_before_it_is_handed_out(app: Daebus) -> None:

@@ -28,7 +28,7 @@ import simple_websocket
 
 from .arguments import check_message_type
 from .checks.annotations import checked
-from .errors import ClientError, StateError
+from .errors import ClientError, EncodeError, StateError
 from .errors import Refused as Refused
 from .errors import RequestError as RequestError
 from .http.component import DaebusHttp
@@ -244,7 +244,11 @@ class AppClient:
         check_message_type(message["type"])
         if data is not ...:
             message["data"] = data
-        self.websocket.send(json.dumps(message))
+        try:
+            text = json.dumps(message, allow_nan=False)
+        except (TypeError, ValueError) as exc:
+            raise EncodeError(f"the data of {message['type']!r} cannot be sent: {exc}") from exc
+        self.websocket.send(text)
 
     def send_raw(self, message: str | bytes) -> None:
         """Send a text or binary message as it is."""
@@ -302,6 +306,7 @@ class AppClient:
             The data of the response.
 
         Raises:
+            EncodeError: the data has no JSON form.
             RequestError: the answer is an error.
             TimeoutError: no answer came in time; the text lists the messages that did.
         """

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,32 @@ def test_a_server_that_says_at_once_is_not_asked_without_a_pause(
         Client(server.url, timeout=0.3).connect()
     assert caught.value.retry_after == float(told)
     assert len(server.attempts) < 30
+
+
+@pytest.mark.parametrize(
+    ("ahead", "least", "most"), [(100, 90, 100), (-100, 0, 0), (10**6, 3600, 3600)]
+)
+def test_a_refusal_may_name_the_time_to_come_back(
+    server: ScriptedServer, ahead: int, least: float, most: float
+) -> None:
+    when = formatdate(time.time() + ahead, usegmt=True)
+    server.refusing = Refusal(503, "stopping", {"Retry-After": when})
+    with pytest.raises(Refused) as caught:
+        Client(server.url, reconnect=False).connect()
+    assert caught.value.retry_after is not None
+    assert least <= caught.value.retry_after <= most
+
+
+def test_connect_is_in_time_though_the_token_function_hangs(server: ScriptedServer) -> None:
+    go_on = threading.Event()
+    began = time.monotonic()
+    try:
+        with pytest.raises(Disconnected, match=r"within 0\.1 s"):
+            Client(server.url, token=lambda: str(go_on.wait(20)), timeout=0.1).connect()
+        assert time.monotonic() - began < 4
+    finally:
+        go_on.set()
+    assert eventually(lambda: threads() == [])
 
 
 @pytest.mark.parametrize("status", [403, 503])

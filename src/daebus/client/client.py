@@ -136,7 +136,7 @@ class Client:
             self._session.start()
             self._session.wait_first()
         except BaseException:
-            self.close()
+            self.close(1.0)  # a token function may still run
             raise
         return self
 

@@ -14,6 +14,8 @@ Rules of this module, which the browser's client follows as well:
 from __future__ import annotations
 
 import random
+import time
+from email.utils import parsedate_to_datetime
 
 __all__ = ["Backoff", "is_final_code", "is_final_status", "retry_after"]
 
@@ -47,11 +49,17 @@ def is_final_status(status: int) -> bool:
 
 
 def retry_after(value: object) -> float | None:
-    """Return the seconds that a server asks for, in a goodbye or a header; None if it is none."""
+    """Return the seconds that a server asks for, in a goodbye or a header; None if it is none.
+
+    A header may hold a date (RFC 9110 section 10.2.3), as a proxy may send it.
+    """
     try:
         seconds = float(value)  # type: ignore[arg-type]  # what is no number raises
-    except (TypeError, ValueError):  # a header may hold a date, which none of ours does
-        return None
+    except (TypeError, ValueError):
+        try:
+            seconds = max(0.0, parsedate_to_datetime(str(value)).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
     return min(seconds, _MAX_RETRY_AFTER) if seconds >= 0 else None
 
 
