@@ -62,7 +62,8 @@ _recursion_limit: Callable[[], int] = (
     else sys.getrecursionlimit  # read each time: the host may raise it at any moment
 )
 
-_LEAVES = frozenset((str, int, float, bool, type(None)))
+# No set: all threads look here for each message, and without the GIL a look into one locks it.
+_LEAVES = dict.fromkeys((str, int, float, bool, type(None)))
 
 
 def is_too_deep(value: Any, children: Callable[[Any], Iterable[Any]]) -> bool:

@@ -27,6 +27,10 @@ __all__ = ["NoFormError", "children", "form_of", "no_form"]
 # Units of numpy's times that are finer than a datetime is.
 _FINE = ("ns]", "ps]", "fs]", "as]")
 
+# Made once: where the depth is looked at, each message comes by.
+_ATOMS = (str, int, float)
+_CONTAINERS = (dict, list, tuple)
+
 
 class NoFormError(TypeError):
     """An object has no JSON form."""
@@ -119,15 +123,15 @@ def children(item: Any, form: Callable[[Any], Any]) -> Iterable[Any]:
         item: any value.
         form: converts one that JSON does not know.
     """
-    if item is None or isinstance(item, str | int | float):
+    if item is None or isinstance(item, _ATOMS):
         return ()
-    if not isinstance(item, dict | list | tuple):
+    if not isinstance(item, _CONTAINERS):
         try:
             item = form(item)
         except Exception as exc:
             if from_signal(exc):
                 raise
             return ()  # the encoder meets it too
-        if not isinstance(item, dict | list | tuple):
+        if not isinstance(item, _CONTAINERS):
             return (item,)
     return item.values() if isinstance(item, dict) else item
