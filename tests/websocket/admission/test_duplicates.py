@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from daebus import Daebus, DaebusWebSocket, DisconnectInfo
+from daebus.websocket.connection.link import Link
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.handlers import waiting_handler
 from tests.support.peer import Answer, Peer, upgrade_request
@@ -116,6 +117,38 @@ def test_many_newcomers_at_once_leave_one(make_app: MakeApp, connect: Connect) -
     assert seen == [("in", "pump"), ("replaced", "pump")] * (admitted - 1) + [("in", "pump")]
     assert site.app.websocket.get_clients() == ["pump"]
     assert site.events.empty()
+
+
+def test_one_replaced_before_it_is_open_is_told(
+    make_app: MakeApp, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(make_app(on_duplicate="replace"))
+    site.app.start()
+    begins, evicted = threading.Event(), threading.Event()
+    begin, evict = Link.begin, Link.evict
+
+    def waits(link: Link, *args: Any) -> bool:
+        if not begins.is_set():
+            begins.set()
+            assert evicted.wait(5)
+        return begin(link, *args)
+
+    def tells(link: Link) -> None:
+        evict(link)
+        evicted.set()
+
+    monkeypatch.setattr(Link, "begin", waits)
+    monkeypatch.setattr(Link, "evict", tells)
+    first, second = (connect(site.app.http.port) for _ in range(2))
+    first.sendall(upgrade_request("/pump"))
+    assert begins.wait(5)
+    new = Peer.joined(second, "/pump")
+    old = Peer(first)
+    assert old.ask(b"").status == 101
+    assert old.close_frame() == (4409, "replaced by a newer connection")
+    expected = [("in", "pump"), ("replaced", "pump"), ("in", "pump")]
+    assert [site.next() for _ in expected] == expected
+    assert alive(new)
 
 
 def test_a_handler_that_goes_on_keeps_the_place(make_app: MakeApp, connect: Connect) -> None:

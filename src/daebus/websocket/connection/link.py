@@ -103,6 +103,7 @@ class Link:
     __slots__ = (
         "__weakref__",
         "_cancelled",
+        "_evicted",
         "_keepalive",
         "_lifetime",
         "_lock",
@@ -153,6 +154,7 @@ class Link:
         self.activity: Activity | None = None
         self.opened_at = self.reader.last_in  # by ``time.monotonic()``
         self._cancelled: threading.Event | None = None  # guarded by: _lock
+        self._evicted = False  # guarded by: _lock
         self._notes: dict[str, Any] = {}  # guarded by: _lock
         self._keepalive: Keepalive | None = None
         self._progress: Progress | None = None  # only who reads
@@ -189,6 +191,10 @@ class Link:
             lifetime = Lifetime(self, self.runtime.minder, self.limits, expires)
             with self._lock:
                 self._lifetime = lifetime
+        with self._lock:
+            evicted = self._evicted
+        if evicted:
+            self.evict()
         return True
 
     def end(self) -> None:
@@ -333,11 +339,13 @@ class Link:
             Any; never waits.
         """
         writer = self.writer
-        self.shut(4409, "replaced by a newer connection", "replaced")
         with self._lock:
             if writer.state == CONNECTING:
-                writer.transport.abort()
-            elif not writer.released:
+                self._evicted = True  # told as soon as it is open, a moment from now
+                return
+        self.shut(4409, "replaced by a newer connection", "replaced")
+        with self._lock:
+            if not writer.released:
                 writer.ended = True
                 writer.transport.shutdown_read()
 
