@@ -117,7 +117,9 @@ def test_a_state_takes_no_lines(app: Daebus) -> None:
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_a_queue_is_published(app: Daebus, kind: str) -> None:
-    source: Any = queue.Queue() if kind == "thread" else multiprocessing.Queue()
+    # Since 3.14 the default context starts a process beside it that stays, with a pipe to it.
+    forks = multiprocessing.get_context("fork")
+    source: Any = queue.Queue() if kind == "thread" else forks.Queue()
     readings = app.websocket.topic("readings")
     boiler = app.websocket.state("boiler")
     states: queue.Queue[Any] = queue.Queue()
