@@ -45,14 +45,14 @@ test-pythons:  ## run the quick tests with every CPython that is here or can be 
 		$(MAKE) --no-print-directory test PYTHON=$$python || failed="$$failed $$version"; \
 	done; test -z "$$failed" || { echo "tests fail on$$failed"; exit 1; }
 
-test-nogil:  ## run the tests, and a minute of stress, without the GIL
+test-nogil:  ## run the tests, or some with T=, and a minute of stress, without the GIL
 	@python=$$($(PYTHON) .ci/pythons.py nogil) || exit 0; \
 	$(MAKE) --no-print-directory nogil PYTHON=$$python
 
 .PHONY: nogil
 nogil: $(VENV)/nogil.stamp
 	@$(PY) -c 'import websockets.speedups' || echo "websockets is without its part in C"
-	PYTHON_GIL=0 $(PY) -m pytest -q -n 2
+	PYTHON_GIL=0 DAEBUS_REQUIRE_BROWSER= $(PY) -m pytest -q -n 2 $(T)
 	PYTHON_GIL=0 DAEBUS_STRESS_SECONDS=$(SECONDS) $(PY) -m pytest -q -m stress tests/races
 
 stress: $(VENV)/dev.stamp  ## threads against each other, nine programs: SECONDS=60 for each

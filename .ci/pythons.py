@@ -35,8 +35,9 @@ import sys, sysconfig
 print("%d.%d" % sys.version_info[:2] + "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED")))
 """
 
-# Seconds for one command: a build on a slow machine takes the longest.
-TIMEOUT = 900.0
+# Seconds for one command. A build takes the longest, three minutes on two idle cores; where it
+# takes several times that, the tests go without.
+TIMEOUT = 600.0
 
 
 class Unavailable(Exception):
