@@ -291,7 +291,8 @@ def test_a_block_of_two_apps_ends_both(child: Callable[..., Child]) -> None:
 
 def test_a_child_of_a_block_takes_signals_as_it_did_before(child: Callable[..., Child]) -> None:
     program = child("""
-        import time
+        import time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
         with app.serve():
             reader, writer = os.pipe()
             child = os.fork()
