@@ -37,6 +37,8 @@ def interrupted(action: Callable[[], object], step: int) -> bool:
         return trace
 
     before = sys.gettrace()
+    # 3.12 looks when the tracing begins whether any frame asks for its bytecodes.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         action()
