@@ -13,6 +13,8 @@
     ├── StateLimitError (ValueError)       a state topic would have too many keys or bytes
     ├── PersistError (OSError)             the file of persist= cannot be used
     ├── EncodeError (ValueError)           data that JSON cannot carry
+    ├── TooLargeError (ValueError)         a message beyond max_frame of the backplane
+    ├── BackplaneError (ConnectionError)   a required backplane that is away
     ├── ConnectionClosed (ConnectionError) recv() on a connection that has ended
     ├── ClientGone (ConnectionError)       call() to a client that is not connected
     ├── CallTimeout (TimeoutError)         call() that was not answered in time
@@ -38,6 +40,7 @@ from typing import Any
 __all__ = [
     "AddressInUseError",
     "AttachError",
+    "BackplaneError",
     "CallError",
     "CallTimeout",
     "Cancelled",
@@ -57,6 +60,7 @@ __all__ = [
     "RoomLimitError",
     "StateError",
     "StateLimitError",
+    "TooLargeError",
 ]
 
 
@@ -105,6 +109,14 @@ class PersistError(DaebusError, OSError):
 
 class EncodeError(DaebusError, ValueError):
     """The data has no JSON form: NaN, an unknown class, a circular reference."""
+
+
+class TooLargeError(DaebusError, ValueError):
+    """A message is larger than ``max_frame`` of the backplane allows; it was sent nowhere."""
+
+
+class BackplaneError(DaebusError, ConnectionError):
+    """The backplane is away, and what was asked for does not go without it."""
 
 
 class ConnectionClosed(DaebusError, ConnectionError):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import StateError
 
-__all__ = ["bottom", "check_outside", "held", "inside", "interrupted"]
+__all__ = ["bottom", "check_outside", "held", "inside", "interrupted", "within"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -110,6 +110,20 @@ def inside() -> bool:
     return False
 
 
+def within(lock: threading.Lock) -> bool:
+    """Tell whether this thread was interrupted while it holds this very lock.
+
+    For locks that are taken under others of ours, where ``inside`` says yes in any case.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        known = _known.get(id(frame.f_code)) or _look_at(frame)
+        if known is not None and frame.f_lasti in known.within and _has(frame, lock):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def check_outside(what: str, lock: threading.Lock | None = None) -> None:
     """Raise ``StateError`` if a call would wait for the thread that makes it.
 
@@ -144,6 +158,16 @@ def _holds(frame: FrameType) -> bool:
                 if locked is not None and locked():
                     return True
     return False
+
+
+def _has(frame: FrameType, lock: threading.Lock) -> bool:
+    """Tell whether one of the variables of a function has that lock."""
+    return any(
+        getattr(value, name, None) is lock
+        for value in list(frame.f_locals.values())
+        if _is_ours(getattr(type(value), "__module__", None))
+        for name in _NAMES
+    )
 
 
 def _look_at(frame: FrameType) -> _Known | None:
