@@ -47,6 +47,10 @@ class Relay:
         self._flowing = threading.Event()
         self._flowing.set()
 
+    def lead_to(self, target: int) -> None:
+        """Forward connections that come from now on to another port."""
+        self._target = target
+
     def _start(self, function: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=function, args=args, daemon=True)
         self._threads.append(thread)

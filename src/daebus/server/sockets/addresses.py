@@ -37,6 +37,7 @@ class Addresses:
     Attributes:
         hosts: as a tuple.
         port: the one that is asked for; None for none.
+        is_shared: other processes may listen on the port as well.
 
     Raises:
         ValueError, TypeError: an argument is invalid; the message names it.
@@ -59,7 +60,7 @@ class Addresses:
         self._unix = None if unix is None else os.fspath(unix)
         self._unix_mode = unix_mode
         self._fd = fd
-        self._reuse_port = reuse_port
+        self.is_shared = reuse_port
         if port is None and unix is None and fd is None and not self._socks:
             port = DEFAULT_PORT
         self.port = port
@@ -95,7 +96,7 @@ class Addresses:
         fd: Any = self._fd
         if not (fd is None or fd == "systemd" or (isinstance(fd, int) and 0 <= fd < 1 << 31)):
             raise ValueError(f"fd must be the number of a socket or 'systemd', not {fd!r}")
-        if self._reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        if self.is_shared and not hasattr(socket, "SO_REUSEPORT"):
             raise ValueError("this system cannot share a port; leave reuse_port out")
 
     def open(self) -> list[Listener]:
@@ -142,7 +143,7 @@ class Addresses:
         listeners: list[Listener] = []
         with contextlib.ExitStack() as on_error:
             for host in self.hosts:
-                listeners.append(listen(host, port, reuse_port=self._reuse_port))
+                listeners.append(listen(host, port, reuse_port=self.is_shared))
                 on_error.callback(listeners[-1].close)
                 port = listeners[0].port
             on_error.pop_all()
