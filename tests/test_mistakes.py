@@ -613,6 +613,20 @@ def test_several_processes_are_warned_of_once() -> None:
         app.stop()
     assert log.texts == [
         "meter: the server runs several processes, and each knows its own clients alone: no "
-        "broadcast, room or client id reaches those of another; run one process with more "
+        "broadcast, room or client id reaches those of another; join them with "
+        "app.attach(DaebusRedis('redis://127.0.0.1:6379/0')), or run one process with more "
         "threads, such as gunicorn --workers 1 --threads 100"
+    ]
+
+
+def test_a_shared_port_is_warned_of_where_nothing_joins_the_processes() -> None:
+    app = Daebus("meter")
+    app.attach(DaebusHttp(port=0, reuse_port=True))
+    app.attach(DaebusWebSocket())
+    with records() as log, app:
+        pass
+    assert log.texts == [
+        "meter: reuse_port=True shares the port with other processes, and each knows its own "
+        "clients alone: no broadcast, room or client id reaches those of another; join them with "
+        "app.attach(DaebusRedis('redis://127.0.0.1:6379/0')), or leave out reuse_port"
     ]

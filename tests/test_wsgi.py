@@ -25,6 +25,7 @@ from daebus import AttachError, Daebus, DaebusHttp, Request, StateError
 from tests.support.fixture_types import Connect
 from tests.support.guest_site import make_app
 from tests.support.peer import CLOSE, TEXT, Peer, envelope, upgrade_request
+from tests.support.redisserver import RedisServer
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -223,6 +224,65 @@ def test_a_worker_of_one_thread_has_no_websockets(connect: Connect) -> None:
         process.terminate()
         output = process.communicate(timeout=10)[0]
     assert output.count("has one thread") == 1
+
+
+def test_each_of_several_workers_says_once_that_it_is_alone() -> None:
+    answered: list[int] = []
+
+    def all_answered_twice(port: int) -> bool:
+        answered.append(get(port, "/look")[1]["pid"])
+        return len(answered) - len(set(answered)) >= 3 == len(set(answered))
+
+    with gunicorn("--workers", "3", "--threads", "4") as (shared, process):
+        assert eventually(lambda: all_answered_twice(shared), 20)
+        process.terminate()
+        output = process.communicate(timeout=10)[0]
+    assert output.count("guest: the server runs several processes, and each knows") == 3
+
+
+def answers(port: int) -> bool:
+    """Tell whether a worker answers within twenty seconds: three of them take long to start."""
+    try:
+        return get(port, "/hello")[0] == 200
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+def test_several_workers_with_a_backplane_are_one_app(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RedisServer() as server:
+        monkeypatch.setenv("DAEBUS_REDIS", server.url)
+        with gunicorn("--workers", "3", "--threads", "20") as (shared, process):
+            peers: dict[int, Peer] = {}
+            assert eventually(lambda: answers(shared), 60)  # one is there, and takes the next
+
+            seen: dict[int, int] = {}  # how many nodes each worker knows
+
+            def has_one_of_each() -> bool:
+                peer = Peer.joined(connect(shared))
+                peer.say("pid")
+                if peers.setdefault(peer.message()["data"], peer) is not peer:
+                    peer.close()
+                look = get(shared, "/look")[1]
+                seen[look["pid"]] = look["stats"]["backplane"]["nodes"]
+                return len(peers) == 3 and list(seen.values()) == [3, 3, 3]
+
+            assert eventually(has_one_of_each, 30)
+            for peer in peers.values():
+                peer.say("shout to all", "lunch")
+            for peer in peers.values():
+                said = [peer.message() for _ in range(4)]
+                told = [message["data"] for message in said if message["type"] == "broadcast"]
+                assert sorted(told) == sorted(f"lunch from {pid}" for pid in peers)
+                (answer,) = [message["data"] for message in said if message["type"] == "response"]
+                assert answer == [1, 2]  # the one here, and the other two workers
+            process.terminate()
+            output = process.communicate(timeout=20)[0]
+    assert "several processes" not in output
+    assert "Traceback" not in output
 
 
 # --- waitress -------------------------------------------------------------------

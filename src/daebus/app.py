@@ -11,9 +11,10 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TextIO, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TextIO, TypedDict, TypeVar, overload
 
 from .arguments import header_text
+from .backplane.protocol import Backplane
 from .blueprint import Blueprint, take_steps
 from .checks.annotations import checked
 from .checks.functions import check_function
@@ -30,6 +31,7 @@ from .server.threads.track import roles
 from .signals import Foreground
 from .tasks.registry import TasksStats
 from .waits import lock_timeout
+from .websocket.cluster.info import BackplaneStats
 from .websocket.component import DaebusWebSocket
 from .websocket.stats import WebSocketStats
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from .testing import AppClient
 
 __all__ = ["AppStats", "Daebus"]
+
+AnyBackplane = TypeVar("AnyBackplane", bound=Backplane)
 
 
 class AppStats(TypedDict):
@@ -48,6 +52,7 @@ class AppStats(TypedDict):
     threads: dict[str, int]
     tasks: TasksStats
     websocket: NotRequired[WebSocketStats]
+    backplane: NotRequired[BackplaneStats]
 
 
 class Daebus(Scaffold):
@@ -101,8 +106,13 @@ class Daebus(Scaffold):
     @overload
     def attach(self, component: DaebusWebSocket) -> DaebusWebSocket: ...
 
-    def attach(self, component: DaebusHttp | DaebusWebSocket) -> DaebusHttp | DaebusWebSocket:
-        """Add a component: ``DaebusHttp`` first, then ``DaebusWebSocket``.
+    @overload
+    def attach(self, component: AnyBackplane) -> AnyBackplane: ...
+
+    def attach(
+        self, component: DaebusHttp | DaebusWebSocket | AnyBackplane
+    ) -> DaebusHttp | DaebusWebSocket | AnyBackplane:
+        """Add a component: ``DaebusHttp`` first, then ``DaebusWebSocket``, then a backplane.
 
         Returns:
             The component.
@@ -449,7 +459,7 @@ class Daebus(Scaffold):
 
         Keys: ``name``, ``state``, ``seconds`` since the start, ``threads`` (by role),
         ``tasks`` (counts of background functions and threads) and, where one is attached,
-        ``websocket`` (see ``DaebusWebSocket.stats``).
+        ``websocket`` (see ``DaebusWebSocket.stats``) and ``backplane`` (see ``BackplaneStats``).
 
         Threads:
             Any; cheap enough to call every second.
@@ -461,8 +471,12 @@ class Daebus(Scaffold):
             "threads": dict(sorted(roles().items())),
             "tasks": self._components.tasks.stats(),
         }
-        if self._components.context is not None:
+        context = self._components.context
+        if context is not None:
             stats["websocket"] = self.websocket.stats()
+            backplane = context.backplane_stats()
+            if backplane is not None:
+                stats["backplane"] = backplane
         return stats
 
     def dump(self, file: TextIO | None = None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from .backplane.protocol import Backplane
 from .data.encoder import Encoder
 from .errors import AttachError, DuplicateHandlerError, name_of
 from .http.component import DaebusHttp, serving_of
@@ -72,7 +73,7 @@ class Components:
 
     def attach(
         self,
-        component: DaebusHttp | DaebusWebSocket,
+        component: DaebusHttp | DaebusWebSocket | Backplane,
         name: str,
         *,
         debug: bool,
@@ -106,6 +107,14 @@ class Components:
             if self._websocket is not None:
                 raise AttachError("a DaebusWebSocket is attached already; use it as app.websocket")
             self._websocket = component
+        elif isinstance(component, Backplane):
+            if self._websocket is None:
+                raise AttachError(
+                    f"{component!r} needs a WebSocket component; attach that first: "
+                    f"app.attach(DaebusWebSocket())"
+                )
+            context_of(self._websocket).join(name, component)
+            return
         else:
             raise TypeError(
                 f"{component!r} is not a component; attach DaebusHttp() or DaebusWebSocket()"

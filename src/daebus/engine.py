@@ -57,6 +57,7 @@ class Engine:
         self._http = serving_of(components.http)
         self._websocket = components.context
         self._tasks = components.tasks
+        self._is_apart = self._websocket is not None and not self._websocket.is_joined
         self._wsgi = wsgi
         self._is_guest = is_guest
 
@@ -73,17 +74,22 @@ class Engine:
         if self._is_guest:
             http.be_guest(self.loop)
             started = None if websocket is None else websocket.start(self.minder, self.loop)
+            self._watch_backplane()
             topics = None if started is None else http.topic_pages(started.visits, None)
             judge = http.options.entrance.judge_environ
-            self._wsgi.begin(http.answer, judge, started, topics, self.minder)
+            self._wsgi.begin(http.answer, judge, started, topics, self.minder, apart=self._is_apart)
             return
         if websocket is None:
+            self._watch_backplane()
             http.start(self.loop, port=port)
             return
+        if self._is_apart and http.options.addresses.is_shared:
+            self._wsgi.warn_of_shared_port()
         own = websocket.configured_port
         if own is not None and own == http.options.addresses.port and own != 0:
             own = None
         hub = websocket.start(self.minder, self.loop)
+        self._watch_backplane()
         shared = None if own is None or port is None else port
         ws_port = http.start(
             self.loop,
@@ -94,6 +100,10 @@ class Engine:
             minder=self.minder,
         )
         websocket.listening(ws_port)
+
+    def _watch_backplane(self) -> None:
+        node = None if self._websocket is None else self._websocket.node
+        self._http.watch_backplane(None if node is None else node.health)
 
     def run(self) -> None:
         """Start the threads; the tasks wait to be released.

@@ -17,6 +17,7 @@ from .http.serving.upgrade import UpgradeRequest
 from .http.site.decorators import AfterHook, BeforeHook, ErrorHandler, View
 from .tasks.registry import BackgroundFunction, ThreadFunction
 from .websocket.api.decorators import (
+    BackplaneHook,
     ConnectHook,
     DisconnectHook,
     ErrorHook,
@@ -155,6 +156,11 @@ class Scaffold(ABC):
     def on_slow_handler(self, hook: SlowHandlerHook) -> SlowHandlerHook:
         """Decorate a hook for handlers that take long; see ``DaebusWebSocket.on_slow_handler``."""
         return self._decorator("websocket", lambda parts: parts.websocket.on_slow_handler)(hook)
+
+    @checked
+    def on_backplane(self, hook: BackplaneHook) -> BackplaneHook:
+        """Decorate a hook for what joins processes; see ``DaebusWebSocket.on_backplane``."""
+        return self._decorator("websocket", lambda parts: parts.websocket.on_backplane)(hook)
 
     @checked
     def on_error(self, hook: ErrorHook) -> ErrorHook:

@@ -42,11 +42,16 @@ logger = get_logger("daebus")
 # Seconds between two checks whether gunicorn wants its worker to end.
 _WORKER_POLL = 0.25
 
-_SEVERAL = (
-    "the server runs several processes, and each knows its own clients alone: no broadcast, room "
-    "or client id reaches those of another; run one process with more threads, such as "
-    "gunicorn --workers 1 --threads 100"
+# How far a message goes in an app of several processes that nothing joins.
+_APART = (
+    "and each knows its own clients alone: no broadcast, room or client id reaches those of "
+    "another; join them with app.attach(DaebusRedis('redis://127.0.0.1:6379/0')), or"
 )
+_SEVERAL = (
+    f"the server runs several processes, {_APART} run one process with more threads, such as "
+    f"gunicorn --workers 1 --threads 100"
+)
+_SHARED = f"reuse_port=True shares the port with other processes, {_APART} leave out reuse_port"
 
 Answer = Callable[[dict[str, Any], Any], Iterable[bytes]]
 Judge = Callable[[dict[str, Any]], Refusal | None]
@@ -89,6 +94,7 @@ class WsgiAdapter:
         self._judge: Judge | None = None
         self._up = False
         self._hub: Doorkeeper | None = None
+        self._apart = False  # nothing joins it with the app in other processes
         self._topics: TopicPages | None = None
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
@@ -105,9 +111,8 @@ class WsgiAdapter:
                 return self._cannot(problem, start_response)
             if not self._app.start_as_guest():
                 return refuse(STOPPING, start_response)
-            several = self._hub is not None and environ.get("wsgi.multiprocess")
-            if several and self._is_news(_SEVERAL):
-                logger.warning("%s: %s", self._app.name, _SEVERAL)
+            if self._apart and environ.get("wsgi.multiprocess"):
+                self._warn(_SEVERAL)
         assert self._judge is not None
         refusal = self._judge(environ)
         if refusal is not None:
@@ -140,6 +145,14 @@ class WsgiAdapter:
         if self._is_news(problem):
             logger.error("%s: %s", self._app.name, problem)
         return refuse(Refusal(501, "not_implemented", problem), start_response)
+
+    def warn_of_shared_port(self) -> None:
+        """Say that the processes that listen on the port know nothing of each other."""
+        self._warn(_SHARED)
+
+    def _warn(self, problem: str) -> None:
+        if self._is_news(problem):
+            logger.warning("%s: %s", self._app.name, problem)
 
     def _is_news(self, problem: str) -> bool:
         with self._lock:
@@ -192,6 +205,8 @@ class WsgiAdapter:
         hub: Doorkeeper | None,
         topics: TopicPages | None,
         minder: Minder,
+        *,
+        apart: bool,
     ) -> None:
         """Take requests from now on, until the process ends or the app is stopped.
 
@@ -201,10 +216,12 @@ class WsgiAdapter:
             hub: takes the WebSockets; None without a WebSocket component.
             topics: answers requests for topics; None if there are none.
             minder: of the app.
+            apart: it has clients, and nothing that joins it with the app in other processes.
         """
         self._answer = answer
         self._judge = judge
         self._hub = hub
+        self._apart = apart
         self._topics = topics
         with self._lock:
             self._closed = None

@@ -22,7 +22,7 @@ PATH = ROOT / "docs" / "api.rst"
 TEXT = PATH.read_text()
 
 # Those whose keywords are the caller's own.
-FREE = {"DaebusWebSocket.set_client_metadata", "State.update"}
+FREE = {"DaebusWebSocket.set_client_metadata", "EmittedState.update", "State.update"}
 
 
 def stubs() -> dict[str, Any]:
@@ -110,7 +110,7 @@ def functions(kind: type, package: str = "daebus") -> dict[str, Callable[..., An
         if is_own(base, package):
             for name, value in vars(base).items():
                 function = value.fget if isinstance(value, property) else value
-                if inspect.isfunction(function):
+                if inspect.isfunction(function) and function.__module__ != "typing":
                     found.setdefault(name, function)
     return found
 

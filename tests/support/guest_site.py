@@ -7,12 +7,13 @@ waitress and prints the port.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Iterable
 from typing import Any
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, NoClientError
+from daebus import Daebus, DaebusHttp, DaebusRedis, DaebusWebSocket, NoClientError
 
 
 def make_app(**options: Any) -> Daebus:
@@ -20,6 +21,8 @@ def make_app(**options: Any) -> Daebus:
     app = Daebus("guest")
     app.attach(DaebusHttp())
     app.attach(DaebusWebSocket(**options))
+    if "DAEBUS_REDIS" in os.environ:
+        app.attach(DaebusRedis(os.environ["DAEBUS_REDIS"], node="guest"))
     events: list[str] = []
 
     @app.route("/hello")
@@ -50,6 +53,7 @@ def make_app(**options: Any) -> Daebus:
             "thread": threading.current_thread().name,
             "client": client,
             "events": events,
+            "pid": os.getpid(),
             "stats": app.stats(),
         }
 
@@ -60,6 +64,15 @@ def make_app(**options: Any) -> Daebus:
     @app.socket("echo")
     def echo(req: Any) -> Any:
         return req.data
+
+    @app.socket("shout to all")
+    def shout_to_all(req: Any) -> Any:
+        sent = app.websocket.broadcast_to_all(f"{req.data} from {os.getpid()}")
+        return [sent, sent.nodes]
+
+    @app.socket("pid")
+    def pid(req: Any) -> Any:
+        return os.getpid()
 
     @app.socket("thread")
     def thread(req: Any) -> Any:

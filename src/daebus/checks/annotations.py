@@ -44,6 +44,9 @@ _EXAMPLES: dict[str, object] = {
     "rate": "10/s",
     "room_pattern": "team-*",
 }
+# What is never shown, whatever it is: there may be a password in it.
+_SECRETS = ("secret", "url")
+
 # Permissions, which people write and read in octal.
 _OCTAL = ("unix_mode",)
 
@@ -176,6 +179,8 @@ def _check(name: str, value: Any, hint: Any, default: Any) -> None:
     if not any(_fits(value, kind) for kind in kinds):
         if isinstance(value, str) and any(get_origin(kind) in _SEVERAL for kind in kinds):
             raise TypeError(f"{name} must be a list; write {name}=[{value!r:.200}]")
+        if name in _SECRETS:
+            raise TypeError(f"{name} must be {' or '.join(words)}, not of {type(value).__name__}")
         better = _better(name, value, kinds, default)
         raise TypeError(f"{name} must be {' or '.join(words)}, not {value!r:.200}{better}")
     one = isinstance(value, str) or not isinstance(value, Collection)

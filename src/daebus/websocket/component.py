@@ -15,6 +15,7 @@ from .api.access import Access
 from .api.bridges import Bridges
 from .api.calls import Calls
 from .api.clients import Clients
+from .api.cluster import ClusterMethods
 from .api.context import Context
 from .api.decorators import Decorators
 from .api.presence import PresenceMethods
@@ -48,7 +49,16 @@ MAX_CORE = 8191
 
 
 class DaebusWebSocket(
-    Decorators, Access, Sending, Calls, Rooms, TopicMethods, PresenceMethods, Bridges, Clients
+    Decorators,
+    Access,
+    Sending,
+    Calls,
+    Rooms,
+    TopicMethods,
+    PresenceMethods,
+    Bridges,
+    Clients,
+    ClusterMethods,
 ):
     """The WebSocket side of an app.
 

@@ -70,6 +70,7 @@ class Hub:
         door: sends everything.
         stats: counters.
         threads: the connection threads.
+        client_ids: the ids in use.
         farewells: sends the clients away before a stop.
         visits: shows topics to clients that speak HTTP.
     """
@@ -101,7 +102,7 @@ class Hub:
             settings.limits.ping_interval,
             self.stats.refused,
         )
-        self._client_ids = ClientIds(settings.on_duplicate, settings.limits.close_timeout)
+        self.client_ids = ClientIds(settings.on_duplicate, settings.limits.close_timeout)
         self._watchdog = Watchdog(
             self.registry, minder, loop, settings.limits.slow_handler, self._report_slow_handler
         )
@@ -243,7 +244,7 @@ class Hub:
         link.place = admitted.place
         activity = Activity(link, self.stats)
         try:
-            taken = self._client_ids.take(activity.connection, link, self._settings.client_id)
+            taken = self.client_ids.take(activity.connection, link, self._settings.client_id)
         except BaseException:
             link.forget()
             raise
@@ -273,7 +274,7 @@ class Hub:
             if opened:
                 self._runner.serve(activity, route)
         finally:
-            self._client_ids.release(link)
+            self.client_ids.release(link)
             link.finish()
             with self._lock:
                 self._alive.discard(link)
@@ -337,6 +338,10 @@ class Hub:
         ):
             self.stats.lost_notice()
 
+    def announce(self, job: Callable[[], None]) -> bool:
+        """Run a job in a thread for notices; False if too many of them wait."""
+        return self._notices.submit(job)
+
     def _call(self, name: str, hooks: list[HookCall], client_id: str, info: Any) -> None:
         call_hooks(self.runtime.loop, name, hooks, client_id, info)
 
@@ -351,7 +356,7 @@ class Hub:
         with self._lock:
             self._stopping = True
         self._admission.stop()
-        self._client_ids.stop()
+        self.client_ids.stop()
         self.farewells.end(restart=restart)
         self.runtime.pump.close()
 

@@ -57,4 +57,5 @@ class Settings:
     on_disconnect: list[HookCall] = field(default_factory=list)
     on_slow_consumer: list[HookCall] = field(default_factory=list)
     on_slow_handler: list[HookCall] = field(default_factory=list)
+    on_backplane: list[HookCall] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)

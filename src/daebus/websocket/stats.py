@@ -13,7 +13,7 @@ from ..data.encoder import package
 from ..interrupts.stack import inside
 from .connection.events import DisconnectInfo
 from .connection.link import Link
-from .topics.feed import TopicStats
+from .topics.live import TopicStats
 
 __all__ = ["BUCKETS", "Counted", "HandlerStats", "Stats", "Times", "WebSocketStats"]
 

@@ -38,7 +38,7 @@ from tests.support.waiting import eventually
 
 
 def ids_in_use(app: Daebus) -> set[str]:
-    return set(hub_of(app)._client_ids._used)
+    return set(hub_of(app).client_ids._used)
 
 
 def the_only(app: Daebus) -> str:

@@ -351,8 +351,8 @@ class Heard:
         self._registry = registry
         self.rooms: list[tuple[str, str, bool]] = []
         self.users: list[tuple[str, str, bool]] = []
-        registry.rooms.announce = lambda changes: self._hear(self.rooms, changes)
-        registry.users.announce = lambda changes: self._hear(self.users, changes)
+        registry.rooms.listeners.append(lambda changes: self._hear(self.rooms, changes))
+        registry.users.listeners.append(lambda changes: self._hear(self.users, changes))
 
     def _hear(self, heard: list[tuple[str, str, bool]], changes: tuple[Change, ...]) -> None:
         assert len(self._registry) >= 0  # takes the lock
@@ -412,7 +412,7 @@ def test_a_refused_join_announces_nothing() -> None:
 def test_a_change_is_numbered_in_the_order_in_which_it_was_made() -> None:
     registry = filled("ann", "bob")
     numbers: list[int] = []
-    registry.rooms.announce = lambda changes: numbers.extend(c.number for c in changes)
+    registry.rooms.listeners.append(lambda changes: numbers.extend(c.number for c in changes))
     for client_id in ("ann", "bob"):
         registry.rooms.join(client_id, "hall")
     registry.rooms.leave("ann", "hall")
@@ -423,7 +423,7 @@ def test_rooms_and_users_are_numbered_together() -> None:
     registry = filled("ann")
     numbers: list[int] = []
     for groups in (registry.rooms, registry.users):
-        groups.announce = lambda changes: numbers.extend(c.number for c in changes)
+        groups.listeners.append(lambda changes: numbers.extend(c.number for c in changes))
     registry.rooms.join("ann", "hall")
     registry.identify("ann", "Ann")
     ann = registry.get("ann")
@@ -443,7 +443,7 @@ def test_a_listener_that_raises_is_logged_and_the_client_leaves_all_the_same(
     def fail(changes: tuple[Change, ...]) -> None:
         raise OSError("no room for the change")
 
-    registry.rooms.announce = fail
+    registry.rooms.listeners[:] = [fail, *registry.rooms.listeners]
     ann = registry.get("ann")
     assert ann is not None
     assert registry.remove(ann)

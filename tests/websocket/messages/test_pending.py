@@ -13,7 +13,8 @@ from daebus import CallTimeout, ClientGone
 from daebus.websocket.connection.limits import Limits
 from daebus.websocket.connection.link import Link
 from daebus.websocket.messages.cancellation import CancelToken
-from daebus.websocket.messages.pending import Pending, PendingCall
+from daebus.websocket.messages.pending import Answer, Pending, PendingCall
+from daebus.websocket.messages.questions import put
 from daebus.websocket.protocol import envelope
 from tests.support.links import FakeTransport, make_link
 
@@ -34,7 +35,7 @@ def test_nobody_asks_on_a_connection_that_is_over(when: str) -> None:
         with lock:
             pending.end_locked()
     with pytest.raises(ClientGone, match="ada"):
-        pending.ask()
+        pending.ask(Answer())
     assert not pending.waiting
 
 
@@ -62,7 +63,9 @@ class LateAnswer(Pending):
 
 
 def ask(link: Link, pending: Pending) -> PendingCall:
-    return PendingCall(link, pending, "confirm", envelope.encode("confirm", None))
+    answer = Answer()
+    forget = put(link, pending, "confirm", envelope.encode("confirm", None), answer)
+    return PendingCall(link.client_id, "confirm", answer, forget)
 
 
 def wait(call: PendingCall, flavour: str) -> Any:

@@ -7,7 +7,7 @@ import math
 import ssl
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,10 @@ class Serving:
     def fail(self) -> None:
         """Have the health check say that a thread has died; until the next start."""
         self._router.health.failed = True
+
+    def watch_backplane(self, health: Callable[[], tuple[bool, bool]] | None) -> None:
+        """Have the health check say how the backplane is; None if there is none."""
+        self._router.health.backplane = health
 
     def accept(self) -> None:
         """Start the threads."""

@@ -150,11 +150,14 @@ class Health:
     Attributes:
         leaving: the app is stopping, or about to; None while it is not.
         failed: one of its threads has died.
+        backplane: tells whether what joins the app to other processes works, and whether it must;
+            None without one.
     """
 
     def __init__(self) -> None:
         self.leaving: Refusal | None = None
         self.failed = False
+        self.backplane: Callable[[], tuple[bool, bool]] | None = None
 
     def answer(self) -> OwnAnswer:
         """Return 200 while the app serves."""
@@ -165,4 +168,9 @@ class Health:
         if leaving is not None:
             body = error_body(leaving.text, leaving.code)
             return OwnAnswer(leaving.status, (_JSON, _FRESH, *leaving.headers), body)
-        return OwnAnswer(200, (_JSON, _FRESH), json.dumps({"status": "ok"}).encode())
+        if self.backplane is None:
+            return OwnAnswer(200, (_JSON, _FRESH), json.dumps({"status": "ok"}).encode())
+        up, required = self.backplane()
+        healthy = up or not required
+        found = {"status": "ok" if healthy else "down", "backplane": "up" if up else "down"}
+        return OwnAnswer(200 if healthy else 503, (_JSON, _FRESH), json.dumps(found).encode())

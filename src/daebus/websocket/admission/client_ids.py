@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 
 from ...arguments import MAX_NAME
 from ...server.handoff import STOPPING, Refusal
@@ -35,6 +36,9 @@ class ClientIds:
         on_duplicate: what becomes of a client whose id is in use.
         timeout: seconds that one which replaces another waits for the end of that.
 
+    Attributes:
+        prefix: gives what every id begins with, so that other processes know whose client it is.
+
     Threads:
         Any; ``take`` waits for the app's generator and for a connection that is replaced,
         without the lock.
@@ -43,6 +47,7 @@ class ClientIds:
     def __init__(self, on_duplicate: OnDuplicate, timeout: float) -> None:
         self._on_duplicate = on_duplicate
         self._timeout = timeout
+        self.prefix: Callable[[], str] = str
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
         self._used: dict[str, Link] = {}  # guarded by: _lock
@@ -75,7 +80,7 @@ class ClientIds:
                     client_id,
                     connection.remote_address,
                 )
-            client_id = secrets.token_hex(16)
+            client_id = self.prefix() + secrets.token_hex(16)
         return client_id
 
     def release(self, link: Link) -> None:
@@ -143,7 +148,7 @@ class ClientIds:
             and 0 < len(client_id) <= MAX_NAME
             and client_id.isprintable()
         ):
-            return client_id
+            return self.prefix() + client_id
         logger.warning(
             "the client id generator returned %.100r; an id is a string of 1 to %d printable "
             "characters; the client gets a random one",

@@ -6,15 +6,19 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from ...arguments import check_ids, check_name, seconds
-from ...errors import CallError, CallTimeout, ClientGone, StateError
-from ...interrupts.stack import check_outside
-from ...waits import monotonic
-from ..messages.activity import Activity
-from ..messages.pending import PendingCall
+from ...arguments import check_client_id, check_ids, check_name, seconds
+from ...errors import CallError, CallTimeout, ClientGone
+from ...waits import monotonic, until
+from ..cluster.queries import Answers, What
+from ..messages.pending import Answer, PendingCall
+from ..messages.questions import ask
+from .cluster import members, members_async
 from .context import Section
 
 __all__ = ["Calls"]
+
+# Seconds in which the other processes say which clients they have.
+MEMBERS = 1.0
 
 # How a call fails; ``call_room`` and the like return these in place of an answer.
 FAILURES = (ClientGone, CallError, CallTimeout)
@@ -41,11 +45,14 @@ class Calls(Section):
             The ``"data"`` of the answer, None if it has none.
 
         Raises:
-            ClientGone: the client is not connected, or left before it answered.
+            ClientGone: the client is not connected, or left before it answered; with a backplane
+                also, if the process that it is connected to is gone.
             CallTimeout: it did not answer in time.
             CallError: it answered with an error, or too many calls to it wait already.
             StateError: called in an async handler; write ``await call_async(...)``.
             EncodeError: the data has no JSON form.
+            TooLargeError: the client is another process's, and the question larger than the
+                backplane's ``max_frame``.
 
         Threads:
             Any but the loop's. In the client's own handler too: other messages of the client
@@ -53,19 +60,19 @@ class Calls(Section):
                 ``send`` does.
         """
         seconds("timeout", timeout)
-        self._check_blocking("call")
-        return self._ask(client_id, message_type, data).result(timeout)
+        self._context.check_blocking("call", "call_async")
+        return self._ask(client_id, message_type, data, timeout).result(timeout)
 
     async def call_async(
         self, client_id: str, message_type: str, data: Any = None, *, timeout: float = 30.0
     ) -> Any:
         """Ask a client and await its answer; as ``call``, for coroutines."""
         seconds("timeout", timeout)
-        return await self._ask(client_id, message_type, data).result_async(timeout)
+        return await self._ask(client_id, message_type, data, timeout).result_async(timeout)
 
     def call_room(
         self, room: str, message_type: str, data: Any = None, *, timeout: float = 30.0
-    ) -> dict[str, Any]:
+    ) -> Answers:
         """Ask every client in a room at once and wait for all answers.
 
         Args:
@@ -75,27 +82,33 @@ class Calls(Section):
             timeout: seconds for all answers together.
 
         Returns:
-            The answer of each client, or the exception that ``call`` would have raised.
+            The answer of each client, or the exception that ``call`` would have raised. With a
+                backplane the clients of all processes are asked: each process first for those
+                that it has, a second at most. ``missing`` names the processes that did not say.
 
         Raises:
             StateError: called in an async handler; write ``await call_room_async(...)``.
             EncodeError: the data has no JSON form.
+            TooLargeError: some are clients of other processes, and the question is larger than
+                the backplane's ``max_frame``; nobody was asked.
 
         Threads:
             Any but the loop's.
         """
-        self._check_blocking("call_room")
-        return self._ask_and_wait(self._in_room(room), message_type, data, timeout)
+        self._context.check_blocking("call_room", "call_room_async")
+        check_name(room, "call_room({}, message_type)")
+        return self._ask_members("room", room, message_type, data, timeout)
 
     async def call_room_async(
         self, room: str, message_type: str, data: Any = None, *, timeout: float = 30.0
-    ) -> dict[str, Any]:
+    ) -> Answers:
         """Ask every client in a room; as ``call_room``, for coroutines."""
-        return await self._ask_and_await(self._in_room(room), message_type, data, timeout)
+        check_name(room, "call_room_async({}, message_type)")
+        return await self._ask_members_async("room", room, message_type, data, timeout)
 
     def call_user(
         self, user: str, message_type: str, data: Any = None, *, timeout: float = 30.0
-    ) -> dict[str, Any]:
+    ) -> Answers:
         """Ask every client that was identified as a user, such as its tabs; as ``call_room``.
 
         Raises:
@@ -105,14 +118,16 @@ class Calls(Section):
         Threads:
             Any but the loop's.
         """
-        self._check_blocking("call_user")
-        return self._ask_and_wait(self._of_user(user), message_type, data, timeout)
+        self._context.check_blocking("call_user", "call_user_async")
+        check_name(user, "call_user({}, message_type)")
+        return self._ask_members("user", user, message_type, data, timeout)
 
     async def call_user_async(
         self, user: str, message_type: str, data: Any = None, *, timeout: float = 30.0
-    ) -> dict[str, Any]:
+    ) -> Answers:
         """Ask every client of a user; as ``call_user``, for coroutines."""
-        return await self._ask_and_await(self._of_user(user), message_type, data, timeout)
+        check_name(user, "call_user_async({}, message_type)")
+        return await self._ask_members_async("user", user, message_type, data, timeout)
 
     def call_clients(
         self,
@@ -132,9 +147,10 @@ class Calls(Section):
         Threads:
             Any but the loop's.
         """
-        self._check_blocking("call_clients")
+        self._context.check_blocking("call_clients", "call_clients_async")
         ids = check_ids(client_ids, "call_clients({}, message_type)")
-        return self._ask_and_wait(ids, message_type, data, timeout)
+        seconds("timeout", timeout)
+        return self._ask_and_wait(ids, message_type, data, monotonic() + timeout)
 
     async def call_clients_async(
         self,
@@ -146,31 +162,35 @@ class Calls(Section):
     ) -> dict[str, Any]:
         """Ask several clients; as ``call_clients``, for coroutines."""
         ids = check_ids(client_ids, "call_clients_async({}, message_type)")
-        return await self._ask_and_await(ids, message_type, data, timeout)
+        seconds("timeout", timeout)
+        return await self._ask_and_await(ids, message_type, data, monotonic() + timeout)
 
-    def _in_room(self, room: str) -> list[str]:
-        check_name(room, "call_room({}, message_type)")
-        hub = self._context.hub
-        return [] if hub is None else hub.registry.rooms.members(room)
-
-    def _of_user(self, user: str) -> list[str]:
-        check_name(user, "call_user({}, message_type)")
-        hub = self._context.hub
-        return [] if hub is None else hub.registry.users.members(user)
-
-    def _ask_and_wait(
-        self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
-    ) -> dict[str, Any]:
+    def _ask_members(
+        self, what: What, name: str, message_type: str, data: Any, timeout: float
+    ) -> Answers:
         seconds("timeout", timeout)
         deadline = monotonic() + timeout
-        asked = self._ask_all(client_ids, message_type, data)
+        ids = members(self._context, what, name, min(timeout, MEMBERS))
+        return Answers(self._ask_and_wait(ids, message_type, data, deadline), ids.missing)
+
+    async def _ask_members_async(
+        self, what: What, name: str, message_type: str, data: Any, timeout: float
+    ) -> Answers:
+        seconds("timeout", timeout)
+        deadline = monotonic() + timeout
+        ids = await members_async(self._context, what, name, min(timeout, MEMBERS))
+        return Answers(await self._ask_and_await(ids, message_type, data, deadline), ids.missing)
+
+    def _ask_and_wait(
+        self, client_ids: Iterable[str], message_type: str, data: Any, deadline: float
+    ) -> dict[str, Any]:
+        asked = self._ask_all(client_ids, message_type, data, until(deadline))
         answers: dict[str, Any] = {}
         try:
             for client_id, call in asked.items():
                 try:
-                    rest = max(0.0, deadline - monotonic())
                     answers[client_id] = (
-                        call.result(rest) if isinstance(call, PendingCall) else call
+                        call.result(until(deadline)) if isinstance(call, PendingCall) else call
                     )
                 except FAILURES as exc:
                     answers[client_id] = exc
@@ -179,10 +199,10 @@ class Calls(Section):
         return answers
 
     async def _ask_and_await(
-        self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
+        self, client_ids: Iterable[str], message_type: str, data: Any, deadline: float
     ) -> dict[str, Any]:
-        seconds("timeout", timeout)
-        asked = self._ask_all(client_ids, message_type, data)
+        timeout = until(deadline)
+        asked = self._ask_all(client_ids, message_type, data, timeout)
 
         async def answer(call: PendingCall | Exception) -> Any:
             try:
@@ -196,45 +216,33 @@ class Calls(Section):
             _forget(asked.values())
         return dict(zip(asked, answers, strict=True))
 
-    def _ask(self, client_id: str, message_type: str, data: Any) -> PendingCall:
-        return self._send_question(
-            client_id, message_type, self._context.encode(message_type, data)
-        )
+    def _ask(self, client_id: str, message_type: str, data: Any, timeout: float) -> PendingCall:
+        asked = self._ask_all([check_client_id(client_id)], message_type, data, timeout)[client_id]
+        if isinstance(asked, PendingCall):
+            return asked
+        raise asked
 
     def _ask_all(
-        self, client_ids: Iterable[str], message_type: str, data: Any
+        self, client_ids: Iterable[str], message_type: str, data: Any, timeout: float
     ) -> dict[str, PendingCall | Exception]:
         message = self._context.encode(message_type, data)
+        self._context.check_fork()
         asked: dict[str, PendingCall | Exception] = {}
-        for client_id in dict.fromkeys(client_ids):
+        routes, ids = self._context.routes, [*dict.fromkeys(client_ids)]
+        if routes is not None:
+            asked.update(routes.ask_each(ids, message_type, message, timeout))
+        for client_id in ids:
+            if client_id in asked:
+                continue
+            answer = Answer()
             try:
-                asked[client_id] = self._send_question(client_id, message_type, message)
+                link = self._context.link(client_id)
+                forget = ask(link, client_id, message_type, message, answer)
             except FAILURES as exc:
                 asked[client_id] = exc
-        return asked
-
-    def _send_question(self, client_id: str, message_type: str, message: bytes) -> PendingCall:
-        self._context.check_fork()
-        link = self._context.link(client_id)
-        activity = None if link is None else Activity.of(link)
-        if link is None or activity is None:
-            raise ClientGone(client_id)
-        if link.peer.raw:
-            raise CallError(
-                f"client {client_id} is on the raw path {link.peer.path!r}, which has no calls; "
-                f"ask with connection.send() and connection.recv()",
-                "raw_path",
-            )
-        return PendingCall(link, activity.pending, message_type, message)
-
-    def _check_blocking(self, name: str) -> None:
-        check_outside(f"{name}()")
-        hub = self._context.hub
-        if hub is not None and hub.runtime.loop.is_current():
-            raise StateError(
-                f"{name}() would block the loop that all async handlers share; "
-                f"write: await app.websocket.{name}_async(...)"
-            )
+            else:
+                asked[client_id] = PendingCall(client_id, message_type, answer, forget)
+        return {client_id: asked[client_id] for client_id in ids}
 
 
 def _forget(asked: Iterable[PendingCall | Exception]) -> None:

@@ -21,7 +21,10 @@ class Clients(Section):
     """Connected clients, from any thread."""
 
     def get_clients(self) -> list[str]:
-        """Return the ids of all connected clients, in order of arrival."""
+        """Return the ids of all connected clients, in order of arrival.
+
+        With a backplane ``cluster.get_clients()`` asks the other processes too.
+        """
         hub = self._context.hub
         return [] if hub is None else [link.client_id for link in hub.registry.snapshot()]
 
@@ -159,7 +162,8 @@ class Clients(Section):
             reason: 123 bytes of UTF-8 at most; a longer text is cut.
 
         Returns:
-            False if the client is not connected.
+            False if the client is not connected. For a client of another process: whether it was
+                handed to that.
 
         Raises:
             ValueError: the code must not be sent.
@@ -170,10 +174,12 @@ class Clients(Section):
         self._context.check_fork()
         close_frame(code, reason)  # a wrong code raises even if the client is not connected
         link = self._context.link(client_id)
-        return link is not None and link.shut(code, reason, "server")
+        if link is not None:
+            return link.shut(code, reason, "server")
+        return bool(self._context.order("close", client_id, code=code, reason=reason))
 
     def disconnect_all_clients(self, code: int = 1000, reason: str = "") -> int:
-        """Close the connections of all clients connected now; new ones may connect.
+        """Close the connections of all clients of this process; new ones may connect.
 
         Args:
             code: as for ``disconnect_client``.

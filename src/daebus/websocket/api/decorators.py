@@ -10,6 +10,7 @@ from ...checks.annotations import checked
 from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError
 from ...interrupts.stack import check_outside
+from ..cluster.info import BackplaneInfo
 from ..connection.connection import Connection
 from ..connection.events import DisconnectInfo, SlowConsumerInfo, SlowHandlerInfo
 from ..messages.handlers import Middleware
@@ -22,6 +23,7 @@ from ..protocol.patterns import Pattern
 from .context import Section
 
 __all__ = [
+    "BackplaneHook",
     "ConnectHook",
     "Decorators",
     "DisconnectHook",
@@ -49,6 +51,9 @@ SlowConsumerHook = TypeVar(
 )
 SlowHandlerHook = TypeVar(
     "SlowHandlerHook", bound=Callable[[str], Any] | Callable[[str, SlowHandlerInfo], Any]
+)
+BackplaneHook = TypeVar(
+    "BackplaneHook", bound=Callable[[Any], Any] | Callable[[Any, BackplaneInfo], Any]
 )
 RawHandler = TypeVar("RawHandler", bound=Callable[Concatenate[Connection, ...], Any])
 
@@ -253,4 +258,17 @@ class Decorators(Section):
         runs in a thread for such notices, while the handler goes on.
         """
         self._context.settings.on_slow_handler.append(hook_call("an on_slow_handler hook", hook))
+        return hook
+
+    @checked
+    def on_backplane(self, hook: BackplaneHook) -> BackplaneHook:
+        """Decorate a function that is told what happens between the processes of the app.
+
+        It is called with the event, ``"up"`` and ``"down"`` for the backplane, ``"node_up"`` and
+        ``"node_down"`` for another process, ``"gap"`` for frames of another process that did not
+        arrive, and if it takes two arguments with a ``BackplaneInfo``. It may be async. It runs
+        in a thread for such notices, for one event after the other.
+        """
+        call = hook_call("an on_backplane hook", hook, "event")
+        self._context.settings.on_backplane.append(call)
         return hook

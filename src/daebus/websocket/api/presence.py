@@ -60,7 +60,12 @@ class PresenceMethods(Section):
             raise ValueError(f"grace must be 0 or more seconds, not {grace!r}")
         name = check_topic(PREFIX + room_pattern, "presence({})", family=True)
         spec = Spec(
-            "state", name, message_type="presence", count=MAX_PEOPLE + 1, max_bytes=MAX_BYTES
+            "state",
+            name,
+            message_type="presence",
+            count=MAX_PEOPLE + 1,
+            max_bytes=MAX_BYTES,
+            shared=False,
         )
         self._context.check_fork()
         self._context.presence.declare(Rule(spec, grace, info))

@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from ...arguments import check_client_id, check_name
 from ...checks.annotations import checked
 from ...checks.functions import check_function
-from ...errors import name_of
-from ..clients.registry import Registry
+from ..admission.joining import enter
 from .context import Section
 
 __all__ = ["JoinHook", "Rooms"]
@@ -31,7 +30,8 @@ class Rooms(Section):
             room: any name of 1 to 128 characters.
 
         Returns:
-            False if the client is not connected, or an ``on_join`` hook refuses.
+            False if the client is not connected, or an ``on_join`` hook refuses. For a client of
+                another process: whether it was handed to that, which asks its own hooks.
 
         Raises:
             RoomLimitError: the client is in ``max_rooms`` rooms.
@@ -40,20 +40,24 @@ class Rooms(Section):
             Exception: an ``on_join`` hook raised it; the client is not in the room.
 
         Threads:
-            Any; waits only for the ``on_join`` hooks, which run in this thread.
+            Any; waits only for the ``on_join`` hooks, which run in this thread, and, with a
+                backplane of several partitions, half a second at most until what other processes
+                send to the room is heard here.
         """
         self._context.check_fork()
         check_client_id(client_id)
         check_name(room, "join(client_id, {})")
-        hub = self._context.hub
-        if hub is None or (
-            self._context.settings.on_join and not self._may_join(hub.registry, client_id, room)
-        ):
+        hub, routes = self._context.hub, self._context.routes
+        if hub is None:
             return False
-        if hub.registry.interrupted():
-            hub.runtime.minder.call_later(0.0, partial(hub.registry.rooms.join, client_id, room))
-            return hub.registry.get(client_id) is not None
-        return hub.registry.rooms.join(client_id, room)
+        handed = self._context.order("join", client_id, room=room)
+        if handed is not None:
+            return handed
+        checks = self._context.settings.on_join
+        entered = enter(hub.registry, hub.runtime.minder, checks, client_id, room)
+        if entered and routes is not None:
+            routes.wait_heard(room)
+        return entered
 
     @checked
     def on_join(self, room_pattern: str) -> Callable[[JoinHook], JoinHook]:
@@ -85,25 +89,12 @@ class Rooms(Section):
 
         return register
 
-    def _may_join(self, registry: Registry, client_id: str, room: str) -> bool:
-        """Ask the hooks, if the client is connected and not in the room yet."""
-        if registry.get(client_id) is None or room in registry.rooms.of(client_id):
-            return True
-        for fits, hook in tuple(self._context.settings.on_join):
-            if fits(room):
-                verdict = hook(client_id, room)
-                if hasattr(verdict, "__await__"):  # a coroutine is true, but not an answer
-                    getattr(verdict, "close", bool)()
-                    raise _not_async(hook)
-                if verdict is not None and not verdict:
-                    return False
-        return True
-
     def leave(self, client_id: str, room: str) -> bool:
         """Take a client out of a room; an empty room no longer exists.
 
         Returns:
-            False if the client was not in the room.
+            False if the client was not in the room. For a client of another process: whether it
+                was handed to that.
 
         Raises:
             TypeError: the name is not a string.
@@ -118,6 +109,9 @@ class Rooms(Section):
         hub = self._context.hub
         if hub is None:
             return False
+        handed = self._context.order("leave", client_id, room=room)
+        if handed is not None:
+            return handed
         rooms = hub.registry.rooms
         if hub.registry.interrupted():
             hub.runtime.minder.call_later(0.0, partial(rooms.leave, client_id, room))
@@ -125,12 +119,15 @@ class Rooms(Section):
         return rooms.leave(client_id, room)
 
     def get_rooms(self) -> list[str]:
-        """Return the rooms that have clients, in the order in which they were made."""
+        """Return the rooms that have clients here, in the order in which they were made."""
         hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.names()
 
     def get_room_clients(self, room: str) -> list[str]:
-        """Return the ids of the clients in a room, in the order in which they joined."""
+        """Return the ids of the clients in a room, in the order in which they joined.
+
+        With a backplane ``cluster.get_room_clients(room)`` asks the other processes too.
+        """
         check_name(room, "get_room_clients({})")
         hub = self._context.hub
         return [] if hub is None else hub.registry.rooms.members(room)
@@ -150,14 +147,15 @@ class Rooms(Section):
                 user, as after a logout.
 
         Returns:
-            False if the client is not connected.
+            False if the client is not connected. For a client of another process: whether it was
+                handed to that.
 
         Raises:
             TypeError: the name is not a string.
             ValueError: the name is empty or too long.
 
         Threads:
-            Any; never waits.
+            Any; waits only as ``join`` does with a backplane of several partitions.
         """
         self._context.check_fork()
         check_client_id(client_id)
@@ -166,20 +164,23 @@ class Rooms(Section):
         hub = self._context.hub
         if hub is None:
             return False
-        registry = hub.registry
+        handed = self._context.order("identify", client_id, user=user)
+        if handed is not None:
+            return handed
+        registry, routes = hub.registry, self._context.routes
         if registry.interrupted():
             hub.runtime.minder.call_later(0.0, partial(registry.identify, client_id, user))
             return registry.get(client_id) is not None
-        return registry.identify(client_id, user)
+        known = registry.identify(client_id, user)
+        if known and user is not None and routes is not None:
+            routes.wait_heard(user)
+        return known
 
     def get_user_clients(self, user: str) -> list[str]:
-        """Return the ids of a user's clients, in the order in which they were identified."""
+        """Return the ids of a user's clients, in the order in which they were identified.
+
+        With a backplane ``cluster.get_user_clients(user)`` asks the other processes too.
+        """
         check_name(user, "get_user_clients({})")
         hub = self._context.hub
         return [] if hub is None else hub.registry.users.members(user)
-
-
-def _not_async(hook: object) -> TypeError:
-    return TypeError(
-        f"{name_of(hook)} is async, which an on_join hook must not be; write def, not async def"
-    )

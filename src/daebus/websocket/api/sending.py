@@ -85,10 +85,13 @@ class Sending(Section):
             conflate: as for ``send``.
 
         Returns:
-            1, or 0 if that client is not connected or the message was dropped.
+            1, or 0 if that client is not connected or the message was dropped. With a backplane
+                1 for a client of another process too, if the message was handed to that
+                (``nodes`` is 1 then).
 
         Raises:
             EncodeError: the data has no JSON form.
+            TooLargeError: it is for another process, and larger than ``max_frame``.
             TypeError: the id or the type is not a string.
 
         Threads:
@@ -117,11 +120,12 @@ class Sending(Section):
             conflate: as for ``broadcast_to_all``.
 
         Returns:
-            For each client id, in the order given: 1, or 0 if that client is not connected
-                or the message was dropped.
+            For each client id, in the order given: what ``send_to_client`` returns.
 
         Raises:
             EncodeError: the data has no JSON form.
+            TooLargeError: some are clients of other processes, and it is larger than
+                ``max_frame``; nobody got it.
 
         Threads:
             Any; never waits for a client.
@@ -129,10 +133,12 @@ class Sending(Section):
         self._context.check_fork()
         payload = self._context.encode(message_type, data)
         ids = tuple(check_ids(client_ids, "broadcast_to_clients({}, data)"))
-        hub = self._context.hub
+        hub, routes, policy = self._context.hub, self._context.routes, Policy(droppable, conflate)
         if hub is None:
             return dict.fromkeys(ids, OUTCOMES[GONE])
-        return hub.door.deliver_each(ids, payload, Policy(droppable, conflate))
+        if routes is not None:
+            return routes.deliver_each(ids, payload, policy)
+        return hub.door.deliver_each(ids, payload, policy)
 
     def broadcast_to_all(
         self,
@@ -145,7 +151,8 @@ class Sending(Section):
     ) -> SendResult:
         """Send to every connected client, including the one being handled.
 
-        The message is encoded once. A client that does not read does not delay the others:
+        With a backplane the clients of all processes get it, those of this one first. The
+        message is encoded once. A client that does not read does not delay the others:
         the message is queued for it, up to ``max_outbox``.
 
         Args:
@@ -157,10 +164,12 @@ class Sending(Section):
                 values of which only the latest matters.
 
         Returns:
-            How many clients it was sent to or queued for; 0 if the app does not run.
+            How many clients of this process it was sent to or queued for; 0 if the app does not
+                run. ``nodes`` says to how many other processes it was handed.
 
         Raises:
             EncodeError: the data has no JSON form.
+            TooLargeError: it is larger than the backplane's ``max_frame``; nobody got it.
 
         Threads:
             Any; never waits for a client.
@@ -180,6 +189,8 @@ class Sending(Section):
     ) -> SendResult:
         """Send to every client in a room, including the one being handled.
 
+        With a backplane those of all processes get it, as with ``broadcast_to_all``.
+
         Args:
             room: its name; a room that does not exist has no clients.
             data: what JSON can carry.
@@ -190,10 +201,11 @@ class Sending(Section):
                 replaces it.
 
         Returns:
-            How many clients it was sent to or queued for.
+            How many clients of this process it was sent to or queued for.
 
         Raises:
             EncodeError: the data has no JSON form.
+            TooLargeError: as with ``broadcast_to_all``.
 
         Threads:
             Any; never waits for a client.
@@ -214,6 +226,8 @@ class Sending(Section):
     ) -> SendResult:
         """Send to every client of a user, such as all of its tabs.
 
+        With a backplane those of all processes get it, as with ``broadcast_to_all``.
+
         Args:
             user: the name given to ``identify``.
             data: what JSON can carry.
@@ -224,10 +238,12 @@ class Sending(Section):
                 replaces it.
 
         Returns:
-            How many clients it was sent to or queued for; 0 if the user has none.
+            How many clients of this process it was sent to or queued for; 0 if the user has none
+                here.
 
         Raises:
             EncodeError: the data has no JSON form.
+            TooLargeError: as with ``broadcast_to_all``.
 
         Threads:
             Any; never waits for a client.

@@ -38,6 +38,7 @@ class TopicMethods(Section):
         replay_limit: int = 1000,
         auto: bool | int = False,
         persist: str | Path | None = None,
+        shared: bool = True,
     ) -> Topic:
         """Declare a topic whose messages each matter: alarms, lines of a log, a chat.
 
@@ -56,6 +57,8 @@ class TopicMethods(Section):
                 that it is sent.
             persist: a file that keeps the topic over a restart of the program; several may
                 share one. It is made if it is not there; its folder is not.
+            shared: with a backplane it is one topic on all nodes, and Redis keeps it, so it has no
+                file. False for a topic of this process alone.
 
         Returns:
             The topic; ``topic["device/7"]`` is one of a family.
@@ -63,7 +66,8 @@ class TopicMethods(Section):
         Raises:
             DuplicateHandlerError: the topic is declared already, or a handler for messages of
                 type ``subscribe`` or ``unsubscribe`` is registered.
-            ValueError: an argument is out of range.
+            ValueError: an argument is out of range, or there is a backplane and the topic would be
+                shared and have a file.
         """
         spec = Spec(
             "history",
@@ -74,6 +78,7 @@ class TopicMethods(Section):
             replay_limit=positive("replay_limit", replay_limit),
             auto=_auto(name, auto),
             persist=_file(persist),
+            shared=shared,
         )
         topic = self._context.topics.declare(spec)
         assert isinstance(topic, Topic)
@@ -91,6 +96,7 @@ class TopicMethods(Section):
         min_interval: float = 0.0,
         auto: bool = False,
         persist: str | Path | None = None,
+        shared: bool = True,
     ) -> State:
         """Declare a topic of which only the latest values matter: temperatures, progress.
 
@@ -107,6 +113,7 @@ class TopicMethods(Section):
                 each key with its latest value.
             auto: subscribe every client as it connects.
             persist: a file that keeps the state over a restart of the program; see ``topic``.
+            shared: see ``topic``.
 
         Returns:
             The state; ``state["device/7"]`` is one of a family.
@@ -125,6 +132,7 @@ class TopicMethods(Section):
             min_interval=_seconds_or_zero("min_interval", min_interval),
             auto=_auto(name, auto),
             persist=_file(persist),
+            shared=shared,
         )
         state = self._context.topics.declare(spec)
         assert isinstance(state, State)

@@ -52,7 +52,7 @@ class Groups:
         numbers: of changes, common to all groups of the registry; used under the lock.
 
     Attributes:
-        announce: called with what a call changed, after the lock is released; or None.
+        listeners: called with what a call changed, after the lock is released.
 
     Threads:
         Every method may be called from any thread and never waits. The registry calls the
@@ -69,7 +69,7 @@ class Groups:
         self._lock = lock
         self._connections = connections
         self._max_groups = max_groups
-        self.announce: Announce | None = None
+        self.listeners: list[Announce] = []
         # In the order in which clients joined and groups were made.
         self._members: dict[str, dict[str, Link]] = {}  # guarded by: _lock
         self._groups: dict[str, dict[str, None]] = {}  # guarded by: _lock
@@ -131,9 +131,11 @@ class Groups:
 
     def tell(self, changes: tuple[Change, ...]) -> None:
         """Announce changes; call it without the lock. A listener that raises is logged."""
-        if changes and self.announce is not None:
+        if not changes:
+            return
+        for announce in tuple(self.listeners):
             try:
-                self.announce(changes)
+                announce(changes)
             except Exception:  # the client has joined or left all the same
                 logger.exception("a change of groups could not be announced")
 

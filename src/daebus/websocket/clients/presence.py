@@ -15,6 +15,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from ...data.encoder import Encoder
@@ -22,10 +23,12 @@ from ...errors import EncodeError, StateLimitError
 from ...server.threads.minder import Minder, Timer
 from ...server.threads.safelog import get_logger
 from ..topics.changes import StateFeed
-from ..topics.feed import Retired
+from ..topics.feed import Feed, Retired
+from ..topics.shared.sharing import Sharing
 from ..topics.spec import Spec
 from ..topics.table import Topics
 from .groups import Change
+from .parts import COUNT, MAX_PEOPLE, Crew, Parts
 from .registry import Registry
 
 __all__ = ["COUNT", "MAX_BYTES", "MAX_PEOPLE", "PREFIX", "Presence", "Rule"]
@@ -35,9 +38,6 @@ logger = get_logger("daebus.websocket")
 # Before the name of a room, the name of its topic.
 PREFIX: Final = "presence:"
 
-# Users in a room that are shown one by one; if there are more, their number is.
-MAX_PEOPLE: Final = 1000
-COUNT: Final = "#"
 MAX_BYTES: Final = 1 << 20
 
 Info = Callable[[str], Mapping[str, Any]]
@@ -117,6 +117,7 @@ class Presence:
         self._minder: Minder | None = None
         self._registry: Registry | None = None
         self._moved: Moved = _nobody
+        self._parts: Parts | None = None  # with a backplane
         self._changed: deque[str] = deque()  # clients to look at
         self._infos: dict[tuple[str, str], Mapping[str, Any]] = {}  # single operations only
         # The minder's alone.
@@ -142,6 +143,12 @@ class Presence:
         """Return who is in a room, as JSON by user."""
         if self._rule(room) is None:
             return {}
+        parts = self._parts
+        if parts is not None:
+            return parts.of(room, wait=True)
+        return self._shown(room)
+
+    def _shown(self, room: str) -> dict[str, bytes]:
         feed = self._topics.find(PREFIX + room)
         return dict(feed.values()) if isinstance(feed, StateFeed) else {}
 
@@ -160,19 +167,51 @@ class Presence:
         if self._rules:
             self._listen(registry)
 
+    def join(self, sharing: Sharing, crew: Crew) -> None:
+        """Show those who are on other nodes as well; after ``begin``."""
+        minder = self._minder
+        assert minder is not None
+        self._parts = Parts(self._topics, sharing, crew, minder, self._merge)
+        if self._opened not in self._topics.opened:
+            self._topics.opened.append(self._opened)
+            self._topics.retired.append(self._retired)
+        for feed in self._topics.feeds():
+            self._opened(feed)
+
+    def part(self) -> None:
+        """Take away what this node has said of rooms; before the backplane is left."""
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            parts.end()
+
+    def _opened(self, feed: Feed[Any]) -> None:
+        parts, room = self._parts, feed.name.removeprefix(PREFIX)
+        if parts is not None and room != feed.name and self._rule(room) is not None:
+            parts.follow(room)
+            minder = self._minder
+            if minder is not None:
+                minder.call_later(0.0, partial(self._merge, room))
+
+    def _retired(self, feed: Feed[Any]) -> None:
+        parts, room = self._parts, feed.name.removeprefix(PREFIX)
+        if parts is not None and room != feed.name:
+            parts.leave(room)
+
     def end(self) -> None:
         """Show nobody any more; the app has stopped."""
+        self.part()
         self._minder = self._registry = None
         for name in list(self._rooms):
-            self._replace(name, {}, list(self.of(name)))
+            self._replace(name, {}, list(self._shown(name)))
         self._rooms.clear()
         self._clients.clear()
         self._changed.clear()
         self._infos.clear()
 
     def _listen(self, registry: Registry) -> None:
-        registry.rooms.announce = self._rooms_changed
-        registry.users.announce = self._users_changed
+        if self._rooms_changed not in registry.rooms.listeners:
+            registry.rooms.listeners.append(self._rooms_changed)
+            registry.users.listeners.append(self._users_changed)
 
     # --- in the threads that join and leave ------------------------------------------
 
@@ -301,15 +340,40 @@ class Presence:
 
     def _count(self, name: str, room: _Room) -> None:
         """Show how many there are, in place of who."""
-        keys = [] if room.counting else [key for key in self.of(name) if key != COUNT]
+        keys = [] if room.counting else [key for key in self._said(name) if key != COUNT]
         room.counting = True
         self._replace(name, {COUNT: str(len(room.users)).encode()}, keys)
+
+    def _said(self, name: str) -> list[str]:
+        """Return what this node has said of a room."""
+        parts = self._parts
+        return list(self._shown(name)) if parts is None else parts.own(name)
 
     def _value(self, entry: _User) -> bytes:
         value = {"since": round(entry.since, 3), "clients": entry.shown, **entry.info}
         return self._encoder.dumps(value)
 
+    def _merge(self, room: str) -> None:
+        """Show what all nodes say of a room."""
+        parts = self._parts
+        if parts is None:
+            return
+        shown, before = parts.of(room), self._shown(room)
+        fresh = {user: value for user, value in shown.items() if before.get(user) != value}
+        gone = [user for user in before if user not in shown]
+        if (fresh or gone) and not self._change(room, fresh, gone):
+            self._change(room, {COUNT: str(len(shown)).encode()}, list(before))
+
     def _replace(self, room: str, values: Mapping[str, bytes], removed: list[str]) -> bool:
+        """Say who is in a room of this node; return False if there is no room for that."""
+        parts = self._parts
+        if parts is None:
+            return self._change(room, values, removed)
+        if not self._topics.knows(PREFIX + room):  # the name of the room is too long
+            return True
+        return parts.put(room, values, removed)
+
+    def _change(self, room: str, values: Mapping[str, bytes], removed: list[str]) -> bool:
         """Change a topic with one message; return False if it cannot hold that."""
         while True:
             feed = self._topics.find(PREFIX + room)

@@ -23,14 +23,12 @@ from weakref import ref
 from ...depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
 from ...interrupts.flag import Flag
-from ...interrupts.stack import check_outside, held, inside
+from ...interrupts.stack import check_outside
 from ...waits import lock_timeout
-from ..clients.broadcast import reply
-from ..connection.link import Link
 from ..protocol import envelope
 from .cancellation import CancelToken
 
-__all__ = ["KINDS", "Pending", "PendingCall", "Stoppable"]
+__all__ = ["KINDS", "Answer", "Pending", "PendingCall", "Settles", "Stoppable"]
 
 # Message types of the protocol itself.
 KINDS = frozenset(("cancel", "error", "response"))
@@ -55,8 +53,15 @@ class Stoppable(Protocol):
         """The id that the client gave it."""
 
 
+class Settles(Protocol):
+    """What is told of the end of a call."""
+
+    def settle(self, data: Any, problem: Exception | None) -> None:
+        """Take the answer, or what has come in its place; must not wait."""
+
+
 class Answer(Flag):
-    """What a client will answer: settled once, under the connection's lock.
+    """What a client will answer: settled once, mostly under the connection's lock.
 
     No future: settling one takes a lock of its own, which a thread that was interrupted in
     its wait may hold.
@@ -125,7 +130,7 @@ class Pending:
         self._over = over  # guarded by: _lock
         self._mark = secrets.token_hex(8)  # in the id of every call
         self._asked = 0  # guarded by: _lock
-        self._calls: dict[str, Answer] = {}  # guarded by: _lock
+        self._calls: dict[str, Settles] = {}  # guarded by: _lock
         # Weak: a request may outlive its handler, in a thread that the handler started.
         # No WeakSet: it is changed by whichever thread drops the last reference.
         self._tokens: list[ref[CancelToken]] = []  # guarded by: _lock
@@ -141,17 +146,19 @@ class Pending:
         assert self._lock.locked()
         return bool(self._calls) or any(not token.ended for token in self._alive_locked())
 
-    def ask(self) -> tuple[str, Answer]:
+    def ask(self, answer: Settles) -> str:
         """Open a call.
 
+        Args:
+            answer: is settled once, under the connection's lock.
+
         Returns:
-            Its id, and its answer; call ``forget`` to give up.
+            Its id; call ``forget`` to give up.
 
         Raises:
             ClientGone: the connection is no longer open.
             CallError: too many calls are open already (code ``too_many_calls``).
         """
-        answer = Answer()
         check_outside("a call", self._lock)
         with self._lock:
             if self._over:
@@ -164,7 +171,7 @@ class Pending:
             self._asked += 1
             ident = f"{self._mark}-{self._asked}"
             self._calls[ident] = answer
-        return ident, answer
+        return ident
 
     def forget(self, ident: str) -> bool:
         """Give up an answer; return False if it has arrived."""
@@ -247,29 +254,19 @@ class PendingCall:
     """A call that has been sent, and the wait for its answer.
 
     Args:
-        link: the client's connection.
-        pending: the calls of that connection.
+        client_id: who was asked.
         kind: the message type.
-        message: the envelope, without an id.
-
-    Raises:
-        ClientGone: the connection is no longer open.
-        CallError: too many calls wait already.
-        CallTimeout: the client's outbox is full, and the question was dropped.
+        answer: is settled by whoever takes what comes back.
+        forget: gives the answer up; returns False if it has arrived.
     """
 
-    def __init__(self, link: Link, pending: Pending, kind: str, message: bytes) -> None:
-        self._client_id = link.client_id
-        self._pending = pending
+    def __init__(
+        self, client_id: str, kind: str, answer: Answer, forget: Callable[[], bool]
+    ) -> None:
+        self._client_id = client_id
         self._kind = kind
-        self._ident, self._answer = pending.ask()
-        sent = reply(link.writer, envelope.stamp(message, self._ident))
-        if not sent and pending.forget(self._ident):
-            raise CallTimeout(f"{kind!r} was dropped, as client {link.client_id} does not read")
-        if (held.count or link.writer.lock.locked()) and inside():
-            link.runtime.minder.call_later(0.0, link.reader.listen)
-        else:
-            link.reader.listen()
+        self._answer = answer
+        self._forget = forget
 
     def result(self, timeout: float) -> Any:
         """Wait for the answer, so many seconds at most.
@@ -295,11 +292,11 @@ class PendingCall:
 
     def forget(self) -> None:
         """Give up the answer."""
-        self._pending.forget(self._ident)
+        self._forget()
 
     def _give_up(self, timeout: float) -> None:
         """Raise ``CallTimeout``, unless the answer arrived at the last moment."""
-        if self._pending.forget(self._ident):
+        if self._forget():
             raise CallTimeout(
                 f"client {self._client_id} did not answer {self._kind!r} within {timeout:g} s"
             )

@@ -58,15 +58,18 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return parameters
 
 
-def hook_call(what: str, hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
+def hook_call(
+    what: str, hook: Callable[..., Any], first: str = "client_id"
+) -> Callable[[str, Any], Any]:
     """Return a hook as a function of two arguments.
 
     A hook with one parameter, or whose second has a default as in
-    ``lambda client_id, name=name: ...``, is called with the client id alone.
+    ``lambda client_id, name=name: ...``, is called with the first alone.
 
     Args:
         what: what it is, for the error, such as ``"an on_disconnect hook"``.
         hook: of the user.
+        first: what its first argument is.
 
     Raises:
         TypeError: it takes neither one argument nor two, or nothing would run what it gives.
@@ -78,7 +81,7 @@ def hook_call(what: str, hook: Callable[..., Any]) -> Callable[[str, Any], Any]:
     ]
     variadic = any(p.kind is p.VAR_POSITIONAL for p in _parameters(hook))
     if callable(hook) and (len(needed) > 1 or variadic):
-        check_function(what, hook, ("client_id", "info"))
+        check_function(what, hook, (first, "info"))
         return hook
-    check_function(what, hook, ("client_id",))
-    return lambda client_id, info: hook(client_id)
+    check_function(what, hook, (first,))
+    return lambda who, info: hook(who)

@@ -4,18 +4,46 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, Protocol
 
 from ...interrupts.stack import held
 from ...server.threads.minder import Timer
 from ...waits import monotonic
-from .feed import EVERYTHING, After, Feed, Look, Retired
-from .live import Live, Shared
+from .feed import EVERYTHING, After, Feed, Retired
+from .live import Live, Look, Shared, Sharer
 from .spec import Spec
 from .store import Changed
 from .values import Values
 
 __all__ = ["StateFeed"]
+
+
+# Seconds until values of several nodes are looked at again that had expired.
+_AGAIN: Final = 1.0
+
+
+class SharedState(Sharer, Protocol):
+    """Changes what other nodes are to have as well.
+
+    Attributes:
+        ours: values that this node has set, and None for keys that it has removed, of which it
+            has not heard yet; changed in turns.
+    """
+
+    ours: dict[str, bytes | None]
+
+    def change(
+        self,
+        after: After,
+        values: Mapping[str, bytes],
+        removed: Sequence[str],
+        lasts: float | None,
+    ) -> bool:
+        """Have keys set and removed, in a turn; see ``StateFeed.change``."""
+
+    def lapse(self, keys: Sequence[str]) -> None:
+        """Have keys removed whose time is over, in a turn."""
 
 
 class StateFeed(Feed[Values]):
@@ -24,7 +52,12 @@ class StateFeed(Feed[Values]):
     Args:
         spec: the declaration.
         shared: with the other topics of the component.
+
+    Attributes:
+        copy: shares it with other nodes; None for a state of this process alone.
     """
+
+    copy: SharedState | None = None
 
     def __init__(self, spec: Spec, shared: Shared) -> None:
         log = Values(
@@ -42,11 +75,19 @@ class StateFeed(Feed[Values]):
 
     def value(self, key: str) -> bytes | None:
         """Return a value as JSON; None without one."""
+        if self.copy is not None:
+            ours = self.copy.ours.get(key, b"")
+            if ours != b"":  # no JSON is empty
+                return ours
         return self._log.get(key, monotonic())
 
     def values(self) -> list[tuple[str, bytes]]:
         """Return all keys and values, as JSON, in the order in which the keys came."""
-        return self._log.items(monotonic())
+        if self.copy is None:
+            return self._log.items(monotonic())
+        ours = self.copy.ours.copy()  # first: what leaves it is in the log
+        both = {**dict(self._log.items(monotonic())), **ours}
+        return [(key, value) for key, value in both.items() if value is not None]
 
     def look(self) -> Look:
         """Return what there is at this moment, for who reads it once."""
@@ -87,11 +128,10 @@ class StateFeed(Feed[Values]):
 
     def _take_locked(self, after: After, key: str | None) -> tuple[str, bytes] | None:
         assert self._order.locked()
-        moment = monotonic()
         if key is None:
-            found = self._log.items(moment)[-1:]
+            found = self.values()[-1:]
         else:
-            value = self._log.get(key, moment)
+            value = self.value(key)
             found = [] if value is None else [(key, value)]
         for name, _ in found:
             self._change_locked(after, {}, (name,), None)
@@ -108,7 +148,7 @@ class StateFeed(Feed[Values]):
 
     def _add_locked(self, after: After, key: str, value: bytes) -> bytes:
         assert self._order.locked()
-        known = self._log.get(key, monotonic())
+        known = self.value(key)
         if known is None:
             self._change_locked(after, {key: value}, (), None)
             return value
@@ -122,31 +162,32 @@ class StateFeed(Feed[Values]):
         ttl: float | None,
     ) -> bool:
         assert self._order.locked()
-        now, moment = time.time(), monotonic()
         lasts = self.spec.ttl if ttl is None else ttl
+        if self.copy is not None:
+            return self.copy.change(after, values, removed, lasts)
+        return self.change_locked(after, values, removed, lasts)
+
+    def change_locked(
+        self,
+        after: After,
+        values: Mapping[str, bytes],
+        removed: Sequence[str],
+        lasts: float | None,
+    ) -> bool:
+        """Set and remove keys of this log, and tell the subscribers; see ``change``."""
+        assert self._order.locked()
+        now, moment = time.time(), monotonic()
         expires = None if lasts is None else moment + lasts
         with held, self._data:
             log = self._log
             before = log.top
             changed, gone = log.change(values, removed, expires=expires, time=now)
             epoch, top = log.epoch, log.top
-        live = self._shared.live
         if expires is not None:
-            self._plan_locked(live, expires, moment)
+            self._plan_locked(self._shared.live, expires, moment)
         if not (changed or gone):
             return False
-        if self.spec.min_interval and live is not None:
-            wait = self._told_at + self.spec.min_interval - moment
-            if self._flush_timer is None:
-                if wait <= 0:
-                    self._tell_locked(after)
-                else:
-                    self._flush_timer = live.minder.call_later(wait, self._flush)
-        else:
-            with held, self._data:
-                event = self._log.message(changed, gone)
-            self.offer_locked(event, before, epoch, after)
-            self._told = top
+        self.tell_locked(after, changed, gone, before)
         store = self.store
         if store is not None:
             until = None if lasts is None else now + lasts
@@ -155,6 +196,63 @@ class StateFeed(Feed[Values]):
             for key in gone:
                 store.note(Changed(self.name, epoch, top, key, None, now, None))
         return True
+
+    def tell_locked(
+        self, after: After, changed: Collection[str], gone: Collection[str], before: int
+    ) -> None:
+        """Tell the subscribers of keys that were just set and removed, now or a little later.
+
+        Args:
+            after: see ``turn``.
+            changed: keys that were set.
+            gone: keys that were removed.
+            before: offset before all these.
+        """
+        assert self._order.locked()
+        live = self._shared.live
+        if self.spec.min_interval and live is not None:
+            moment = monotonic()
+            wait = self._told_at + self.spec.min_interval - moment
+            if self._flush_timer is None:
+                if wait <= 0:
+                    self._tell_locked(after)
+                else:
+                    self._flush_timer = live.minder.call_later(wait, self._flush)
+            return
+        with held, self._data:
+            event = self._log.message(changed, gone)
+            epoch = self._log.epoch
+        self.offer_locked(event, before, epoch, after)
+        self._told = event.offset
+
+    def accept_locked(
+        self,
+        after: After,
+        values: Mapping[str, bytes],
+        removed: Sequence[str],
+        top: int,
+        *,
+        expires: float | None,
+        time: float,
+    ) -> None:
+        """Set and remove keys as another node has, and tell the subscribers."""
+        assert self._order.locked()
+        with held, self._data:
+            before = self._log.top
+            self._log.accept(values, removed, top, expires=expires, time=time)
+        if expires is not None:
+            self._plan_locked(self._shared.live, expires, monotonic())
+        self.tell_locked(after, values.keys(), removed, before)
+
+    def replaced_locked(self, after: After) -> None:
+        """Have all subscribers read a log that is another one now."""
+        assert self._order.locked()
+        with held, self._data:
+            self._told = self._log.top
+            upcoming = self._log.next_due()
+        self.nudge_locked(after)
+        if upcoming is not None:
+            self._plan_locked(self._shared.live, upcoming, monotonic())
 
     def _flush(self) -> None:
         """Tell the subscribers of what has changed since they were told last."""
@@ -193,8 +291,12 @@ class StateFeed(Feed[Values]):
         self._expiry_timer, self._expiry_at = None, float("inf")
         with held, self._data:
             due = self._log.due(moment)
+        if due and self.copy is not None:
+            self.copy.lapse(due)  # they stay until that is heard
+            self._plan_locked(self._shared.live, moment + _AGAIN, moment)
+            return
         if due:
-            self._change_locked(after, {}, due, None)
+            self.change_locked(after, {}, due, None)
         with held, self._data:
             upcoming = self._log.next_due()
         if upcoming is not None:

@@ -5,11 +5,17 @@ A publication keeps the app's own type; ``topic`` and ``offset`` stand beside it
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["Event", "gap", "message", "publication_head", "quote", "state"]
+from ...errors import StateLimitError
+
+__all__ = [
+    "Event", "Item", "check_limits", "gap", "heap_of", "make_item", "message", "publication_head",
+    "quote", "state",
+]  # fmt: skip
 
 # Types and names as JSON; a program has few of them.
 _quoted: dict[str, bytes] = {}
@@ -96,3 +102,52 @@ def message(kind: str, data: Any, topic: str | None = None) -> bytes:
     beside = {} if topic is None else {"topic": topic}
     text = json.dumps({"type": kind, **beside, "data": data}, separators=(",", ":"))
     return text.encode()
+
+
+class Item(NamedTuple):
+    """A value of a state as it is kept.
+
+    Attributes:
+        offset: of its last change.
+        text: ``"key":value``.
+        start: of the value in it.
+        time: Unix time of the change.
+        expires: the moment when it is due to be removed; None for never.
+    """
+
+    offset: int
+    text: bytes
+    start: int
+    time: float
+    expires: float | None
+
+
+def make_item(offset: int, key: str, data: bytes, time: float, expires: float | None) -> Item:
+    """Return a value as it is kept."""
+    head = quote(key)
+    return Item(offset, b"%b:%b" % (head, data), len(head) + 1, time, expires)
+
+
+def heap_of(items: Mapping[str, Item]) -> list[tuple[float, str]]:
+    """Return when keys are due to be removed, as a heap."""
+    heap = [(item.expires, key) for key, item in items.items() if item.expires is not None]
+    heapq.heapify(heap)
+    return heap
+
+
+def check_limits(topic: str, count: int, size: int, max_keys: int, max_bytes: int) -> None:
+    """Refuse a state that is too large.
+
+    Raises:
+        StateLimitError: it has more keys or bytes than are allowed.
+    """
+    if count > max_keys:
+        raise StateLimitError(
+            f"state {topic!r} would have {count} keys, and {max_keys} are the most; "
+            f"remove some, or write max_keys={2 * max_keys}"
+        )
+    if size > max_bytes:
+        raise StateLimitError(
+            f"state {topic!r} would have {size} bytes, and {max_bytes} are the "
+            f"most; keep less in it, or write max_bytes={2 * max_bytes}"
+        )

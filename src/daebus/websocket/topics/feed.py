@@ -23,10 +23,7 @@ from typing import (
     Concatenate,
     Final,
     Generic,
-    NamedTuple,
     ParamSpec,
-    Protocol,
-    TypedDict,
     TypeVar,
 )
 
@@ -39,12 +36,12 @@ from ..protocol.codec import TEXT
 from .cursor import Cursor, Watcher, put
 from .envelopes import Event
 from .history import Chunk, Saved
-from .live import Live, Offered, Shared, Span
-from .position import Answer, Kind, Position
+from .live import Live, Log, Offered, Shared, Sharer, Span, TopicStats
+from .position import Answer, Position
 from .spec import Spec
 from .store import Store
 
-__all__ = ["EVERYTHING", "After", "Feed", "Log", "Look", "Retired", "TopicStats"]
+__all__ = ["EVERYTHING", "After", "Feed", "Retired"]
 
 logger = get_logger("daebus.websocket")
 
@@ -56,85 +53,11 @@ class Retired(Exception):
     """This topic of a family had neither messages nor subscribers, and was given up."""
 
 
+# Seconds that who subscribes waits for a topic of several nodes to be read.
+SETTLE: Final = 1.0
+
 # In place of a number of bytes: no bound.
 EVERYTHING: Final = 1 << 60
-
-
-class Look(NamedTuple):
-    """All of a topic at one moment.
-
-    Attributes:
-        kind: of the topic.
-        epoch: the count of offsets.
-        offset: of the newest message or change.
-        messages: those that are kept, of a history.
-        values: keys and values as JSON, of a state.
-    """
-
-    kind: Kind
-    epoch: str
-    offset: int
-    messages: list[Event]
-    values: list[tuple[str, bytes]]
-
-
-class TopicStats(TypedDict):
-    """The counts of one topic; see ``DaebusWebSocket.stats``."""
-
-    kind: Kind
-    epoch: str
-    offset: int
-    entries: int
-    bytes: int
-    subscribers: int
-    watchers: int
-    gaps: int
-    persist_error: str | None
-
-
-class Log(Protocol):
-    """What a feed asks of a log, of either kind."""
-
-    @property
-    def epoch(self) -> str:
-        """The count of offsets."""
-
-    @property
-    def top(self) -> int:
-        """Offset of the newest message or change."""
-
-    @property
-    def floor(self) -> int:
-        """The oldest offset of which it can tell."""
-
-    def begin(self, since: Position | None, last: int) -> tuple[Answer, int]:
-        """Decide where a new subscriber begins."""
-
-    def read(self, epoch: str, sent: int, base: int, limit: int) -> Chunk:
-        """Return what follows a position."""
-
-    def trim(self, moment: float) -> None:
-        """Let go of what is too old."""
-
-    def contents(self) -> bytes:
-        """Return all that it holds, as JSON."""
-
-    def dump(self) -> Saved:
-        """Return all that is to be saved."""
-
-    def restore(self, saved: Saved, time: float, moment: float, *, keep_epoch: bool) -> None:
-        """Put what was saved before what is there."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that are kept."""
-
-    @property
-    def gaps(self) -> int:
-        """How often readers were told that something is lost."""
-
-    def __len__(self) -> int:
-        """Return how many messages or values there are."""
 
 
 AnyLog = TypeVar("AnyLog", bound=Log)
@@ -157,7 +80,10 @@ class Feed(Generic[AnyLog]):
         spec: the declaration.
         store: keeps what is published; None for a topic that is not kept.
         settled: what an earlier run of the program has kept is in it, if anything is.
+        copy: shares it with other nodes; None for a topic of this process alone.
     """
+
+    copy: Sharer | None = None
 
     def __init__(self, spec: Spec, log: AnyLog, shared: Shared) -> None:
         self.name = spec.name
@@ -360,7 +286,9 @@ class Feed(Generic[AnyLog]):
         after: After = []
         if inside():
             # Others may wait for what this thread holds, while they have their turn.
-            if self._data.locked() or not self._order.acquire(blocking=False):
+            # And who shares it takes locks of the backplane.
+            shared = self.copy is not None
+            if shared or self._data.locked() or not self._order.acquire(blocking=False):
                 self._postpone(after, partial(action, after, *args, **options))
                 return instead
             try:
@@ -377,6 +305,21 @@ class Feed(Generic[AnyLog]):
         if self._late:
             self.run_late()
         return result
+
+    def step(self, action: Callable[..., object], *args: object) -> None:
+        """Do something as ``turn`` does, in a thread of ours that nothing has interrupted.
+
+        Raises:
+            Retired: look the topic up again.
+        """
+        after: After = []
+        with self._order:
+            self._begin_locked(after, patient=True)
+            action(after, *args)
+        for call in after:
+            call()
+        if self._late:
+            self.run_late()
 
     def _begin_locked(self, after: After, *, patient: bool) -> None:
         """Check that the topic is in use, and do what came late."""
@@ -429,6 +372,31 @@ class Feed(Generic[AnyLog]):
         for watcher in self._watchers:
             watcher.wake()
 
+    # --- for what shares it with other nodes -------------------------------------------
+
+    def log_locked(self, step: Callable[[AnyLog], Result]) -> Result:
+        """Do something with the log, in a turn."""
+        assert self._order.locked()
+        with held, self._data:
+            return step(self._log)
+
+    def count_subscribers(self) -> int:
+        """Return how many subscribers there are."""
+        live = self._shared.live
+        return 0 if live is None else live.subscribers.count(self.name)
+
+    def settle(self) -> None:
+        """Wait until readers can be told where they stand, a second at most.
+
+        Threads:
+            Any; the minder and who is inside do not wait.
+        """
+        copy, live = self.copy, self._shared.live
+        if copy is None or live is None:
+            return
+        if threading.current_thread() is not live.minder.thread and not inside():
+            copy.settle(SETTLE)
+
     # --- over the end of the program ---------------------------------------------------
 
     def begin(self, live: Live) -> None:
@@ -476,6 +444,7 @@ class Feed(Generic[AnyLog]):
             with held, self._data:
                 self._log.trim(moment)
                 busy = bool(len(self._log) or self._watchers)
+            busy = busy or (self.copy is not None and self.copy.busy)
             if busy or (live is not None and live.subscribers.count(self.name)):
                 return False
             self._retired = True

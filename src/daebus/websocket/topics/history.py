@@ -18,7 +18,7 @@ from typing import NamedTuple
 from .envelopes import Event, gap, publication_head
 from .position import Answer, Position, Reason, new_epoch, next_epoch
 
-__all__ = ["Chunk", "Entry", "History", "Saved"]
+__all__ = ["Chunk", "Entry", "History", "Saved", "Turn"]
 
 
 class Entry(NamedTuple):
@@ -71,6 +71,26 @@ class Chunk(NamedTuple):
     more: bool
 
 
+class Turn(NamedTuple):
+    """How readers of another epoch come into this one.
+
+    Attributes:
+        prior: an epoch whose offsets mean the same messages in this one, up to a point.
+        until: that point: whoever has come further goes on from here.
+        base: where readers of all other epochs go on.
+        reason: what they are told.
+    """
+
+    prior: str = ""
+    until: int = 0
+    base: int = 0
+    reason: str = "epoch"
+
+    def place(self, epoch: str, sent: int) -> int:
+        """Return the offset behind which a reader of another epoch goes on."""
+        return min(sent, self.until) if epoch == self.prior else self.base
+
+
 class _Kept(NamedTuple):
     payload: bytes
     start: int  # of the data in it
@@ -117,7 +137,8 @@ class History:
     """
 
     __slots__ = (
-        "_count", "_max_age", "_max_bytes", "_replay_limit", "_state", "gaps", "topic",
+        "_count", "_lost", "_max_age", "_max_bytes", "_replay_limit", "_state", "_turn", "gaps",
+        "topic",
     )  # fmt: skip
 
     def __init__(
@@ -136,6 +157,8 @@ class History:
         self._max_age = max_age
         self._replay_limit = replay_limit
         self._state = _State(new_epoch(), 0, 0, [], 0, 0)
+        self._turn = Turn()
+        self._lost = 0  # what is missing up to this offset did not come from the other nodes
 
     def __len__(self) -> int:
         state = self._state
@@ -273,10 +296,12 @@ class History:
         events: list[Event] = []
         before = self.floor - 1
         if epoch != self.epoch:
-            events.append(self._gap(before, None, "epoch"))
-            sent = before
+            turn = self._turn
+            sent = max(before, min(turn.place(epoch, sent), self.top))
+            events.append(self._gap(sent, None, turn.reason))
         elif sent < before:
-            events.append(self._gap(before, before - sent, "slow"))
+            reason = "backplane" if sent < self._lost else "slow"
+            events.append(self._gap(before, before - sent, reason))
             sent = before
         kept, start, stop = self._state[3:]
         size = 0
@@ -319,7 +344,59 @@ class History:
 
     def clear(self) -> None:
         """Forget all messages: the offsets are counted anew, in another epoch."""
+        self._turn = Turn()
         self._state = _State(next_epoch(self.epoch), 0, 0, [], 0, 0)
+
+    def rename(self, epoch: str, turn: Turn) -> None:
+        """Go on in another epoch, with what is there."""
+        self._turn = turn
+        self._state = self._state._replace(epoch=epoch)
+
+    def cut(self, top: int) -> list[Entry]:
+        """Take back the messages behind an offset, and return them."""
+        entries, top = self.aged(), min(top, self.top)
+        left = [entry for entry in entries if entry.offset <= top]
+        self._become(self._filled(_State(self.epoch, top - len(left), 0, [], 0, 0), left))
+        return entries[len(left) :]
+
+    def adopt(self, epoch: str, top: int, entries: list[Entry], turn: Turn, moment: float) -> None:
+        """Hold what others have published, and nothing else.
+
+        Args:
+            epoch: of theirs.
+            top: offset of the newest.
+            entries: the newest ones, as of ``aged``, without a gap among them, up to the top.
+            turn: how readers come into it.
+            moment: now, of that clock.
+        """
+        if epoch == self.epoch and (not entries or entries[0].offset > self.top + 1):
+            self._lost = top - len(entries)
+        state = self._filled(_State(epoch, top - len(entries), 0, [], 0, 0), entries)
+        self._turn = turn
+        self._become(self._trimmed(state, moment))
+
+    def _filled(self, state: _State, entries: list[Entry]) -> _State:
+        for entry in entries:
+            assert entry.expires is not None
+            state = self._with(state, entry.key, entry.data, entry.time, entry.expires)
+        return state
+
+    def aged(self) -> list[Entry]:
+        """Return the messages; ``expires`` of each is the moment from which its age counts."""
+        messages = self._messages()
+        return [
+            Entry(offset, kept.message_type, kept.payload[kept.start : -1], kept.time, kept.moment)
+            for offset, kept in enumerate(messages, self.top + 1 - len(messages))
+        ]
+
+    def at(self, offset: int) -> Entry | None:
+        """Return a message that is there; one look."""
+        state = self._state
+        place = state.stop - 1 - (state.top - offset)
+        kept = state.kept[place] if state.start <= place < state.stop else None
+        if kept is None:
+            return None
+        return Entry(offset, kept.message_type, kept.payload[kept.start : -1], kept.time)
 
     def dump(self) -> Saved:
         """Return all that is to be saved."""

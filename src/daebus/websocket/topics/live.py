@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypedDict
 
 from ...data.encoder import PLAIN, Encoder
 from ...server.threads.minder import Minder
 from ..connection.writer import Writer
 from .cursor import Cursor
+from .envelopes import Event
+from .history import Chunk, Saved
+from .position import Answer, Kind, Position
 from .subscribers import Subscribers
 
-__all__ = ["Live", "Offered", "Shared", "Span"]
+__all__ = ["Live", "Log", "Look", "Offered", "Shared", "Sharer", "Span", "TopicStats"]
 
 
 class Span(NamedTuple):
@@ -59,6 +62,94 @@ class Live(NamedTuple):
     subscribers: Subscribers
     publish: Callable[[Sequence[Cursor], bytes, Span], Offered]
     max_topics: int
+
+
+class Look(NamedTuple):
+    """All of a topic at one moment.
+
+    Attributes:
+        kind: of the topic.
+        epoch: the count of offsets.
+        offset: of the newest message or change.
+        messages: those that are kept, of a history.
+        values: keys and values as JSON, of a state.
+    """
+
+    kind: Kind
+    epoch: str
+    offset: int
+    messages: list[Event]
+    values: list[tuple[str, bytes]]
+
+
+class TopicStats(TypedDict):
+    """The counts of one topic; see ``DaebusWebSocket.stats``."""
+
+    kind: Kind
+    epoch: str
+    offset: int
+    entries: int
+    bytes: int
+    subscribers: int
+    watchers: int
+    gaps: int
+    persist_error: str | None
+
+
+class Log(Protocol):
+    """What a feed asks of a log, of either kind."""
+
+    @property
+    def epoch(self) -> str:
+        """The count of offsets."""
+
+    @property
+    def top(self) -> int:
+        """Offset of the newest message or change."""
+
+    @property
+    def floor(self) -> int:
+        """The oldest offset of which it can tell."""
+
+    def begin(self, since: Position | None, last: int) -> tuple[Answer, int]:
+        """Decide where a new subscriber begins."""
+
+    def read(self, epoch: str, sent: int, base: int, limit: int) -> Chunk:
+        """Return what follows a position."""
+
+    def trim(self, moment: float) -> None:
+        """Let go of what is too old."""
+
+    def contents(self) -> bytes:
+        """Return all that it holds, as JSON."""
+
+    def dump(self) -> Saved:
+        """Return all that is to be saved."""
+
+    def restore(self, saved: Saved, time: float, moment: float, *, keep_epoch: bool) -> None:
+        """Put what was saved before what is there."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+
+    @property
+    def gaps(self) -> int:
+        """How often readers were told that something is lost."""
+
+    def __len__(self) -> int:
+        """Return how many messages or values there are."""
+
+
+class Sharer(Protocol):
+    """Shares a topic with other nodes."""
+
+    @property
+    def busy(self) -> bool:
+        """True while a change of ours is on its way."""
+
+    def settle(self, timeout: float) -> None:
+        """Wait until readers can be told where they stand."""
 
 
 class Shared:

@@ -33,6 +33,7 @@ class Spec:
         auto: messages that each client is sent as it connects; None if it is not subscribed.
         persist: the file in which it is kept; None for none.
         family: the pattern of the family that it is a member of; None for none.
+        shared: with a backplane it is one topic on all nodes.
     """
 
     kind: Kind
@@ -47,6 +48,7 @@ class Spec:
     auto: int | None = None
     persist: Path | None = None
     family: str | None = None
+    shared: bool = True
 
     @property
     def is_family(self) -> bool:

@@ -14,8 +14,8 @@ from ..protocol.codec import TEXT
 from .changes import StateFeed
 from .cursor import Watcher
 from .envelopes import message
-from .feed import Feed, Retired, TopicStats
-from .live import Live, Shared
+from .feed import Feed, Retired
+from .live import Live, Shared, TopicStats
 from .position import Answer, Kind, Position
 from .spec import RESERVED, Spec
 from .state import State
@@ -38,6 +38,7 @@ class Topics:
         opened: called with each topic when the app starts, and with each that is made while
             it runs, before anybody reads it. They may wait for a disk.
         closed: called with each topic when the app has stopped.
+        retired: called with each topic of a family that was given up.
 
     Threads:
         Any may declare and look up, at any time.
@@ -48,11 +49,13 @@ class Topics:
         self.reserve: Callable[[], object] = bool
         self.opened: list[Callable[[Feed[Any]], None]] = []
         self.closed: list[Callable[[Feed[Any]], None]] = []
+        self.retired: list[Callable[[Feed[Any]], None]] = []
         self._lock = threading.Lock()
         # Read without the lock: one look, at a dict that only grows or loses single names.
         self._feeds: dict[str, AnyFeed] = {}
         self._families: tuple[Spec, ...] = ()
         self._auto: tuple[AnyFeed, ...] = ()
+        self._joined = False  # to other processes
         self._look_at = _FEW  # guarded by: _lock; members then are looked at
 
     # --- declaring --------------------------------------------------------------------
@@ -62,8 +65,11 @@ class Topics:
 
         Raises:
             DuplicateHandlerError: the name is taken.
+            ValueError: it would be kept twice; see ``join``.
         """
         check_outside("declaring a topic", self._lock)
+        if self._joined:
+            _check_kept_once(spec)
         self.reserve()
         if spec.is_family:
             with self._lock:
@@ -77,6 +83,16 @@ class Topics:
         if spec.kind == "history":
             return Topic(spec, self._history_feed, self.shared)
         return State(spec, self._state_feed, self.shared)
+
+    def join(self) -> None:
+        """Take note that there is a backplane, which keeps what is shared.
+
+        Raises:
+            ValueError: a topic that would be shared has a file.
+        """
+        for spec in self.specs():
+            _check_kept_once(spec)
+        self._joined = True
 
     def _declare_one(self, spec: Spec) -> None:
         family = self.family_of(spec.name)
@@ -163,6 +179,8 @@ class Topics:
         feed = self._feeds.get(name)
         if feed is not None and feed.spec.family is not None and feed.retire():
             self._feeds.pop(name, None)
+            for tell in self.retired:
+                tell(feed)
 
     def _look(self) -> None:
         """Look for members whose messages have grown old, now and then."""
@@ -233,6 +251,8 @@ class Topics:
         feed = self.find(name)
         if feed is None:
             raise ClientError(f"there is no topic {name[:MAX_NAME]!r}", "unknown_topic")
+        if feed.copy is not None:
+            feed.settle()
         return feed
 
     def announce(self, link: Link, name: str, last: int = 0) -> bool:
@@ -283,6 +303,14 @@ class Topics:
             feed.end()
             for tell in self.closed:
                 tell(feed)
+
+
+def _check_kept_once(spec: Spec) -> None:
+    if spec.persist is not None and spec.shared:
+        raise ValueError(
+            f"topic {spec.name!r} would be kept in a file (persist=) and by the backplane; leave "
+            f"persist= out, or write shared=False for a topic of this process alone"
+        )
 
 
 def _duplicate(name: str) -> DuplicateHandlerError:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from typing import Any, NamedTuple
+from time import time as clock
+from typing import Any, NamedTuple, Protocol
 
 from ...checks.annotations import checked
 from ...interrupts.stack import held
 from ...waits import monotonic
 from ..connection.sent import SendResult
 from ..protocol.envelope import dumps
-from .feed import EVERYTHING, After, Feed, Look, Retired
+from .feed import EVERYTHING, After, Feed, Retired
 from .handle import Handle
 from .history import History
-from .live import Shared
+from .live import Look, Shared, Sharer
 from .spec import Spec
 from .store import Appended, Cleared
 
@@ -37,13 +37,28 @@ class Publication(NamedTuple):
     time: float
 
 
+class SharedHistory(Sharer, Protocol):
+    """Publishes what other nodes are to have as well."""
+
+    def publish(self, after: After, message_type: str, data: bytes) -> SendResult:
+        """Have a message appended, in a turn."""
+
+    def clear(self, after: After) -> None:
+        """Have all messages forgotten, in a turn."""
+
+
 class HistoryFeed(Feed[History]):
     """A history topic inside.
 
     Args:
         spec: the declaration.
         shared: with the other topics of the component.
+
+    Attributes:
+        copy: shares it with other nodes; None for a topic of this process alone.
     """
+
+    copy: SharedHistory | None = None
 
     def __init__(self, spec: Spec, shared: Shared) -> None:
         log = History(
@@ -61,15 +76,48 @@ class HistoryFeed(Feed[History]):
 
     def _publish_locked(self, after: After, message_type: str, data: bytes) -> SendResult:
         assert self._order.locked()
-        now, moment = time.time(), monotonic()
+        if self.copy is not None:
+            return self.copy.publish(after, message_type, data)
+        return self.append_locked(after, message_type, data)
+
+    def append_locked(
+        self,
+        after: After,
+        message_type: str,
+        data: bytes,
+        *,
+        time: float | None = None,
+        moment: float | None = None,
+    ) -> SendResult:
+        """Append a message, and send it to the subscribers.
+
+        Args:
+            after: see ``turn``.
+            message_type: its type.
+            data: as JSON.
+            time: Unix time of its publication; None for now.
+            moment: of the clock that ages are measured by; None for now.
+        """
+        assert self._order.locked()
+        now = clock() if time is None else time
         with held, self._data:
-            event = self._log.append(message_type, data, now, moment)
+            event = self._log.append(
+                message_type, data, now, monotonic() if moment is None else moment
+            )
             epoch = self._log.epoch
         offset = event.offset
         offered = self.offer_locked(event, offset - 1, epoch, after)
         if self.store is not None:
             self.store.note(Appended(self.name, epoch, offset, message_type, data, now))
         return SendResult(offered.reached, offered.queued, offset=offset)
+
+    def floor_locked(self) -> int:
+        """Return the offset of the oldest message that is still needed, in a turn."""
+        assert self._order.locked()
+        moment = monotonic()
+        with held, self._data:
+            self._log.trim(moment)
+            return self._log.floor
 
     def look(self) -> Look:
         """Return what there is at this moment, for who reads it once."""
@@ -98,6 +146,14 @@ class HistoryFeed(Feed[History]):
         self.turn(self._clear_locked, None)
 
     def _clear_locked(self, after: After) -> None:
+        assert self._order.locked()
+        if self.copy is not None:
+            self.copy.clear(after)
+        else:
+            self.clear_locked(after)
+
+    def clear_locked(self, after: After) -> None:
+        """Forget all messages of this log, and tell the subscribers."""
         assert self._order.locked()
         with held, self._data:
             self._log.clear()
@@ -144,11 +200,12 @@ class Topic(Handle[HistoryFeed]):
             message_type: the ``"type"`` of the message.
 
         Returns:
-            How many subscribers it was sent to or is queued for; its number in the topic is
-                ``offset``.
+            How many subscribers of this process it was sent to or is queued for. Its number in
+                the topic is ``offset``; None with a backplane, which gives it later.
 
         Raises:
             EncodeError: the data has no JSON form.
+            TooLargeError: it is beyond ``max_frame`` of the backplane.
             TypeError: the type is not a string.
 
         Threads:

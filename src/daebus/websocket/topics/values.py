@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from operator import itemgetter
-from typing import NamedTuple
 
-from ...errors import StateLimitError
-from .envelopes import Event, gap, quote, state
+from .envelopes import Event, Item, check_limits, gap, heap_of, make_item, quote, state
 from .history import Chunk, Entry, Saved
 from .position import SNAPSHOT, UNTOLD, Answer, Position, Reason, new_epoch
 
@@ -32,14 +30,6 @@ _offset_of = itemgetter(0)
 
 # What a key costs besides its bytes is bounded by their number; short lists are not compacted.
 _FEW = 64
-
-
-class _Item(NamedTuple):
-    offset: int
-    text: bytes  # "key":value
-    start: int  # of the value in it
-    time: float
-    expires: float | None  # a moment
 
 
 class Values:
@@ -61,7 +51,7 @@ class Values:
 
     __slots__ = (
         "_changes", "_expiries", "_gone", "_gone_size", "_items", "_max_bytes", "_max_keys",
-        "_whole", "epoch", "floor", "gaps", "message_type", "size", "top", "topic",
+        "_reason_anew", "_whole", "epoch", "floor", "gaps", "message_type", "size", "top", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -81,7 +71,8 @@ class Values:
         self.gaps = 0
         self._max_keys = max_keys
         self._max_bytes = max_bytes
-        self._items: dict[str, _Item] = {}
+        self._reason_anew = "epoch"
+        self._items: dict[str, Item] = {}
         self._gone: dict[str, int] = {}  # in the order of their offsets
         self._gone_size = 0
         self._changes: list[tuple[int, str]] = []  # rising; some are no longer valid
@@ -141,7 +132,7 @@ class Values:
         """
         self._mend()
         items, fresh = self._items, {}
-        renewed: dict[str, _Item] = {}
+        renewed: dict[str, Item] = {}
         going = [key for key in dict.fromkeys(removed) if key in items and key not in values]
         count, size = len(items) - len(going), self.size
         size -= sum(len(items[key].text) for key in going)
@@ -157,14 +148,14 @@ class Values:
             size += len(text) - (0 if known is None else len(known.text))
             fresh[key] = (text, len(head) + 1)
         if fresh:  # removing is always possible
-            self._check(count, size)
+            self.check(count, size)
         self._whole = False
         for key, item in renewed.items():
             self._expire(key, item)
         for key, (text, start) in fresh.items():
             self.top += 1
             self._changes.append((self.top, key))
-            self._expire(key, _Item(self.top, text, start, time, expires))
+            self._expire(key, Item(self.top, text, start, time, expires))
             if key in self._gone:
                 del self._gone[key]
                 self._gone_size -= len(key)
@@ -179,6 +170,83 @@ class Values:
         self._whole = True
         return list(fresh), going
 
+    def accept(
+        self,
+        values: Mapping[str, bytes],
+        removed: Collection[str],
+        top: int,
+        *,
+        expires: float | None,
+        time: float,
+    ) -> None:
+        """Set and remove keys as somebody else has, who judged it; see ``change``.
+
+        Args:
+            values: as JSON.
+            removed: keys.
+            top: offset of the last of them, each of which has one of its own.
+            expires: the moment when these values are due to be removed; None for never.
+            time: Unix time.
+        """
+        self._mend()
+        self._whole = False
+        items, gone, offset = self._items, self._gone, top - len(values) - len(removed)
+        for key in (*values, *removed):
+            offset += 1
+            self._changes.append((offset, key))
+            known = items.pop(key, None) if key not in values else items.get(key)
+            self.size -= 0 if known is None else len(known.text)
+            if gone.pop(key, None) is not None:
+                self._gone_size -= len(key)
+            if key in values:
+                item = make_item(offset, key, values[key], time, expires)
+                self.size += len(item.text)
+                self._expire(key, item)
+            else:
+                gone[key] = offset
+                self._gone_size += len(key)
+        self.top = top
+        self._forget()
+        self._whole = True
+
+    def adopt(
+        self, epoch: str, top: int, floor: int, entries: Iterable[Entry], reason: str
+    ) -> None:
+        """Hold what others have set, and nothing else.
+
+        Args:
+            epoch: of theirs.
+            top: offset of the newest change.
+            floor: offset of the newest removal.
+            entries: the values; what expires says a moment.
+            reason: what readers of another epoch are told.
+        """
+        self._whole = False
+        self._items = {
+            entry.key: make_item(entry.offset, entry.key, entry.data, entry.time, entry.expires)
+            for entry in sorted(entries)
+        }
+        self._gone = {}
+        self.epoch, self.top, self.floor, self._reason_anew = epoch, top, floor, reason
+        self._mend()
+
+    def rename(self, epoch: str, reason: str) -> None:
+        """Go on in another epoch, with what is there."""
+        self.epoch, self._reason_anew = epoch, reason
+
+    def behind(self, offset: int) -> tuple[list[Entry], list[str]]:
+        """Return the values that were set, and the keys that were removed, since an offset."""
+        self._mend()
+        fresh = [entry for entry in self.dump().entries if entry.offset > offset]
+        return fresh, [key for key, at in self._gone.items() if at > offset]
+
+    def at(self, key: str) -> Entry | None:
+        """Return a value that is there; its expiry is a moment."""
+        item = self._items.get(key)
+        if item is None:
+            return None
+        return Entry(item.offset, key, item.text[item.start :], item.time, item.expires)
+
     def _mend(self) -> None:
         """End a change that an exception has ended, if there is one."""
         if self._whole:
@@ -191,7 +259,7 @@ class Values:
         changes = [(item.offset, key) for key, item in items.items()]
         changes += [(offset, key) for key, offset in gone.items()]
         changes.sort()
-        self._expiries = _heap(items)
+        self._expiries = heap_of(items)
         self._changes = changes
         self._items, self._gone = items, gone
         self._gone_size = sum(map(len, gone))
@@ -199,26 +267,18 @@ class Values:
         self._forget()
         self._whole = True
 
-    def _check(self, count: int, size: int) -> None:
+    def check(self, count: int, size: int) -> None:
         """Refuse what grows beyond a bound; one that was lowered may be exceeded already."""
-        if count > max(self._max_keys, len(self._items)):
-            raise StateLimitError(
-                f"state {self.topic!r} would have {count} keys, and {self._max_keys} are the most; "
-                f"remove some, or write max_keys={2 * self._max_keys}"
-            )
-        if size > max(self._max_bytes, self.size):
-            raise StateLimitError(
-                f"state {self.topic!r} would have {size} bytes, and {self._max_bytes} are the "
-                f"most; keep less in it, or write max_bytes={2 * self._max_bytes}"
-            )
+        most = max(self._max_keys, len(self._items)), max(self._max_bytes, self.size)
+        check_limits(self.topic, count, size, *most)
 
-    def _expire(self, key: str, item: _Item) -> None:
+    def _expire(self, key: str, item: Item) -> None:
         """Set an item, and note when it is due."""
         self._items[key] = item
         if item.expires is not None:
             heapq.heappush(self._expiries, (item.expires, key))
             if len(self._expiries) > 2 * len(self._items) + _FEW:
-                self._expiries = _heap(self._items)
+                self._expiries = heap_of(self._items)
 
     def due(self, moment: float) -> list[str]:
         """Return the keys whose time is over; they stay until they are removed."""
@@ -314,7 +374,7 @@ class Values:
         events: list[Event] = []
         if epoch != self.epoch:
             self.gaps += 1
-            event = Event("gap", gap(self.topic, self.epoch, 0, None, "epoch"), 0)
+            event = Event("gap", gap(self.topic, self.epoch, 0, None, self._reason_anew), 0)
             events.append(event)
             sent, base = SNAPSHOT, 0
         snapshot = sent == SNAPSHOT or max(sent, base) < self.floor
@@ -378,9 +438,7 @@ class Values:
         items = {}
         for entry in saved.entries:
             expires = None if entry.expires is None else moment + (entry.expires - time)
-            head = quote(entry.key)
-            text = b"%b:%b" % (head, entry.data)
-            items[entry.key] = _Item(entry.offset, text, len(head) + 1, entry.time, expires)
+            items[entry.key] = make_item(entry.offset, entry.key, entry.data, entry.time, expires)
         self._whole = False
         self._items, self._gone = items, {}
         self.epoch = saved.epoch if keep_epoch else self.epoch
@@ -388,9 +446,3 @@ class Values:
         self._mend()
         for entry in own:
             self.change({entry.key: entry.data}, expires=entry.expires, time=entry.time)
-
-
-def _heap(items: Mapping[str, _Item]) -> list[tuple[float, str]]:
-    heap = [(item.expires, key) for key, item in items.items() if item.expires is not None]
-    heapq.heapify(heap)
-    return heap
