@@ -6,6 +6,7 @@ const SAMPLES = [
   ["kiosk", 8082, "last values and a log that survive a restart"],
   ["longjob", 8083, "a firmware update that outlives its page"],
   ["auth", 8084, "a valve behind a login"],
+  ["cluster", 8085, "three processes on one port"],
 ];
 const OLD = 10; // seconds without news after which that is said in another colour
 

@@ -68,6 +68,12 @@ class Sample:
                 self.port = int(match[1])
                 return
 
+    def take(self) -> str:
+        """Return what it has printed so far."""
+        while not self._lines.empty():
+            self.output.append(self._lines.get() or "")
+        return "".join(self.output)
+
     def finish(self) -> tuple[int, str]:
         """Wait for the end; return the exit code and everything printed."""
         code = self.process.wait(PATIENCE)
@@ -131,7 +137,8 @@ class Client:
         text = self._socket.receive(timeout=max(0.0, deadline - time.monotonic()))
         assert text is not None, f"no {wanted!r} message came within {PATIENCE} seconds"
         message = json.loads(text)
-        if "set" in (data := message.get("data") or {}):
+        data = message.get("data")
+        if isinstance(data, dict) and "set" in data:
             before = {} if data.get("snapshot") else self.states.get(message["topic"], {})
             self.states[message["topic"]] = {**before, **data["set"]}
         return message

@@ -403,6 +403,26 @@ class TestKiosk:
         )
 
 
+class TestCluster:
+    def test_a_page_whose_process_is_killed_goes_to_another_one(
+        self, run_sample: Run, visit: OpenPage
+    ) -> None:
+        sample = run_sample("cluster", RETURN="0.5")
+        page, other = visit(sample), visit(sample)
+        for name in ("red", "green", "blue"):
+            wait_for_text(page, f"#processes .{name} .state", "process ")
+        look(page)
+        page.click("#wave")
+        wait_for_text(page, "#note", "waved, here and on 2 other processes")
+        wait_for_text(other, "#log", f"{page.text_content('#me')} waves")
+        home = page.text_content("#server").split()[0]
+        page.click(f"#processes .{home} button")
+        wait_for_text(page, "#log", f"{home} is back, as process")
+        wait_for_text(page, "#connection", "live")
+        assert page.locator(".visitors li.me").count() == 1
+        look(page)
+
+
 class TestAuth:
     """Pages whose login form comes first."""
 

@@ -11,11 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.peer import Peer, upgrade_request
+from tests.support.waiting import eventually
 
 OpenClient = Callable[..., Any]
 Run = Callable[..., Any]
@@ -25,8 +27,12 @@ TITLES = {
     "kiosk": "Tank",
     "longjob": "Firmware",
     "auth": "Valve",
+    "cluster": "Cluster",
 }
-SAMPLES = list(TITLES)
+# The processes of the last one take their time.
+SAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "cluster" else name for name in TITLES
+]
 KINDS = {"": "text/html", "css": "text/css", "js": "text/javascript"}
 
 
@@ -568,3 +574,67 @@ class TestAuth:
         code, output = run_sample("auth", listening=False, SESSION_SECONDS="soon").finish()
         assert code == 1
         assert output == "SESSION_SECONDS must be a number from 0 to 86400, not 'soon'\n"
+
+
+def alive(client: Any, *names: str) -> dict[str, dict[str, Any]]:
+    """Wait until each of these processes has told that it lives; return what each said last."""
+    found: dict[str, dict[str, Any]] = {}
+    while not found.keys() >= set(names):
+        told = client.receive("alive")
+        found[told["name"]] = told
+    return found
+
+
+@pytest.mark.slow
+class TestCluster:
+    def test_three_processes_are_one_app(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("cluster", RETURN="0.2")
+        clients = [open_client(sample) for _ in range(4)]
+        for number, client in enumerate(clients):
+            client.send("enter", f"otter {number}")
+        homes = [client.receive("response", lambda data: "pid" in data) for client in clients]
+        before = alive(clients[0], "red", "green", "blue")
+        for home in homes:
+            assert before[home["name"]]["pid"] == home["pid"]
+        clients[0].send("wave", None)
+        for client in clients[1:]:
+            assert client.receive("waved") == {"from": "otter 0", "name": homes[0]["name"]}
+        assert clients[0].receive("response", lambda data: data == 2) == 2
+
+        # One that has nothing to do with the first client dies; another one comes in its place.
+        name = next(name for name in before if name != homes[0]["name"])
+        clients[0].send("kill", name)
+        told = clients[0].receive(
+            "alive", lambda told: told["name"] == name and told["pid"] != before[name]["pid"]
+        )
+        assert f"{name} is process {told['pid']}" in sample.take()
+
+    def test_a_killed_process_leaves_its_clients_to_the_others(
+        self, run_sample: Run, open_client: OpenClient
+    ) -> None:
+        sample = run_sample("cluster", RETURN="60")
+        client = open_client(sample)
+        client.send("enter", "otter")
+        home = client.receive("response", lambda data: "pid" in data)
+        client.send("kill", home["name"])
+        assert client.closing_code() == 1005  # it said nothing
+        assert eventually(lambda: f"{home['name']} has died" in sample.take(), 20)
+        others = {"red", "green", "blue"} - {home["name"]}
+        again = [open_client(sample) for _ in range(4)]  # none of them comes to a dead one
+        for each in again:
+            each.send("enter", "otter")
+            assert each.receive("response", lambda data: "pid" in data)["name"] in others
+
+    def test_nothing_of_it_is_left(self, run_sample: Run, open_client: OpenClient) -> None:
+        sample = run_sample("cluster")
+        pids = [told["pid"] for told in alive(open_client(sample), "red", "green", "blue").values()]
+        sample.process.kill()  # it cannot say anything to the others
+        sample.finish()
+        assert eventually(lambda: not any(is_there(pid) for pid in pids), 20)
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
