@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
@@ -25,6 +26,7 @@ from werkzeug.test import create_environ, run_wsgi_app
 
 from daebus import Client, Daebus, DaebusHttp
 from daebus.testing import AppClient, RequestError
+from daebus.websocket.cluster.info import BackplaneInfo
 from tests.clients.scripted import Conn, ScriptedServer
 from tests.support.builds import shows_stacks
 from tests.support.tls import authority
@@ -427,11 +429,36 @@ def exercise_cores(names: dict[str, Any], warnings: Warnings, folder: Path) -> N
         assert client.receive("standing")["data"] == {"yes": 1}
 
 
+def exercise_several(names: dict[str, Any], warnings: Warnings, folder: Path) -> None:
+    app: Daebus = names["app"]
+    app.websocket.topic("alarms")
+    app.websocket.state("house")
+    with app.test_client() as client:
+        (ident,) = app.websocket.get_clients()
+        wait_for = functools.partial(client.receive, timeout=5)
+        assert client.request("alarm", "fire") == "0 guards here, and 0 other processes"
+        assert client.request("who") == {"guards": [], "silent": [], "processes": ["hall"]}
+        up, nodes, missed, lost_out = names["health"]()
+        assert (up, nodes, missed, lost_out) == (True, 1, 0, 0)
+        names["tell"]("gap", BackplaneInfo("hall", missed=1))
+        names["tell"]("up", BackplaneInfo("hall"))
+        client.request("subscribe", {"topic": "alarms"})
+        client.request("subscribe", {"topic": "house"})
+        app.websocket.join(ident, "guards")
+        app.websocket.identify(ident, "ada")
+        names["nightly"](names["redis_url"])
+        assert wait_for("status")["data"] == {"doors": "closed"}
+        assert wait_for("message")["data"] == "the backup is done"
+        assert wait_for("alarm")["data"] == {"text": "a door is open"}
+    assert "password" not in repr(names["over_tls"])
+
+
 EXERCISES: dict[str, Callable[[dict[str, Any], Warnings, Path], None]] = {
     "another_program.rst": exercise_another_program,
     "first_steps.rst": exercise_first_steps,
     "messages.rst": exercise_messages,
     "topics.rst": exercise_topics,
+    "several.rst": exercise_several,
     "migrating.rst": exercise_migrating,
     "http.rst": exercise_http,
     "running.rst": exercise_running,

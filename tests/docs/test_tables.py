@@ -12,7 +12,7 @@ from typing import Any
 
 from websockets.frames import CloseCode
 
-from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusWebSocket
+from daebus import ClientError, Connection, Daebus, DaebusHttp, DaebusRedis, DaebusWebSocket
 from daebus.http.protocol import errors as wire
 from daebus.http.protocol import parser
 from daebus.http.protocol.limits import Limits
@@ -140,7 +140,7 @@ def test_statuses_and_codes_of_http() -> None:
 def test_limits() -> None:
     documented = {row[0]: value(row[1]) for row in table(PROTOCOL, "Limits")}
     real: dict[str, float] = dict(FIXED)
-    for component in (DaebusWebSocket, DaebusHttp):
+    for component in (DaebusWebSocket, DaebusHttp, DaebusRedis):
         for name, parameter in inspect.signature(component).parameters.items():
             number = type(parameter.default) in (int, float)
             if number and name not in ("port", "unix_mode"):
@@ -156,7 +156,7 @@ def value(text: str) -> float:
 
 def test_threads() -> None:
     text = "".join(path.read_text() for path in SOURCE.rglob("*.py"))
-    real = set(re.findall(r"\"(daebus-[a-z]+(?:-parked)?)", text)) - {"daebus-stop"}
+    real = set(re.findall(r"\"(daebus-[a-z]+(?:-parked|-in|-out)?)", text)) - {"daebus-stop"}
     documented = [re.sub(r"-[A-Z]+$", "", name) for name in column("Threads", LOAD)]
     same(documented, real)
 
