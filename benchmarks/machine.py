@@ -15,6 +15,7 @@ from benchmarks.cases import NODE_MODULES
 PACKAGES = (
     "daebus", "websockets", "Werkzeug", "simple-websocket", "wsproto", "Flask", "flask-sock",
     "aiohttp", "orjson", "waitress", "cheroot", "gunicorn",
+    "redis", "python-socketio", "channels", "channels_redis", "uvicorn",
 )  # fmt: skip
 
 

@@ -22,21 +22,24 @@ WIDTH = 900
 # column of a floor, and the floors of a column. Imports go down this list only.
 FLOORS = (
     (("",),),
-    (("tasks",), ("monitoring",), ("client",)),
+    (("tasks",), ("monitoring",), ("emitter",), ("client",)),
     (
         (
             "websocket",
             "websocket/api",
+            "websocket/cluster",
             "websocket/admission",
             "websocket/messages",
             "websocket/clients",
             "websocket/topics",
             "websocket/topics/persistence",
+            "websocket/topics/shared",
             "websocket/connection",
             "websocket/protocol",
         ),
         ("http", "http/serving", "http/site", "http/protocol"),
     ),
+    (("backplane", "backplane/redis"),),
     (("server", "server/sockets", "server/threads"),),
     (("checks",), ("interrupts",), ("data",)),
 )
@@ -52,8 +55,10 @@ TINTS = {
     "tasks": ("#f7eef0", "#a04a62"),
     "monitoring": ("#f7eef0", "#a04a62"),
     "client": ("#f7eef0", "#a04a62"),
+    "emitter": ("#f7eef0", "#a04a62"),
     "websocket": ("#e8f1fb", "#2d6cad"),
     "http": ("#e9f5ec", "#2f7d4a"),
+    "backplane": ("#f7eef0", "#a04a62"),
     "server": ("#fbf3e2", "#8a5d12"),
     "checks": ("#eff0f2", "#5c6572"),
     "interrupts": ("#f3eee9", "#7a5a3c"),
@@ -379,8 +384,19 @@ THREADS = (
     Thread("daebus-job-N", "up to background_workers", "runs a background handler", 2, 1, True),
     Thread("daebus-hook-N", "up to 2", "runs hooks about slow clients and handlers", 2, 2, True),
     Thread("daebus-presence-N", "up to 1", "runs on_presence hooks", 1, 4, True),
+    Thread(
+        "daebus-cluster-N",
+        "up to 1, with a backplane",
+        "runs on_join hooks for other nodes",
+        2,
+        6,
+        True,
+    ),
+    Thread("daebus-memory", "1 for each MemoryBackplane", "joins apps in tests", 1, 5),
     Thread("daebus-pipe-NAME", "1 for each pipe", "reads a queue for a topic", 2, 4),
     Thread("daebus-persist-NAME", "1 for each file", "writes the topics that are kept", 0, 4),
+    Thread("daebus-redis-out", "0 or 1, and 1 for each Emitter", "sends to Redis, pipelined", 1, 7),
+    Thread("daebus-redis-in", "1 for each server of Redis", "listens to Redis", 2, 7),
     Thread("daebus-background-NAME", "1 for each", "calls a function now and then", 0, 3, True),
     Thread("daebus-thread-NAME", "1 for each", "runs a function all the time", 1, 3, True),
     Thread("daebus-stop", "0 or 1", "a stop beside run() or the loop", 2, 3),
@@ -392,7 +408,7 @@ THREADS = (
 HOST = Thread("your threads", "any", "send and broadcast; wait for no client", 0, 6, True)
 
 LEFTS, WIDE, TALL = (116.0, 408.0, 696.0), 192.0, 82.0
-TOPS = (46.0, 166.0, 286.0, 426.0, 526.0, 626.0, 726.0)
+TOPS = (46.0, 166.0, 286.0, 426.0, 526.0, 626.0, 726.0, 826.0)
 
 
 def threads() -> str:
