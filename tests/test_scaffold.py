@@ -41,6 +41,7 @@ USES: dict[str, Callable[[Scaffold], object]] = {
     "authenticate": lambda it: it.authenticate(lambda req: "guest"),
     "on_join": lambda it: it.on_join("x")(lambda client_id, room: True),
     "on_presence": lambda it: it.on_presence("x")(lambda room, user, joined: None),
+    "on_backplane": lambda it: it.on_backplane(lambda event, info: None),
     "on_subscribe": lambda it: it.on_subscribe("x")(lambda client_id, topic: True),
     "on_connect": lambda it: it.on_connect(lambda client_id: None),
     "on_disconnect": lambda it: it.on_disconnect(lambda client_id: None),

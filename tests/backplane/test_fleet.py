@@ -155,13 +155,13 @@ def test_a_big_message_of_a_stranger(site: Site, told: dict[str, Any]) -> None:
     server.command("CONFIG", "SET", "proto-max-bulk-len", 64 << 20)
     before = by_name(fleet)
     fleet.begin()
-    for _ in range(2):
+    for _ in range(3):
         server.command("PUBLISH", Names("fleet", 1).frames(0), b"x" * (33 << 20))
         told["healed"] = fleet.flows()
         assert told["healed"] < HEALED
     after = fleet.end()
     fleet.check_topic(whole=True)
-    assert newly(before, after, "reconnects") >= 3  # it cut them all
+    assert newly(before, after, "reconnects") >= 1  # it cut those that were not quick enough
 
 
 @pytest.mark.parametrize("why", ["disk", "memory"])

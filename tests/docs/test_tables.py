@@ -242,7 +242,7 @@ def test_targets_of_make_are_documented_and_exist() -> None:
         name for path in DOCUMENTS for name in re.findall(r"``make ([a-z-]+)", path.read_text())
     }
     assert named <= targets
-    assert targets - named == {"run-sample", "clean"}
+    assert targets - named == {"clean"}
 
 
 def test_loggers_and_levels_are_documented() -> None:

@@ -190,10 +190,11 @@ def test_a_message_of_a_stranger_that_is_too_big_cuts_nobody_for_long(
         other.ready()
         told = other.lost
         server.command("PUBLISH", other.channel, b"x" * (33 << 20))
-        assert other.wait(lambda: other.lost > told)
+        # Beyond 32 MiB the server cuts a subscriber, unless that one is quick enough.
+        assert other.wait(lambda: other.lost > told or bool(other.came))
         one.publish([1])
         assert other.wait(lambda: b"1" in other.frames())
-        assert [len(frame) for _, frame in other.came] == [1]
+        assert [len(frame) for _, frame in other.came] in ([1], [33 << 20, 1])
 
 
 @pytest.mark.parametrize("why", ["disk", "memory"])

@@ -304,7 +304,9 @@ def test_a_call_that_is_not_answered_is_forgotten_on_both_sides(
     assert eventually(lambda: open_calls(sites[1]) == 0)
 
 
-def test_a_call_that_is_given_up_is_forgotten_there_at_once(sites: list[Site]) -> None:
+def test_a_call_that_is_given_up_is_forgotten_there_at_once(
+    sites: list[Site], threads: ThreadPoolExecutor
+) -> None:
     async def give_up(client_id: str) -> None:
         task = asyncio.create_task(sites[0].ws.call_async(client_id, "confirm", timeout=3600))
         await asyncio.to_thread(lambda: there.client.receive("confirm"))
@@ -313,7 +315,7 @@ def test_a_call_that_is_given_up_is_forgotten_there_at_once(sites: list[Site]) -
             await task
 
     with sites[1].client() as there:
-        asyncio.run(give_up(there.id))
+        threads.submit(lambda: asyncio.run(give_up(there.id))).result(20)
         assert eventually(lambda: waiting(sites[1]) == [False])
         assert open_calls(sites[1]) == 0
         # A late answer is nobody's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from time import time as clock
+import time as times
 from typing import Any, NamedTuple, Protocol
 
 from ...checks.annotations import checked
@@ -99,7 +99,7 @@ class HistoryFeed(Feed[History]):
             moment: of the clock that ages are measured by; None for now.
         """
         assert self._order.locked()
-        now = clock() if time is None else time
+        now = times.time() if time is None else time
         with held, self._data:
             event = self._log.append(
                 message_type, data, now, monotonic() if moment is None else moment
