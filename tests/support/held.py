@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import BuiltinMethodType, CellType, FunctionType, MethodType
 from typing import Any
 
-from daebus.interrupts.stack import _NAMES
+from daebus.interrupts.stack import _NAMES, held
 
 __all__ = ["holding", "owners_of_locks"]
 
@@ -52,9 +52,12 @@ def owners_of_locks(*roots: object) -> dict[str, tuple[Any, str]]:
 
 _TEMPLATE = """
 def hold(owner, probe):
-    with owner.{name}:
+    with {held}owner.{name}:
         probe()
 """
+
+# Locks for which others wait while they hold that of a connection.
+_WAITED_FOR = {("TlsSocket", "_lock")}
 
 
 def holding(owner: Any, name: str, probe: Callable[[], object]) -> Callable[[], None]:
@@ -65,6 +68,7 @@ def holding(owner: Any, name: str, probe: Callable[[], object]) -> Callable[[], 
         name: of the attribute.
         probe: what interrupts it.
     """
-    space: dict[str, Any] = {"__name__": "daebus.held"}
-    exec(_TEMPLATE.format(name=name), space)
+    space: dict[str, Any] = {"__name__": "daebus.held", "held": held}
+    marked = name == "_data" or (type(owner).__name__, name) in _WAITED_FOR
+    exec(_TEMPLATE.format(name=name, held="held, " if marked else ""), space)
     return functools.partial(space["hold"], owner, probe)
