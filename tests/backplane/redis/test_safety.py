@@ -39,8 +39,7 @@ def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]
     folder = tmp_path_factory.mktemp("tls")
     issued = authority().issue_cert("127.0.0.1")
     issued.private_key_pem.write_to_path(str(folder / "key"))
-    for blob in issued.cert_chain_pems:
-        blob.write_to_path(str(folder / "cert"), append=True)
+    (folder / "cert").write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     authority().cert_pem.write_to_path(str(folder / "ca"))
     files = {name: str(folder / name) for name in ("key", "cert", "ca")}
     with RedisServer(DEBIAN, tls=files) as server:
