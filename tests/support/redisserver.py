@@ -30,13 +30,13 @@ from redis.retry import Retry
 
 __all__ = [
     "DEBIAN",
-    "REDIS",
-    "VALKEY",
     "Kind",
+    "REDIS",
     "RedisCluster",
     "RedisServer",
+    "VALKEY",
+    "any_server",
     "available",
-    "override",
     "run",
 ]
 
@@ -90,9 +90,15 @@ def available() -> list[Kind]:
     return [kind for kind in (VALKEY, REDIS, DEBIAN) if kind.path is not None]
 
 
-def override() -> str | None:
-    """Return the URL that the tests are to use in place of a server of their own."""
-    return os.environ.get("DAEBUS_TEST_REDIS") or None
+@contextlib.contextmanager
+def any_server() -> Iterator[str]:
+    """Give the URL of a server that is only used: ``DAEBUS_TEST_REDIS``, or one of its own."""
+    url = os.environ.get("DAEBUS_TEST_REDIS")
+    if url:
+        yield url
+        return
+    with RedisServer() as server:
+        yield server.url
 
 
 def run(url: str, *args: bytes | str | float, **options: Any) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from daebus import CallError, CallTimeout, ClientError, ClientGone, SendResult, TooLargeError
 from tests.support.cluster import Site, cluster, node_of, open_calls
 from tests.support.inside import activity_of, connections, hub_of
-from tests.support.redisserver import RedisServer
+from tests.support.redisserver import any_server
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.leaves_thread  # those of the apps, which all tests here share
@@ -28,7 +28,7 @@ SMALL = 4096
 def sites(request: pytest.FixtureRequest) -> Iterator[list[Site]]:
     """Three apps that run, joined by what this process has, or by a server."""
     with ExitStack() as stack:
-        url = stack.enter_context(RedisServer()).url if request.param == "redis" else None
+        url = stack.enter_context(any_server()) if request.param == "redis" else None
         plane = {"max_frame": SMALL, "secret": "of all"}
         made = stack.enter_context(cluster("a", "b", "c", plane=plane, url=url))
         for site in made:
