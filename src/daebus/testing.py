@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import simple_websocket
+from simple_websocket.ws import Base
 
 from .arguments import check_message_type
 from .checks.annotations import checked
@@ -352,10 +353,9 @@ class AppClient:
         socket, self._socket = self._socket, None
         if socket is None:
             return
-        try:
-            socket.close(code, reason)  # type: ignore[arg-type]  # any close code works
-        except (simple_websocket.ConnectionClosed, OSError):
-            pass  # the server was first
+        with contextlib.suppress(simple_websocket.ConnectionClosed, OSError):  # who was first
+            # Not that of Client: it closes the socket, which the thread does as well.
+            Base.close(socket, code, reason)  # type: ignore[arg-type]  # any close code works
         timeout = lock_timeout(self._timeout)
         socket.thread.join(timeout)  # type: ignore[attr-defined]  # a Thread
         link, self._link = self._link, None
