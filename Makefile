@@ -74,7 +74,7 @@ test-one: $(VENV)/dev.stamp  ## run one test, a file or a folder: T=tests/test_l
 	$(PY) -m pytest -q -m "" $(T)
 
 test-slow: $(VENV)/dev.stamp  ## run the slow tests: Autobahn, soak, fuzzing, benchmark smoke
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest -q -m slow -n 2
 
 coverage: $(VENV)/dev.stamp  ## run the quick tests and list the lines and branches they miss
 	$(PY) -m coverage erase
