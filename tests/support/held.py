@@ -56,8 +56,8 @@ def hold(owner, probe):
         probe()
 """
 
-# Locks for which others wait while they hold that of a connection.
-_WAITED_FOR = {("TlsSocket", "_lock")}
+# Locks for which others wait while they hold another one.
+_WAITED_FOR = {("TlsSocket", "_lock"), ("MemoryBackplane", "_lock"), ("Queue", "_lock")}
 
 
 def holding(owner: Any, name: str, probe: Callable[[], object]) -> Callable[[], None]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..arguments import positive
 from ..checks.annotations import checked
-from ..interrupts.stack import interrupted, within
+from ..interrupts.stack import held, interrupted, within
 from ..server.threads.pool import join_all
 from ..server.threads.safelog import get_logger
 from ..server.threads.track import track
@@ -137,26 +137,26 @@ class MemoryBackplane(Backplane):
             unsure: of how many frames that were sent last it is not known whether they arrived:
                 so many are sent again.
         """
-        with self._lock:
+        with held, self._lock:
             self._cut = True
             self._inbox.clear()
             self._kept.take_back(unsure, self._clock())
 
     def restore(self) -> None:
         """End what ``cut`` began."""
-        with self._lock:
+        with held, self._lock:
             self._cut, self._held = False, True
             self._reconnects += 1
             self._put_locked(self._lost)
 
     def deafen(self) -> None:
         """Receive nothing more, without knowing it, until the node has noticed."""
-        with self._lock:
+        with held, self._lock:
             self._deaf = True
 
     def lose(self, frames: int = 1) -> None:
         """Lose the next frames that would be received here."""
-        with self._lock:
+        with held, self._lock:
             self._to_lose += frames
 
     def overtake(self, rank: Callable[[str], float]) -> None:
@@ -165,7 +165,7 @@ class MemoryBackplane(Backplane):
         Args:
             rank: of a channel; the lowest comes first.
         """
-        with self._lock:
+        with held, self._lock:
             if not self.ordered:
                 self._inbox = deque(sorted(self._inbox, key=lambda entry: rank(entry[0])))
 
@@ -173,7 +173,7 @@ class MemoryBackplane(Backplane):
         """Give the node what has come, in the calling thread; return how much it was."""
         done = 0
         while most is None or done < most:
-            with self._lock:
+            with held, self._lock:
                 if not self._inbox:
                     break
                 _, job = self._inbox.popleft()
@@ -218,7 +218,7 @@ class MemoryBackplane(Backplane):
     ) -> None:
         """Join the others."""
         self._names, self._receive, self._lost = names, receive, lost
-        with self._lock:
+        with held, self._lock:
             self._channels.clear()
             self._kept.clear()
             self._inbox.clear()
@@ -237,13 +237,13 @@ class MemoryBackplane(Backplane):
         if self._lock.locked() and within(self._lock):
             self._late.append(functools.partial(self._publish_locked, channel, frame, keep))
             return True
-        with self._lock:
+        with held, self._lock:
             self._catch_up_locked()
             return self._publish_locked(channel, frame, keep)
 
     def flush(self) -> None:
         """Hand out what was kept."""
-        with self._lock:
+        with held, self._lock:
             if self._cut:
                 return
             self._held = False
@@ -264,7 +264,7 @@ class MemoryBackplane(Backplane):
 
     def renew(self) -> None:
         """Hear again."""
-        with self._lock:
+        with held, self._lock:
             self._deaf = False
             if not self._cut:
                 self._reconnects += 1
@@ -272,7 +272,7 @@ class MemoryBackplane(Backplane):
 
     def lease(self, node: str, value: bytes, seconds: float) -> None:
         """Set the lease of a node."""
-        with self._lock:
+        with held, self._lock:
             if not self._cut:
                 self._bus.leases[self._names.lease(node)] = (self._clock() + seconds, value)
 
@@ -280,7 +280,7 @@ class MemoryBackplane(Backplane):
         self, node: str, value: bytes, seconds: float, done: Callable[[bytes | None], None]
     ) -> None:
         """Set the lease of a node unless there is one."""
-        with self._lock:
+        with held, self._lock:
             if self._cut:
                 return
             key, now = self._names.lease(node), self._clock()
@@ -293,7 +293,7 @@ class MemoryBackplane(Backplane):
 
     def leases(self, done: Callable[[dict[str, bytes]], None]) -> None:
         """Read all leases of the app."""
-        with self._lock:
+        with held, self._lock:
             if self._cut:
                 return
             prefix, now = self._names.lease(""), self._clock()
@@ -322,7 +322,7 @@ class MemoryBackplane(Backplane):
     def stop(self, timeout: float) -> list[threading.Thread]:
         """Hand out what is kept, unless it is cut, and leave."""
         self.flush()
-        with self._lock:
+        with held, self._lock:
             self._running = False
             if self in self._bus.ends:
                 self._bus.ends.remove(self)
@@ -336,7 +336,7 @@ class MemoryBackplane(Backplane):
         if self._lock.locked() and within(self._lock):
             self._late.append(job)
             return
-        with self._lock:
+        with held, self._lock:
             self._catch_up_locked()
             job()
 
@@ -365,7 +365,7 @@ class MemoryBackplane(Backplane):
         """Do something to what is kept, and have ``done`` called with what came of it."""
         if self._lock.locked() and within(self._lock):
             raise interrupted("publishing")
-        with self._lock:
+        with held, self._lock:
             if not self._running or self._cut:
                 return
             result = step()
@@ -389,7 +389,7 @@ class MemoryBackplane(Backplane):
 
     def _run(self) -> None:
         while True:
-            with self._lock:
+            with held, self._lock:
                 while self._running and not self._inbox:
                     self._catch_up_locked()
                     if not self._inbox:

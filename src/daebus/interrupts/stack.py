@@ -32,10 +32,11 @@ _NAMES = ("_lock", "lock", "_connection_lock", "_order", "_data")
 
 
 class _Held(threading.local):
-    """The locks of this thread for which others wait while they hold that of a connection.
+    """The locks of this thread for which others wait while they hold another one of ours.
 
-    Whoever holds one of them and was interrupted must not wait for a connection, even if its
-    lock is free at that moment: another thread may take it in the next one. Write
+    That is the lock of a connection, or the one under which frames for other nodes are numbered.
+    Whoever holds one of them and was interrupted must not wait for that other one, even if it is
+    free at that moment: another thread may take it in the next one. Write
     ``with held, self._data:`` for such a lock.
 
     Attributes:
@@ -129,10 +130,11 @@ def check_outside(what: str, lock: threading.Lock | None = None) -> None:
 
     Args:
         what: the call, for the exception.
-        lock: all that it waits for, so that nothing else is asked while this one is free;
+        lock: all that it waits for, so that nothing else is asked while this one is free, unless
+            this thread has something ``held``;
             None if it waits for other threads.
     """
-    if (lock is None or lock.locked()) and inside():
+    if (lock is None or held.count or lock.locked()) and inside():
         raise interrupted(what)
 
 

@@ -22,7 +22,9 @@ from daebus import (
     DaebusWebSocket,
     MemoryBackplane,
 )
+from daebus.websocket.api.context import context_of
 from daebus.websocket.cluster import node as nodes
+from tests.support.held import holding
 from tests.support.waiting import eventually
 
 
@@ -216,3 +218,27 @@ def test_mistakes_in_arguments(options: dict[str, Any], words: str) -> None:
 
 def test_secret_is_not_shown() -> None:
     assert "s3cret" not in repr(MemoryBackplane(secret="s3cret").options)
+
+
+def test_who_was_interrupted_within_a_backplane_waits_for_no_sender() -> None:
+    """Another thread has the lock of the numbers, and waits for the backplane."""
+    backplane = MemoryBackplane(node="one")
+    with make(backplane) as app:
+        node = context_of(app.websocket).node
+        assert node is not None
+        numbers = node._life.outgoing._lock
+        sender = threading.Thread(target=lambda: node.post("room", "floor 3", b"{}"), daemon=True)
+        done = threading.Event()
+
+        def interrupting() -> None:
+            sender.start()
+            assert eventually(numbers.locked)
+            app.websocket.broadcast_to_all("alarm")
+            done.set()
+
+        within = threading.Thread(target=holding(backplane, "_lock", interrupting), daemon=True)
+        within.start()
+        assert done.wait(5)
+        within.join(5)
+        sender.join(5)
+        assert not sender.is_alive()

@@ -304,7 +304,7 @@ class Outbound:
             self._shards.stale = True
 
     def _send(self, lane: Lane) -> bool:
-        entries = self._queue.take(_BATCH, partial(self._is_of, lane), held=lane.held)
+        entries = self._queue.take(_BATCH, partial(self._is_of, lane), hurried=lane.held)
         if not entries:
             return False
         try:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ...interrupts.stack import within
+from ...interrupts.stack import held, within
 from ...waits import monotonic
 
 __all__ = ["Done", "Entry", "Queue"]
@@ -108,7 +108,7 @@ class Queue:
             # This very thread has the lock, and was interrupted: it looks again.
             self._late.append(entry)
             return
-        with self._lock:
+        with held, self._lock:
             self._take_late_locked(is_held)
             self._put_locked(entry, is_held)
             self._trim_locked()
@@ -128,35 +128,35 @@ class Queue:
 
     def locked(self, change: Callable[[], None]) -> None:
         """Change what is held, between two calls of ``put``."""
-        with self._lock:
+        with held, self._lock:
             change()
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Let those that were taken wait again, before all others of their slots."""
-        with self._lock:
+        with held, self._lock:
             for entry in reversed(list(entries)):
                 self._bytes += entry.size
                 self._slots.setdefault(entry.slot, deque()).appendleft(entry)
             self._trim_locked()
 
-    def take(self, most: int, accept: Callable[[int], bool], *, held: bool) -> list[Entry]:
+    def take(self, most: int, accept: Callable[[int], bool], *, hurried: bool) -> list[Entry]:
         """Return the next ones, of the slots that are accepted.
 
         Args:
             most: how many.
             accept: is asked for each slot.
-            held: only those that are not kept.
+            hurried: only those that are not kept.
         """
         taken: list[Entry] = []
-        with self._lock:
-            self._take_late_locked(lambda slot: held)
+        with held, self._lock:
+            self._take_late_locked(lambda slot: hurried)
             for _ in range(len(self._urgent)):
                 entry = self._urgent.popleft()
                 if len(taken) < most and accept(entry.slot):
                     taken.append(entry)
                 else:
                     self._urgent.append(entry)
-            if not held:
+            if not hurried:
                 for slot in [slot for slot in self._slots if accept(slot)]:
                     waiting = self._slots[slot]
                     while waiting and len(taken) < most:
@@ -168,13 +168,13 @@ class Queue:
 
     def drop(self, entries: Iterable[Entry]) -> None:
         """Note that some which were taken will never be sent."""
-        with self._lock:
+        with held, self._lock:
             for entry in entries:
                 self._drop_locked(entry)
 
     def cut(self, accept: Callable[[int], bool]) -> None:
         """Drop what is not kept, of the slots that are accepted: their server is away."""
-        with self._lock:
+        with held, self._lock:
             for waiting in [self._urgent, *self._slots.values()]:
                 for _ in range(len(waiting)):
                     entry = waiting.popleft()
@@ -186,7 +186,7 @@ class Queue:
 
     def tidy(self) -> list[Entry]:
         """Drop what is too old; return those that were dropped and that somebody waits for."""
-        with self._lock:
+        with held, self._lock:
             self._trim_locked()
             dropped, self._dropped = self._dropped, []
         return dropped

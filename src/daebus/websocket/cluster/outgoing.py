@@ -13,7 +13,7 @@ from typing import Any
 
 from ...backplane.frames import Template
 from ...backplane.protocol import Backplane
-from ...interrupts.stack import within
+from ...interrupts.stack import held, inside, within
 from ...server.threads.minder import Minder
 
 __all__ = ["Outgoing"]
@@ -41,7 +41,7 @@ class Outgoing:
 
     def send(self, channel: str, template: Template) -> bool:
         """Queue a frame with the next number of its channel; False if it was dropped at once."""
-        if self._lock.locked() and within(self._lock):
+        if self._must_wait():
             self._minder.call_later(0.0, lambda: self.send(channel, template))
             return True
         with self._lock:
@@ -90,6 +90,10 @@ class Outgoing:
                     self._publish_locked(each, tail.number(number, each, self._secret))
             frame = Template(node, incarnation, kind, more=more).number(0, channel, self._secret)
             self._publish_locked(channel, frame)
+
+    def _must_wait(self) -> bool:
+        """Tell whether this thread was interrupted where others wait for it, with our lock."""
+        return bool(held.count and inside()) or (self._lock.locked() and within(self._lock))
 
     def _publish_locked(self, channel: str, frame: bytes, *, keep: bool = True) -> bool:
         assert self._lock.locked()
