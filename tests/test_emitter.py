@@ -28,6 +28,7 @@ from daebus import (
 from daebus.__main__ import main
 from daebus.backplane.frames import Header, Unsigned, unpack
 from daebus.backplane.names import Names
+from tests.support.cluster import node_of
 from tests.support.redisserver import RedisServer
 from tests.support.waiting import eventually
 
@@ -351,6 +352,9 @@ def test_a_topic_is_not_taken_for_a_state(server: RedisServer, shop: Daebus) -> 
 
 def test_what_an_emitter_lost_is_counted(server: RedisServer, shop: Daebus) -> None:
     """A connection of Redis that is killed at the wrong moment, as far as the app can see."""
+    node = node_of(shop)
+    # Counting is exact for who is born after the node has noted that it hears the channel.
+    assert eventually(lambda: FRAMES in node._life.ledger._since)
     with shop.test_client() as client:
         emitter = Emitter(server.url, app="shop")
         emitter.broadcast_to_all(1)
