@@ -89,3 +89,14 @@ def test_a_crowd_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
                 lambda: all(site.ws.get_presence("floor 3") == {"#": 3} for site in sites)
             )
         assert agree(sites, {})
+
+
+def test_a_stop_comes_while_the_minder_writes() -> None:
+    with cluster("a") as (site,):
+        site.ws.presence("floor *")
+        everybody = context_of(site.ws).presence._parts
+        assert everybody is not None
+        everybody._mine["floor 9"] = {"ada": b"{}"}  # as between two steps of ``put``
+        assert site.app.stop(timeout=5) == []
+        assert everybody.put("floor 9", {"bob": b"{}"}, ())
+        assert "floor 9" not in everybody._feeds

@@ -10,6 +10,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -119,6 +120,8 @@ class Parts:
 
     def put(self, room: str, values: Mapping[str, bytes], removed: Iterable[str]) -> bool:
         """Change our part; return False if there is no room for it."""
+        if self._ended:
+            return True
         own = self._crew.own
         mine = self._mine.setdefault(room, {})
         gone = [key for key in removed if key in mine]
@@ -155,11 +158,17 @@ class Parts:
         return list(self._mine.get(room, ()))
 
     def end(self) -> None:
-        """Take our parts away."""
+        """Take our parts away.
+
+        What the minder is about to write of a room counts no longer than this node.
+        """
         self._ended = True
         own = self._crew.own
-        for room, mine in self._mine.items():
-            self._feeds[room].change({}, [f"{own} {key}" for key in mine])
+        for room, mine in list(self._mine.items()):
+            feed = self._feeds.get(room)
+            if feed is not None:
+                with contextlib.suppress(Retired):
+                    feed.change({}, [f"{own} {key}" for key in list(mine)])
 
     def _living(self, feed: StateFeed) -> list[tuple[str, bytes]]:
         alive = self._crew.alive() | {self._crew.own}
