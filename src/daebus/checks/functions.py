@@ -13,9 +13,22 @@ from typing import Any, Literal
 
 from ..errors import name_of
 
-__all__ = ["Kind", "check_function", "is_async", "kind_of", "shown", "signature_of", "takes"]
+__all__ = [
+    "Ask",
+    "Kind",
+    "allows",
+    "check_function",
+    "is_async",
+    "kind_of",
+    "shown",
+    "signature_of",
+    "takes",
+]
 
 Kind = Literal["plain", "async", "generator", "async generator"]
+
+# Which names it is asked about, and a hook that says whether a client may have one.
+Ask = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 # What to write in place of a function that nothing awaits, or that nothing iterates over.
 _BETTER: dict[Kind, str] = {
@@ -122,3 +135,30 @@ def _definition(function: Callable[..., Any], names: list[str]) -> str:
     if not isinstance(name, str) or not name.isidentifier():  # a lambda, or no function at all
         return f"lambda {listed}: ..." if names else "lambda: ..."
     return f"def {name}({listed})"
+
+
+def allows(hooks: Iterable[Ask], kind: str, client_id: str, name: str) -> bool:
+    """Ask hooks whether a client may have something; None allows it as a true answer does.
+
+    Args:
+        hooks: those that fit the name are asked, until one refuses.
+        kind: of the hooks, such as ``on_join``.
+        client_id: the client.
+        name: of the room or topic.
+
+    Raises:
+        TypeError: a hook is async.
+        Exception: a hook raised it.
+    """
+    for fits, hook in tuple(hooks):
+        if fits(name):
+            verdict = hook(client_id, name)
+            if hasattr(verdict, "__await__"):  # a coroutine is true, but not an answer
+                getattr(verdict, "close", bool)()
+                raise TypeError(
+                    f"{name_of(hook)} is async, which an {kind} hook must not be; "
+                    f"write def, not async def"
+                )
+            if verdict is not None and not verdict:
+                return False
+    return True

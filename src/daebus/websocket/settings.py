@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Literal
 
+from ..checks.functions import Ask
 from .connection.connection import Connection
 from .connection.limits import Limits
 from .protocol.handshake import Pages
 from .protocol.patterns import Pattern, Patterns
 
-__all__ = ["Check", "HookCall", "IdGenerator", "JoinCheck", "OnDuplicate", "RawCall", "Settings"]
+__all__ = ["Check", "HookCall", "IdGenerator", "OnDuplicate", "RawCall", "Settings"]
 
 Check = Callable[[Any], Any]
 IdGenerator = Callable[[Connection, str], object]
@@ -22,7 +23,6 @@ OnDuplicate = Literal["rename", "replace", "refuse"]
 HookCall = Callable[[str, Any], object]
 RawCall = Callable[Concatenate[Connection, ...], object]  # and the parameters of its path
 PresenceCheck = tuple[Callable[[str], object], Callable[[str, str, bool], object]]
-JoinCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Settings:
     client_id: IdGenerator | None = None
     authenticate: Check | None = None
     raw: Patterns[RawCall] = field(default_factory=Patterns)
-    on_join: list[JoinCheck] = field(default_factory=list)  # which rooms, and the hook to ask
+    on_join: list[Ask] = field(default_factory=list)  # which rooms, and the hook to ask
     on_presence: list[PresenceCheck] = field(default_factory=list)
     on_connect: list[HookCall] = field(default_factory=list)
     on_disconnect: list[HookCall] = field(default_factory=list)

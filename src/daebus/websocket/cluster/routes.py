@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Final
 
 from ...backplane.frames import Header
+from ...checks.functions import Ask
 from ...errors import ClientError, RoomLimitError
 from ...interrupts.stack import inside
 from ...server.threads.pool import WorkerPool
@@ -29,7 +30,6 @@ from ..connection.outbox import GONE
 from ..connection.sent import handed
 from ..hub import Hub
 from ..messages.pending import PendingCall
-from ..settings import JoinCheck
 from .calls import Calls, split
 from .fields import field, texts
 from .node import Node
@@ -66,7 +66,7 @@ class Routes:
         self,
         node: Node,
         hub: Hub,
-        checks: Sequence[JoinCheck],
+        checks: Sequence[Ask],
         *,
         partitions: int,
         max_frame: int,

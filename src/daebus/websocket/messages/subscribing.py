@@ -7,10 +7,8 @@ announces. No middleware stands before them: whether a client may subscribe is a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from ...errors import ClientError, name_of
+from ...checks.functions import Ask, allows
+from ...errors import ClientError
 from ...server.threads.safelog import get_logger
 from ..connection.link import Link
 from ..protocol import envelope
@@ -19,12 +17,9 @@ from ..topics.table import Topics
 from .options import Handler
 from .request import WebSocketRequest
 
-__all__ = ["SubscribeCheck", "Subscribing"]
+__all__ = ["Subscribing"]
 
 logger = get_logger("daebus.websocket")
-
-# Which topics, and the hook to ask.
-SubscribeCheck = tuple[Callable[[str], object], Callable[[str, str], Any]]
 
 
 class Subscribing:
@@ -40,7 +35,7 @@ class Subscribing:
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
-        self.hooks: list[SubscribeCheck] = []
+        self.hooks: list[Ask] = []
         self.handlers: dict[str, Handler] = {
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
@@ -58,17 +53,8 @@ class Subscribing:
         """
         if not self._topics.knows(topic):
             raise ClientError(f"there is no topic {topic[: envelope.MAX_ECHO]!r}", "unknown_topic")
-        for fits, hook in tuple(self.hooks):
-            if fits(topic):
-                verdict = hook(client_id, topic)
-                if hasattr(verdict, "__await__"):  # a coroutine is true, but not an answer
-                    getattr(verdict, "close", bool)()
-                    raise TypeError(
-                        f"{name_of(hook)} is async, which an on_subscribe hook must not be; "
-                        f"write def, not async def"
-                    )
-                if verdict is not None and not verdict:
-                    raise ClientError("this client may not subscribe to it", "forbidden")
+        if not allows(self.hooks, "on_subscribe", client_id, topic):
+            raise ClientError("this client may not subscribe to it", "forbidden")
 
     def welcome(self, link: Link) -> None:
         """Subscribe a client that has just connected to what it need not ask for.
