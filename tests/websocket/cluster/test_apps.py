@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import threading
@@ -24,6 +25,7 @@ from daebus import (
 )
 from daebus.websocket.api.context import context_of
 from daebus.websocket.cluster import node as nodes
+from daebus.websocket.topics.shared.histories import HistoryCopy
 from tests.support.held import holding
 from tests.support.waiting import eventually
 
@@ -242,3 +244,25 @@ def test_who_was_interrupted_within_a_backplane_waits_for_no_sender() -> None:
         within.join(5)
         sender.join(5)
         assert not sender.is_alive()
+
+
+def test_a_stop_comes_while_the_program_uses_another_topic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = make(MemoryBackplane(node="one"))
+    devices = app.websocket.topic("device/*")
+    for number in range(3):
+        devices[f"device/{number}"].publish(number)
+    app.start()
+    numbers = itertools.count(10)
+    is_busy = HistoryCopy.busy.fget  # type: ignore[attr-defined]  # a property
+
+    def busy(copy: HistoryCopy) -> bool:
+        number = next(numbers)
+        if number < 20:
+            devices[f"device/{number}"].publish(number)
+        return bool(is_busy(copy))
+
+    monkeypatch.setattr(HistoryCopy, "busy", property(busy))
+    assert app.stop(timeout=5) == []
+    assert next(numbers) > 10  # it has come by

@@ -118,10 +118,11 @@ class Sharing:
         if line is None:
             return
         pause, last = threading.Event(), min(deadline, monotonic() + _LAST)
-        while line.up and any(copy.busy for copy in self._copies.values()) and monotonic() < last:
+        while line.up and self._is_busy() and monotonic() < last:
             pause.wait(0.005)
         self._line = None
-        copies, self._copies = self._copies, {}
+        # A program may use another topic of a family in this very moment.
+        copies, self._copies = self._copies.copy(), {}
         for copy in copies.values():
             copy.run(copy.follower.end)
         for feed in self._topics.feeds():
@@ -130,6 +131,9 @@ class Sharing:
                 self._earlier[feed.name] = copies[feed.name].follower
         with held, self._lock:
             self._heard.clear()
+
+    def _is_busy(self) -> bool:
+        return any(copy.busy for copy in list(self._copies.values()))
 
     def forget(self) -> None:
         """Let go in a forked child."""
