@@ -31,9 +31,11 @@ app.route("/")(lambda req: app.version)
 app.socket("version")(lambda req: app.version)
 readings = websocket.topic("readings", persist=sys.argv[3])
 with app.serve():
-    while not app.wait(0.05):
+    while True:
         websocket.broadcast_to_all("still here")
         readings.publish({"version": app.version})
+        if app.wait(0.05):
+            break
     app.stop(5, spread=0.3, restart=True)
 """
 
@@ -140,15 +142,15 @@ def test_three_restarts_refuse_nobody_and_lose_nothing(
         with Clients(port) as clients, Client(f"http://127.0.0.1:{port}/", timeout=20) as client:
             readings, gaps = client.topic("readings"), list[Gap]()
             readings.on_gap(gaps.append)
-            first = readings.receive(20).offset
+            first = readings.receive(20)
             for version in range(RESTARTS):
                 assert eventually(lambda: clients.have_met(str(version)), 20), clients.failed  # noqa: B023  # used at once
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(20) == 0
                 process = start(version + 1)
             assert eventually(lambda: clients.have_met(str(RESTARTS)), 20), clients.failed
-            assert first is not None
-            offset, seen = first, set[str]()
+            assert first.offset is not None
+            offset, seen = first.offset, {first.data["version"]}
             while seen != {str(version) for version in range(RESTARTS + 1)}:
                 message = readings.receive(20)
                 offset += 1
