@@ -67,6 +67,7 @@ class Changes:
         self._done_locked = done
         self._numbers: dict[str, int] = {}  # guarded by: _lock; the last one of each topic
         self._waiting: list[_Change] = []  # guarded by: _lock
+        self._newest: dict[str, int] = {}  # guarded by: _lock; the last of each topic that waits
         self.bytes = 0  # written under _lock
 
     def add_locked(
@@ -84,9 +85,11 @@ class Changes:
         assert self._lock.locked()
         number = self._numbers[topic] = self._numbers.get(topic, 0) + 1
         change = _Change(topic, number, template.number(number, channel, secret), send)
+        before, self._newest[topic] = self._newest.get(topic, 0), number
         self._waiting.append(change)
         self.bytes += len(change.frame)
-        self._send_locked()
+        if self._up():  # else ``again`` will be called
+            self._fly_locked(change, before)
 
     def again(self) -> None:
         """Send what is not under way, as there is a connection again."""
@@ -103,11 +106,14 @@ class Changes:
                 continue
             last, before[change.topic] = before.get(change.topic, 0), change.number
             if not change.flying:
-                change.flying = True
-                write = Write(
-                    change.topic, Known("", 0), self._writer, change.number, last, change.frame
-                )
-                change.send(write, self._answer(change))
+                self._fly_locked(change, last)
+
+    def _fly_locked(self, change: _Change, before: int) -> None:
+        assert self._lock.locked()
+        change.flying = True
+        known = Known("", 0)
+        write = Write(change.topic, known, self._writer, change.number, before, change.frame)
+        change.send(write, self._answer(change))
 
     def _answer(self, change: _Change) -> Done:
         def take(result: Any) -> None:
@@ -130,4 +136,10 @@ class Changes:
         if change in self._waiting:
             self._waiting.remove(change)
             self.bytes -= len(change.frame)
+            topic = change.topic
+            if self._newest[topic] == change.number:
+                del self._newest[topic]
+                left = [other.number for other in self._waiting if other.topic == topic]
+                if left:  # it was confirmed before those that came before
+                    self._newest[topic] = max(left)
             self._done_locked(problem)
