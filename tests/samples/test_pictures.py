@@ -56,6 +56,16 @@ def show_auth(page: Any) -> None:
     page.locator("#valve", has_text="open by ada").wait_for()
 
 
+def show_cluster(page: Any) -> None:
+    others = [page.context.new_page() for _ in range(3)]
+    for other in others:
+        other.goto(page.url)
+    for one in (page, *others):
+        one.wait_for_function("() => document.querySelectorAll('.visitors li').length === 4")
+    others[0].click("#wave")
+    page.locator("#log", has_text="waves, by way of").wait_for()
+
+
 @pytest.mark.parametrize(
     ("name", "show", "settings"),
     [
@@ -64,6 +74,7 @@ def show_auth(page: Any) -> None:
         ("kiosk", show_kiosk, {"SPEED": "8"}),
         ("longjob", show_longjob, {"STEP": "0.05"}),
         ("auth", show_auth, {}),
+        ("cluster", show_cluster, {}),
     ],
 )
 def test_page_looks_like_its_picture(
