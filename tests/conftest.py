@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +18,18 @@ from daebus.server.threads.safelog import forget_repeats
 from tests.support.child import Child
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.waiting import eventually, stable_id
+
+
+def pytest_configure() -> None:
+    """Keep byte code under ``build`` where the environment has none written, as containers do.
+
+    Each program that a test starts would compile daebus, for longer than most tests take.
+    """
+    if sys.dont_write_bytecode:
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = str(Path(__file__).parents[1] / "build" / "pycache")
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
