@@ -20,7 +20,16 @@ from daebus.http.site import request
 from daebus.websocket.connection import controls
 from daebus.websocket.connection import reader as reading
 from daebus.websocket.messages import pending, shared_rate
-from tests.support.documents import DOCUMENTS, ROOT, anchors, is_test, links, table
+from tests.support.documents import (
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    blocks,
+    blocks_of_docutils,
+    is_test,
+    links,
+    table,
+)
 
 PROTOCOL = ROOT / "docs" / "protocol.rst"
 API = ROOT / "docs" / "api.rst"
@@ -201,6 +210,12 @@ def definition(name: str, section: str) -> str:
 
 def keys(text: str) -> set[str]:
     return set(re.findall(r"``([a-z_]+)``", text))
+
+
+def test_blocks_are_those_that_docutils_finds() -> None:
+    for path in DOCUMENTS:
+        quick = [(b.language, b.name, b.text, b.others) for b in blocks(path)]
+        assert quick == blocks_of_docutils(path), path
 
 
 def test_links_lead_somewhere() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Block:
         return self.name or f"{self.document.name}:{self.line}"
 
 
+@functools.cache
 def parse(path: Path) -> nodes.document:
     """Parse a document; a warning of docutils is an error."""
     return publish_doctree(
@@ -54,28 +56,49 @@ def parse(path: Path) -> nodes.document:
     )
 
 
+@functools.cache
 def blocks(path: Path) -> list[Block]:
-    """Return the blocks of code of a document, in order."""
-    lines = path.read_text().splitlines()
+    """Return the blocks of code of a document, in order.
+
+    Every run collects tests from all of them, which with docutils would take seconds;
+    ``blocks_of_docutils`` says whether these are right.
+    """
     found: list[Block] = []
-    after = 0
-    for node in parse(path).findall(nodes.literal_block):
-        if "code" not in node["classes"]:
+    lines = path.read_text().splitlines()
+    at = 0
+    while at < len(lines):
+        directive = re.fullmatch(r"( *)\.\. code-block:: (\w+)", lines[at])
+        at += 1
+        if directive is None:
             continue
-        # docutils knows no line for these nodes, so look for the text behind the last one.
-        text = node.astext()
-        size = len(text.splitlines())
-        while [line.strip() for line in lines[after : after + size]] != [
-            line.strip() for line in text.splitlines()
-        ]:
-            after += 1
-            assert after < len(lines), text
-        language = next((name for name in node["classes"] if name != "code"), "")
-        name = node["names"][0] if node["names"] else ""
+        options: dict[str, str] = {}
+        while option := re.fullmatch(r" +:(\w+): (.+)", lines[at]):
+            options[option[1]] = option[2]
+            at += 1
+        assert not lines[at], f"{path.name}:{at + 1} belongs to no block"
+        first = at = at + 1
+        indented = directive[1] + " "
+        while at < len(lines) and (not lines[at] or lines[at].startswith(indented)):
+            at += 1
+        text = textwrap.dedent("\n".join(lines[first:at])).rstrip("\n")
         text = re.sub(r"port=80\d\d\b", "port=0", text) + "\n"
-        found.append(Block(path, after, language, name, text, "others" in node["classes"]))
-        after += size
+        others = "others" in options.get("class", "").split()
+        found.append(Block(path, first, directive[2], options.get("name", ""), text, others))
     return found
+
+
+def blocks_of_docutils(path: Path) -> list[tuple[str, str, str, bool]]:
+    """Return language, name, text and ``others`` of the blocks as docutils finds them."""
+    return [
+        (
+            next((name for name in node["classes"] if name not in ("code", "others")), ""),
+            node["names"][0] if node["names"] else "",
+            re.sub(r"port=80\d\d\b", "port=0", node.astext()) + "\n",
+            "others" in node["classes"],
+        )
+        for node in parse(path).findall(nodes.literal_block)
+        if "code" in node["classes"]
+    ]
 
 
 def table(path: Path, title: str) -> list[list[str]]:
