@@ -6,6 +6,7 @@ Every import counts: those under ``TYPE_CHECKING`` and those inside functions to
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import sys
 import tokenize
@@ -111,16 +112,23 @@ MAX_LINES = 300  # of code: docstrings, comments and blank lines do not count
 MAX_MODULES = 16  # in a folder, its __init__ and __main__ apart
 
 
-def read() -> tuple[Modules, dict[str, str]]:
-    """Return the parsed modules and their texts by dotted name, ``daebus`` left out.
+@functools.cache
+def texts() -> dict[str, str]:
+    """Return the texts of the modules by dotted name, ``daebus`` left out.
 
     A folder stands for its ``__init__``, and ``daebus`` for that of the whole package.
     """
-    texts: dict[str, str] = {}
+    found: dict[str, str] = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
-        texts[".".join(part for part in parts if part != "__init__") or "daebus"] = path.read_text()
-    return {name: ast.parse(text) for name, text in texts.items()}, texts
+        found[".".join(part for part in parts if part != "__init__") or "daebus"] = path.read_text()
+    return found
+
+
+@functools.cache
+def modules() -> Modules:
+    """Return the parsed modules by the same names."""
+    return {name: ast.parse(text) for name, text in texts().items()}
 
 
 def within(name: str, folder: str) -> bool:
@@ -258,37 +266,33 @@ def pages_missing(modules: Modules) -> list[str]:
     ]
 
 
-MODULES, TEXTS = read()
-EDGES = edges(MODULES)
-
-
 # --- what holds --------------------------------------------------------------------
 
 
 def test_imports_go_down_and_in_no_circle() -> None:
-    assert sorted(wrong(EDGES, LAYERS)) == []
+    assert sorted(wrong(edges(modules()), LAYERS)) == []
 
 
 def test_every_layer_exists() -> None:
-    empty = {entry for entry in LAYERS if not any(within(name, entry) for name in MODULES)}
+    empty = {entry for entry in LAYERS if not any(within(name, entry) for name in modules())}
     assert empty == set()
 
 
 def test_packages_are_imported_in_their_rooms() -> None:
-    assert sorted(misplaced(packages(MODULES))) == []
+    assert sorted(misplaced(packages(modules()))) == []
 
 
 def test_no_module_is_too_large() -> None:
-    large = {name for name, text in TEXTS.items() if lines_of_code(text) > MAX_LINES}
+    large = {name for name, text in texts().items() if lines_of_code(text) > MAX_LINES}
     assert large == set()
 
 
 def test_no_folder_is_too_full() -> None:
-    assert {room: n for room, n in population(MODULES).items() if n > MAX_MODULES} == {}
+    assert {room: n for room, n in population(modules()).items() if n > MAX_MODULES} == {}
 
 
 def test_every_folder_opens_with_a_page() -> None:
-    assert pages_missing(MODULES) == []
+    assert pages_missing(modules()) == []
 
 
 # --- that it would be seen -----------------------------------------------------------

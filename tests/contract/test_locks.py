@@ -12,6 +12,7 @@ words follow after a semicolon. Such an attribute is read and written
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -63,6 +64,8 @@ class Faults:
 
 
 def comments(text: str) -> dict[int, str]:
+    if "guarded" not in text:  # most modules have none that is looked for
+        return {}
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
 
@@ -109,11 +112,15 @@ class Checker:
         self.faults = Faults()
         self.excused: set[tuple[str, int]] = set()
         self.classes: dict[str, list[Class]] = {}
+        self.within: dict[str, list[ast.ClassDef]] = {}
         for file, tree in self.trees.items():
             for node in ast.walk(tree):
                 if isinstance(node, ast.ClassDef):
-                    self.classes.setdefault(node.name, []).append(self.read_class(file, node))
+                    found = self.read_class(file, node)
+                    self.classes.setdefault(node.name, []).append(found)
+                    self.within.setdefault(file, []).append(node)
         self.unique = self.guarded_once()
+        self.names = {name for found in self.every_class() for name in found.guarded}
         for file, tree in self.trees.items():
             self.check_module(file, tree)
 
@@ -189,11 +196,10 @@ class Checker:
     # --- what the code does -----------------------------------------------------------
 
     def check_module(self, file: str, tree: ast.Module) -> None:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef):
-                for part in node.body:
-                    if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
-                        Walk(self, file, node.name).function(part, method=True)
+        for node in self.within.get(file, ()):
+            for part in node.body:
+                if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef):
+                    Walk(self, file, node.name).function(part, method=True)
         for part in tree.body:
             if not isinstance(part, ast.ClassDef):
                 Walk(self, file, "").visit(part, frozenset())
@@ -231,8 +237,7 @@ class Walk:
         held: frozenset[str] = frozenset()
         if method:
             self.place = node.name
-            makes = {name for _, name, value in assignments(node) if made(value, "Lock")}
-            if node.name == "__init__" or makes & self.locks:
+            if node.name == "__init__" or (self.locks and self.makes_lock(node)):
                 held = frozenset((ANY_LOCK,))
         if is_locked(node.name):
             held = frozenset((ANY_LOCK,))
@@ -240,6 +245,10 @@ class Walk:
                 self.checker.faults.unasserted.add((self.file, self.name, node.name))
         for part in node.body:
             self.visit(part, held)
+
+    def makes_lock(self, node: ast.AST) -> bool:
+        made_here = {name for _, name, value in assignments(node) if made(value, "Lock")}
+        return not made_here.isdisjoint(self.locks)
 
     def visit(self, node: ast.AST, held: frozenset[str]) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -275,6 +284,8 @@ class Walk:
         return f"self.{self.conditions.get(name, name)}" if name else ast.unparse(node)
 
     def attribute(self, node: ast.Attribute, held: frozenset[str]) -> None:
+        if node.attr not in self.checker.names:
+            return
         owner = ast.unparse(node.value)
         lock = (self.guarded if owner == "self" else self.checker.unique).get(node.attr)
         named = self.checker.guarded_by_name(owner).get(node.attr)
@@ -322,35 +333,38 @@ def read() -> dict[str, str]:
     }
 
 
-FAULTS = Checker(read()).faults
+@functools.cache
+def faults_of_source() -> Faults:
+    """Return the faults of the source; reading it takes seconds, so collecting tests does not."""
+    return Checker(read()).faults
 
 
 # --- what holds --------------------------------------------------------------------------
 
 
 def test_guarded_attributes_are_touched_under_their_lock() -> None:
-    assert FAULTS.unguarded == set(), "\n".join(sorted(FAULTS.lines))
+    assert faults_of_source().unguarded == set(), "\n".join(sorted(faults_of_source().lines))
 
 
 def test_comments_speak_of_one_attribute_each() -> None:
-    assert FAULTS.unreadable == set()
+    assert faults_of_source().unreadable == set()
 
 
 def test_locked_methods_assert_it() -> None:
-    assert {f for f in FAULTS.unasserted if f"{f[1]}.{f[2]}" not in HOT_PATH} == set()
+    assert {f for f in faults_of_source().unasserted if f"{f[1]}.{f[2]}" not in HOT_PATH} == set()
 
 
 def test_locked_methods_are_called_under_a_lock() -> None:
-    assert FAULTS.unlocked == set(), "\n".join(sorted(FAULTS.lines))
+    assert faults_of_source().unlocked == set(), "\n".join(sorted(faults_of_source().lines))
 
 
 def test_hot_path_is_short_and_true() -> None:
     assert len(HOT_PATH) <= 4
-    assert {f"{owner}.{method}" for _, owner, method in FAULTS.unasserted} >= HOT_PATH
+    assert {f"{owner}.{method}" for _, owner, method in faults_of_source().unasserted} >= HOT_PATH
 
 
 def test_every_excuse_is_needed() -> None:
-    assert FAULTS.needless == set()
+    assert faults_of_source().needless == set()
 
 
 # --- that it would be seen -----------------------------------------------------------------
@@ -419,12 +433,12 @@ def test_access_without_the_lock_is_found(method: str, attribute: str) -> None:
     assert faults(method).unguarded == {("tank.py", "Tank", attribute)}
 
 
-def test_access_in_a_subclass_is_found() -> None:
+def test_access_in_a_subclass_is_faults_of_source() -> None:
     found = faults("", outside="class Big(Tank):\n    def look(self): return self._level")
     assert found.unguarded == {("tank.py", "Big", "_level")}
 
 
-def test_access_from_outside_is_found() -> None:
+def test_access_from_outside_is_faults_of_source() -> None:
     right = "def peek(tank):\n    with tank._lock: return tank._level"
     wrong = "def peek(tank, other):\n    with other._lock: return tank._level"
 
@@ -439,7 +453,7 @@ def test_attribute_that_two_classes_have_is_not_guessed_at_from_outside() -> Non
     assert faults("", outside=text) == Faults()
 
 
-def test_call_without_a_lock_is_found() -> None:
+def test_call_without_a_lock_is_faults_of_source() -> None:
     found = faults("def spill(self): self._overflow_locked()")
     assert found.unlocked == {("tank.py", "Tank", "_overflow_locked")}
 
@@ -473,7 +487,7 @@ def test_excuse_without_a_reason_is_none() -> None:
     assert faults("def look(self): return self._level  # unguarded:").unguarded
 
 
-def test_excuse_that_is_not_needed_is_found() -> None:
+def test_excuse_that_is_not_needed_is_faults_of_source() -> None:
     assert (
         len(faults("def look(self): return self.name  # unguarded: it never changes").needless) == 1
     )

@@ -28,9 +28,11 @@ def form(*files: bytes, fields: int = 0, end: bytes = b"--B--\r\n") -> bytes:
         % (number, number, data)
         for number, data in enumerate(files)
     )
-    for number in range(fields):
-        body += b'--B\r\nContent-Disposition: form-data; name="a%d"\r\n\r\n1\r\n' % number
-    return body + end
+    more = b"".join(
+        b'--B\r\nContent-Disposition: form-data; name="a%d"\r\n\r\n1\r\n' % number
+        for number in range(fields)
+    )
+    return body + more + end
 
 
 def files_on_disk() -> list[str]:
