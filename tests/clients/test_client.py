@@ -487,6 +487,19 @@ def test_a_full_inbox_slows_the_server_and_loses_nothing(server: ScriptedServer)
         sender.join(5)
 
 
+def test_a_server_that_is_frozen_is_seen_behind_a_full_inbox(server: ScriptedServer) -> None:
+    with Pair(server, heartbeat=0.1, heartbeat_timeout=0.3) as (client, conn):
+        flood(conn, 1500, 10).join(5)
+        # Its answers stand behind what nobody takes, and show that it is there.
+        assert eventually(lambda: conn.heartbeats >= 3)
+        assert client.status == "open"
+        conn.freeze()
+        again = server.accept()  # the client has come back
+        again.send("flood", [1500, ""])
+        numbers = [client.receive("flood").data[0] for _ in range(1501)]
+        assert numbers == list(range(1501))
+
+
 def test_a_request_is_answered_behind_a_full_inbox(server: ScriptedServer) -> None:
     with Pair(server) as (client, conn):
         loop = iter(client)

@@ -4,8 +4,9 @@ Rules of this module:
 
 1. The reader asks for room before it reads on, so beyond the bound the server is slowed by TCP.
    What has come with one read may go beyond it by one message.
-2. While somebody waits for a certain message, such as an answer, the reader goes on to
-   ``EAGER`` times the bound: that message may stand behind others which nobody takes meanwhile.
+2. While somebody waits for a certain message, such as the answer to a request or a heartbeat, the
+   reader goes on to ``EAGER`` times the bound: that message may stand behind others which nobody
+   takes meanwhile.
 3. Messages that nobody has ever asked for must not hold up what the program does use: then the
    oldest of them goes (``spare``).
 4. Waits are cut into slices, so that the main thread sees signals.

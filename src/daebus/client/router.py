@@ -48,24 +48,24 @@ class Router:
         self._statuses = (*self._statuses, function)
         self._callbacks.need()
 
-    def came(self, message: str | bytes) -> None:
-        """Take a message as it came."""
+    def came(self, message: str | bytes) -> object:
+        """Take a message as it came; return its id if it may answer a heartbeat."""
         if isinstance(message, bytes):
             logger.warning("a binary message of the server was dropped: it has no type")
-            return
+            return None
         try:
             found = decode(message)
         except BadMessage as exc:
             logger.warning("a message of the server was dropped: %s", exc)
-            return
+            return None
         size = len(message)
         if self._requests.take(found) or self._subscriptions.take(found, size):
-            return
+            return found.id
         if found.type == "goodbye":
             self.on_goodbye(found.data)
-        if self._callbacks.offer(found, size) or found.type in ("goodbye", "heartbeat"):
-            return
-        self._messages.put(found, size, spare=self.may_drop())
+        if not self._callbacks.offer(found, size) and found.type not in ("goodbye", "heartbeat"):
+            self._messages.put(found, size, spare=self.may_drop())
+        return found.id if found.type == "heartbeat" else None
 
     def may_drop(self) -> bool:
         """Tell whether messages that nobody takes would hold up what the program does use."""

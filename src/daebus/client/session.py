@@ -3,9 +3,7 @@
 Rules of this module:
 
 1. One attempt at a time, by one thread, which also makes every change of the status.
-2. A server that sends nothing for ``heartbeat`` seconds is asked; without any message for another
-   ``heartbeat_timeout`` the connection is left, without its consent.
-3. While the inbox is full nothing is read, so silence says nothing about the server.
+2. What comes of a connection until its end is the matter of ``reading``.
 """
 
 from __future__ import annotations
@@ -21,8 +19,8 @@ from ..errors import DaebusError, Disconnected, Refused
 from ..interrupts.flag import Flag
 from ..server.threads.safelog import get_logger
 from ..waits import monotonic, until
-from .message import encode
 from .queues import LOOK, SLICE, Inbox
+from .reading import Reading
 from .requests import Requests
 from .rules import Backoff, is_final_code, is_final_status, retry_after
 from .subscriptions import Subscriptions
@@ -33,9 +31,6 @@ __all__ = ["ClientStatus", "Session", "Settings", "Status"]
 logger = get_logger("daebus.client")
 
 Status = Literal["connecting", "open", "waiting", "refused", "closed"]
-
-# Our own code for a server that does not answer: never sent, as nobody would read it.
-_SILENT = 4900
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +69,8 @@ class Settings:
 class Reader(Protocol):
     """Where what comes goes to; called in the session's thread."""
 
-    def came(self, message: str | bytes) -> None:
-        """Take a message."""
+    def came(self, message: str | bytes) -> object:
+        """Take a message; return its id if it may answer a heartbeat."""
 
     def changed(self, status: ClientStatus) -> None:
         """Take a new status."""
@@ -122,6 +117,14 @@ class Session:
         self._open: Wire | None = None
         self._changed = Flag()  # set, and replaced, when ``_open`` or the end changes
         self._closing = Flag()
+        self._reading = Reading(
+            inbox,
+            reader.came,
+            requests.number,
+            self._closing,
+            settings.heartbeat,
+            settings.heartbeat_timeout,
+        )
         self.had_connection = False
         self._deadline = math.inf  # of the first connection
         self.status = ClientStatus("closed")
@@ -286,7 +289,7 @@ class Session:
         self._wake()
         logger.info("connected to %s", self._settings.address.label)
         try:
-            end = self._read(wire)
+            end = self._reading.run(wire)
         except Lost as exc:
             end = exc
         finally:
@@ -306,34 +309,6 @@ class Session:
         if self._backoff.lasted(monotonic() - began):
             self._renewed = False
         return problem
-
-    def _read(self, wire: Wire) -> Lost:
-        settings = self._settings
-        heard, asked = monotonic(), False
-        while True:
-            if self._wait_for_room():
-                heard, asked = monotonic(), False
-            patience = settings.heartbeat_timeout if asked else settings.heartbeat
-            message = wire.receive(max(0.0, heard + patience - monotonic()))
-            if message is not None:
-                heard, asked = monotonic(), False
-                self._reader.came(message)
-                wire.pay()
-            elif asked:
-                return Lost(_SILENT, "the server does not answer")
-            else:
-                # Where that does not leave at once, something else waits there already.
-                # An app that handles the type itself answers for certain if there is an id.
-                wire.send_at_once(encode("heartbeat", ident=self._requests.number()))
-                heard, asked = monotonic(), True
-
-    def _wait_for_room(self) -> bool:
-        """Wait until there is room for a message; return whether that took time."""
-        if self._inbox.has_room():
-            return False
-        while not self._closing.is_set() and not self._inbox.wait_for_room(SLICE):
-            pass
-        return True
 
     def farewell(self, data: object) -> None:
         """Take a ``goodbye``: it says when to come back."""
