@@ -116,7 +116,7 @@ class Engine:
             self._http.accept()
         self._tasks.start(self.loop)
 
-    def leave(self, spread: float, *, restart: bool) -> tuple[Flag | None, Flag | None]:
+    def leave(self, spread: float, *, restart: bool) -> tuple[Flag | None, list[Flag]]:
         """Send each client away within so many seconds, and refuse newcomers.
 
         Where the listening socket is somebody else's they are left to the next process.
@@ -130,27 +130,28 @@ class Engine:
         self._wsgi.leave()
         return self._http.leave(), self.hurry(spread, restart=restart)
 
-    def hurry(self, spread: float, *, restart: bool) -> Flag | None:
+    def hurry(self, spread: float, *, restart: bool) -> list[Flag]:
         """Send each client away within so many seconds, or sooner if that was said before.
 
         Returns:
-            Set once that is done; None without WebSockets.
+            Set once that is done, for WebSockets and for those who watch topics over HTTP.
 
         Threads:
             Any; never waits.
         """
+        told = [self._http.hurry(spread)]
         hub = None if self._websocket is None else self._websocket.hub
-        if hub is None:
-            return None
-        hub.farewells.begin(spread, restart=restart)
-        return hub.farewells.over
+        if hub is not None:
+            hub.farewells.begin(spread, restart=restart)
+            told.append(hub.farewells.over)
+        return [flag for flag in told if flag is not None]
 
     def _leave_first(self, deadline: float, spread: float, *, restart: bool) -> None:
         """Do what comes before a stop, with the app still at work for those who are there."""
         end = min(deadline, monotonic() + spread)
         settled, told = self.leave(spread, restart=restart)
-        if told is not None:
-            told.wait(until(end))
+        for flag in told:
+            flag.wait(until(end))
         if settled is not None and self._http.is_passed_on:
             settled.wait(min(SETTLE, 0.25 * until(deadline)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -218,7 +219,8 @@ def test_a_stream_tells_where_it_begins_and_goes_on(site: Daebus, watch: Any) ->
     assert "content-type: text/event-stream" in stream.headers
     assert "cache-control: no-store" in stream.headers
     first = stream.next()
-    assert stream.retry == 2000
+    assert stream.retry is not None
+    assert 1000 <= stream.retry <= 3000
     assert first.name == "subscribed"
     assert first.data["type"] == "subscribed"
     state, history = first.data["data"]["topics"]
@@ -373,6 +375,56 @@ def test_a_stop_ends_streams(site: Daebus, watch: Any) -> None:
     again = watch(site, "topic=alarms", f"Last-Event-ID: {event.id}")
     assert again.next().data["data"]["topics"][0]["recovered"] is True
     assert again.next().data["data"] == 2
+
+
+def spent(streams: list[Stream]) -> list[float]:
+    """Read streams to their ends; return how long each was there."""
+    began, ends = time.monotonic(), [0.0] * len(streams)
+
+    def read(number: int) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                streams[number].next()
+        ends[number] = time.monotonic() - began
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(len(streams))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    return ends
+
+
+@pytest.mark.parametrize("end", ["drain", "spread", "passed on", "stop"])
+def test_streams_leave_as_websockets_do(make_app: MakeApp, watch: Any, end: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        place: dict[str, Any] = {"sock": sock} if end == "passed on" else {}
+        app = make_app(http={"topics": TOPICS, **place}, ping_interval=None)
+        app.websocket.topic("alarms")
+        app.start()
+        streams = [watch(app, "topic=alarms") for _ in range(20)]
+        for stream in streams:
+            stream.next()
+        if end in ("drain", "passed on"):
+            app.drain(0.6)
+            ends = spent(streams)
+            app.stop(5)
+        else:
+            stopper = threading.Thread(
+                target=app.stop, kwargs={"timeout": 5.0, "spread": 0.6 if end == "spread" else 0.0}
+            )
+            stopper.start()
+            ends = spent(streams)
+            stopper.join()
+    pauses = [(stream.retry or 0) / 1000 for stream in streams]
+    assert len(set(pauses)) > 10, pauses
+    if end != "stop":
+        assert max(ends) - min(ends) > 0.2  # each has its own moment
+    if end in ("stop", "passed on"):  # whoever comes then is taken, or waits
+        assert all(0.2 <= pause <= 2.0 for pause in pauses), pauses
+    else:  # before the end of the spread they would be refused, and a browser gives up then
+        comes = [0.6 - now - pause for now, pause in zip(ends, pauses, strict=True)]
+        assert all(-2.2 < early < 0 for early in comes), comes
 
 
 def test_a_client_has_nothing_to_say(site: Daebus, watch: Any) -> None:

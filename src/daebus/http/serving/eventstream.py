@@ -18,8 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from ...interrupts.flag import Flag
 from ...server.handoff import Refusal
 from ...server.sockets.transport import NOSIGNAL, Stream
+from ...server.threads.departures import Departures, pause_before_return
 from ...server.threads.minder import Minder, Timer
 from ...server.watching import TopicEvent, Watch
 from ...waits import monotonic
@@ -59,6 +61,7 @@ class EventStream:
         self._left = left
         self._sock: Stream | None = None
         self._pending = memoryview(b"")
+        self._last = b""
         self._woken = True  # there may be something to take
         self._released = False
         self._input = 0
@@ -91,9 +94,19 @@ class EventStream:
         if self._sock is not None:
             self._minder.attend(self)
 
-    def end(self) -> None:
-        """End the stream; the client may come back. Any thread; never waits."""
+    def end(self, last: bytes = b"") -> None:
+        """End the stream; the client may come back. Any thread; never waits.
+
+        Args:
+            last: sent before that if the client takes it at once.
+        """
+        self._last = last
         self._minder.release(self)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if the client has taken what it was sent."""
+        return not self._pending
 
     # --- what the minder asks -------------------------------------------------------
 
@@ -129,6 +142,9 @@ class EventStream:
         if self.watch is not None:
             self.watch.close()
         if self._sock is not None:
+            with contextlib.suppress(OSError):
+                if self._last:
+                    self._sock.send(bytes(self._pending) + self._last, NOSIGNAL)
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_WR)
             self._sock.close()
@@ -191,17 +207,27 @@ class Watchers:
 
     Args:
         most: streams at once; more are refused.
+        minder: writes to them; None if nobody can, so that there are none.
 
     Threads:
         Any.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, minder: Minder | None) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._places = 0  # guarded by: _lock
         self._streams: set[EventStream] = set()  # guarded by: _lock
-        self._stopping = False  # guarded by: _lock
+        self._refused = False  # who comes back before the end is refused
+        self._departures: Departures[EventStream] | None = None
+        if minder is not None:
+            self._departures = Departures(
+                minder,
+                left=self._all,
+                may_go=lambda stream: stream.is_idle,
+                tell=self._tell,
+                finish=self.stop,
+            )
 
     def __len__(self) -> int:
         """Return how many there are, or are about to be."""
@@ -221,12 +247,11 @@ class Watchers:
             self._places -= 1
 
     def enter(self, stream: EventStream) -> None:
-        """Add a stream, which has a place; it ends at once if the app stops."""
+        """Add a stream, which has a place; it ends at once if all were ended."""
         with self._lock:
             self._streams.add(stream)
-            stopping = self._stopping
-        if stopping:
-            stream.end()
+        if self._departures is not None and self._departures.over.is_set():
+            self._tell(stream)
 
     def left(self, stream: EventStream) -> None:
         """Remove a stream that has ended, and give back its place."""
@@ -234,19 +259,46 @@ class Watchers:
             self._streams.discard(stream)
             self._places -= 1
 
+    def leave(self, spread: float, *, refused: bool) -> Flag | None:
+        """End each stream within so many seconds, at a moment of its own.
+
+        Args:
+            spread: seconds.
+            refused: who comes back before they are over is refused, for which a browser gives
+                up. So they are told to come after that.
+
+        Returns:
+            Set once that is done; None if there can be no streams.
+        """
+        if self._departures is None:
+            return None
+        self._refused = refused
+        self._departures.begin(spread)
+        return self._departures.over
+
     def stop(self) -> None:
         """End all streams, also those that are about to begin."""
-        with self._lock:
-            self._stopping = True
-            streams = list(self._streams)
-        for stream in streams:
-            stream.end()
+        if self._departures is not None:
+            self._departures.over.set()
+        for stream in self._all():
+            self._tell(stream)
 
     def abandon(self) -> None:
         """Close a forked child's copies of the sockets, without a word on the wire."""
         self._lock = threading.Lock()  # the thread that held it does not exist in the child
         for stream in self._streams:
             stream.abandon()
+
+    def _all(self) -> list[EventStream]:
+        with self._lock:
+            return list(self._streams)
+
+    def _tell(self, stream: EventStream) -> None:
+        assert self._departures is not None
+        pause = pause_before_return()
+        if self._refused and not self._departures.over.is_set():
+            pause += self._departures.rest()
+        stream.end(events.retry(pause))
 
 
 def _rendered(event: TopicEvent) -> bytes:

@@ -365,6 +365,20 @@ class HttpServer(BaseWSGIServer):
         self._exchange.leave()
         return self._acceptor.leave()
 
+    def hurry(self, spread: float, *, passed_on: bool) -> Flag | None:
+        """Send those who watch topics away within so many seconds.
+
+        Args:
+            spread: seconds.
+            passed_on: who comes back is left to the next process, and not refused.
+
+        Returns:
+            Set once that is done; None if nobody can watch.
+        """
+        if self._visitors is None:
+            return None
+        return self._visitors.leave(spread, refused=not passed_on)
+
     def begin_stop(self) -> None:
         """Close the listeners, and refuse what still comes on open connections."""
         self._exchange.stop()

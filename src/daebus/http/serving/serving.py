@@ -221,6 +221,16 @@ class Serving:
         self._router.health.leaving = self._router.health.leaving or DRAINING
         return None if self.server is None else self.server.leave()
 
+    def hurry(self, spread: float) -> Flag | None:
+        """Send those who watch topics away within so many seconds, or sooner if that was said.
+
+        Returns:
+            Set once that is done; None if nobody can watch.
+        """
+        if self.server is None:
+            return None
+        return self.server.hurry(spread, passed_on=self.is_passed_on)
+
     def begin_stop(self) -> None:
         """Stop listening; what still comes on open connections is refused."""
         self._router.health.leaving = STOPPING

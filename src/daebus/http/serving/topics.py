@@ -6,6 +6,7 @@ the stream.
 
 from __future__ import annotations
 
+import random
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
@@ -26,8 +27,9 @@ __all__ = ["MAX_STREAM_TOPICS", "RESERVED", "TopicPages"]
 # Topics of one stream: the id of each of its events names all of them.
 MAX_STREAM_TOPICS: Final = 16
 
-# Seconds that a browser waits before it comes back to a stream that was cut.
-_RETRY = 2.0
+# Seconds that a browser waits before it comes back to a stream that was cut, the least and the
+# most: all that were cut at once come back at moments of their own.
+_SOONEST, _LATEST = 1.0, 3.0
 
 # In place of a topic's name.
 RESERVED: Final = "events"
@@ -78,7 +80,7 @@ class TopicPages:
         self._reader = reader
         self._minder = minder
         self._limits = limits
-        self.watchers = Watchers(max_watchers)
+        self.watchers = Watchers(max_watchers, minder)
 
     def owns(self, path: str) -> bool:
         """Tell whether a path, still encoded, is one of these."""
@@ -154,7 +156,7 @@ class TopicPages:
         headers = (*_STREAM_HEADERS, ("Connection", "close"), *stream.watch.headers)
         lines += [f"{name}: {value}" for name, value in headers]
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
-        stream.begin(sock, head + events.retry(_RETRY))
+        stream.begin(sock, head + events.retry(random.uniform(_SOONEST, _LATEST)))
         self.watchers.enter(stream)
 
 

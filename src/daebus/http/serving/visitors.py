@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ...interrupts.flag import Flag
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
 from ...server.handoff import Checked, Refusal, UpgradeHandler
@@ -69,6 +70,12 @@ class Visitors:
     def streams(self) -> int:
         """Return how many sockets watch topics."""
         return 0 if self._topics is None else len(self._topics.watchers)
+
+    def leave(self, spread: float, *, refused: bool) -> Flag | None:
+        """End those that watch topics little by little; see ``Watchers.leave``."""
+        return (
+            None if self._topics is None else self._topics.watchers.leave(spread, refused=refused)
+        )
 
     def stop(self) -> None:
         """End those that watch topics."""
