@@ -35,7 +35,7 @@ def test_message_is_the_programs_own_with_topic_and_offset() -> None:
 BOUNDS: dict[str, tuple[dict[str, Any], int]] = {
     "count": ({"count": 3}, 8),
     "bytes": ({"max_bytes": 3 * len('{"type":"alarm","topic":"alarms","offset":1,"data":1}')}, 0),
-    "age": ({"max_age": 2.0}, 8),
+    "age": ({"max_age": 2.0}, 9),
     "none": ({"max_age": None}, 1),
 }
 

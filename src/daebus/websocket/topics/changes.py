@@ -11,7 +11,7 @@ from ...interrupts.stack import held
 from ...server.threads.minder import Timer
 from ...waits import monotonic
 from .feed import EVERYTHING, After, Feed, Retired
-from .live import Live, Look, Shared, Sharer
+from .live import Look, Shared, Sharer
 from .spec import Spec
 from .store import Changed
 from .values import Values
@@ -70,8 +70,6 @@ class StateFeed(Feed[Values]):
         self._told = 0  # guarded by: _order; offset up to which those who are current were told
         self._told_at = float("-inf")  # guarded by: _order
         self._flush_timer: Timer | None = None  # guarded by: _order
-        self._expiry_timer: Timer | None = None  # guarded by: _order
-        self._expiry_at = float("inf")  # guarded by: _order
 
     def value(self, key: str) -> bytes | None:
         """Return a value as JSON; None without one."""
@@ -184,7 +182,7 @@ class StateFeed(Feed[Values]):
             changed, gone = log.change(values, removed, expires=expires, time=now)
             epoch, top = log.epoch, log.top
         if expires is not None:
-            self._plan_locked(self._shared.live, expires, moment)
+            self._expiry.plan(expires, moment, self._expire)
         if not (changed or gone):
             return False
         self.tell_locked(after, changed, gone, before)
@@ -241,7 +239,7 @@ class StateFeed(Feed[Values]):
             before = self._log.top
             self._log.accept(values, removed, top, expires=expires, time=time)
         if expires is not None:
-            self._plan_locked(self._shared.live, expires, monotonic())
+            self._expiry.plan(expires, monotonic(), self._expire)
         self.tell_locked(after, values.keys(), removed, before)
 
     def replaced_locked(self, after: After) -> None:
@@ -252,7 +250,7 @@ class StateFeed(Feed[Values]):
             upcoming = self._log.next_due()
         self.nudge_locked(after)
         if upcoming is not None:
-            self._plan_locked(self._shared.live, upcoming, monotonic())
+            self._expiry.plan(upcoming, monotonic(), self._expire)
 
     def _flush(self) -> None:
         """Tell the subscribers of what has changed since they were told last."""
@@ -271,46 +269,27 @@ class StateFeed(Feed[Values]):
         for event in events:
             self.offer_locked(event, before, epoch, after)
 
-    def _plan_locked(self, live: Live | None, expires: float, moment: float) -> None:
-        """Have the minder remove what expires."""
-        assert self._order.locked()
-        if live is None or expires >= self._expiry_at:
-            return
-        if self._expiry_timer is not None:
-            self._expiry_timer.cancel()
-        self._expiry_at = expires
-        self._expiry_timer = live.minder.call_later(max(0.0, expires - moment), self._expire)
-
-    def _expire(self) -> None:
-        with contextlib.suppress(Retired):
-            self.turn(self._expire_locked, None)
-
     def _expire_locked(self, after: After) -> None:
         assert self._order.locked()
         moment = monotonic()
-        self._expiry_timer, self._expiry_at = None, float("inf")
+        self._expiry.forget()
         with held, self._data:
             due = self._log.due(moment)
         if due and self.copy is not None:
             self.copy.lapse(due)  # they stay until that is heard
-            self._plan_locked(self._shared.live, moment + _AGAIN, moment)
+            self._expiry.plan(moment + _AGAIN, moment, self._expire)
             return
         if due:
             self.change_locked(after, {}, due, None)
         with held, self._data:
             upcoming = self._log.next_due()
-        if upcoming is not None:
-            self._plan_locked(self._shared.live, upcoming, moment)
-
-    def begin(self, live: Live) -> None:
-        """Remove what has expired while the app did not run, and what will."""
-        super().begin(live)
-        self._expire()
+        self._expiry.plan_next(after, upcoming, moment, self._expire, done=bool(due))
 
     def end(self) -> None:
         """Forget the timers: their minder has ended."""
+        super().end()
         with self._order:
-            self._forget_timers_locked()
+            self._forget_flush_locked()
             with held, self._data:
                 self._told = self._log.top
 
@@ -319,13 +298,11 @@ class StateFeed(Feed[Values]):
         done = super().retire()
         if done:
             with self._order:
-                self._forget_timers_locked()
+                self._forget_flush_locked()
         return done
 
-    def _forget_timers_locked(self) -> None:
+    def _forget_flush_locked(self) -> None:
         assert self._order.locked()
-        for timer in (self._flush_timer, self._expiry_timer):
-            if timer is not None:
-                timer.cancel()
-        self._flush_timer = self._expiry_timer = None
-        self._expiry_at = float("inf")
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._flush_timer = None

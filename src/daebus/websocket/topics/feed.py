@@ -36,7 +36,7 @@ from ..protocol.codec import TEXT
 from .cursor import Cursor, Watcher, put
 from .envelopes import Event
 from .history import Chunk, Saved
-from .live import Live, Log, Offered, Shared, Sharer, Span, TopicStats
+from .live import Expiry, Live, Log, Offered, Shared, Sharer, Span, TopicStats
 from .position import Answer, Position
 from .spec import Spec
 from .store import Store
@@ -97,6 +97,7 @@ class Feed(Generic[AnyLog]):
         self._watchers: tuple[Watcher, ...] = ()  # guarded by: _data
         self._retired = False  # guarded by: _order
         self._patient = True  # guarded by: _order; see ``Cursor.pull``
+        self._expiry = Expiry(spec.name, shared)  # guarded by: _order
         # What came while its thread was inside. Appended to without a lock.
         self._late: deque[tuple[After, Callable[[], object]]] = deque()
 
@@ -372,6 +373,17 @@ class Feed(Generic[AnyLog]):
         for watcher in self._watchers:
             watcher.wake()
 
+    # --- for what grows too old ----------------------------------------------------------
+
+    def _expire_locked(self, after: After) -> None:
+        """Let go of what is too old, and plan for what will be."""
+        assert self._order.locked()
+        raise NotImplementedError
+
+    def _expire(self) -> None:
+        with contextlib.suppress(Retired):
+            self.turn(self._expire_locked, None)
+
     # --- for what shares it with other nodes -------------------------------------------
 
     def log_locked(self, step: Callable[[AnyLog], Result]) -> Result:
@@ -400,12 +412,15 @@ class Feed(Generic[AnyLog]):
     # --- over the end of the program ---------------------------------------------------
 
     def begin(self, live: Live) -> None:
-        """The app has started."""
+        """The app has started: let go of what grew too old meanwhile, and plan the rest."""
         if self._late:
             self.run_late()
+        self._expire()
 
     def end(self) -> None:
-        """The app has stopped."""
+        """The app has stopped, and its minder with all timers."""
+        with self._order:
+            self._expiry.forget()
 
     @property
     def retired(self) -> bool:
@@ -448,6 +463,7 @@ class Feed(Generic[AnyLog]):
             if busy or (live is not None and live.subscribers.count(self.name)):
                 return False
             self._retired = True
+            self._expiry.forget()
         return True
 
     def describe(self) -> TopicStats:

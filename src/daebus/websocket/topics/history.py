@@ -212,23 +212,39 @@ class History:
         kept.append(_Kept(payload, len(head), message_type, time, moment))
         return _State(epoch, top + 1, size + len(payload), kept, start, stop + 1)
 
-    def trim(self, moment: float) -> None:
-        """Let go of what is beyond the bounds at that moment."""
-        state = self._trimmed(self._state, moment)
-        if state is not self._state:
-            self._become(state)
+    def trim(self, moment: float, most: int | None = None) -> bool:
+        """Let go of what is beyond the bounds at that moment.
 
-    def _trimmed(self, state: _State, moment: float) -> _State:
-        """Return the state without what is beyond the bounds."""
+        Args:
+            moment: now.
+            most: so many messages at most; None for all.
+
+        Returns:
+            False if nothing is.
+        """
+        state = self._trimmed(self._state, moment, most)
+        if state is self._state:
+            return False
+        self._become(state)
+        return True
+
+    def next_due(self) -> float | None:
+        """Return the moment when the oldest message is too old; None for never."""
+        state = self._state
+        first = state.kept[state.start] if state.start < state.stop else None
+        return None if first is None or self._max_age is None else first.moment + self._max_age
+
+    def _trimmed(self, state: _State, moment: float, most: int | None = None) -> _State:
+        """Return the state without what is beyond the bounds, so many messages at most."""
         epoch, top, size, kept, start, stop = state
-        oldest = None if self._max_age is None else moment - self._max_age
-        while start < stop:
+        max_age, end = self._max_age, stop if most is None else min(stop, start + most)
+        while start < end:
             first = kept[start]
             assert first is not None
             if not (
                 stop - start > self._count
                 or size > self._max_bytes
-                or (oldest is not None and first.moment < oldest)
+                or (max_age is not None and first.moment + max_age <= moment)
             ):
                 break
             size -= len(first.payload)

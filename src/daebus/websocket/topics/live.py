@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypedDict
 
 from ...data.encoder import PLAIN, Encoder
-from ...server.threads.minder import Minder
+from ...server.threads.minder import Minder, Timer
 from ..connection.writer import Writer
 from .cursor import Cursor
 from .envelopes import Event
@@ -14,7 +15,7 @@ from .history import Chunk, Saved
 from .position import Answer, Kind, Position
 from .subscribers import Subscribers
 
-__all__ = ["Live", "Log", "Look", "Offered", "Shared", "Sharer", "Span", "TopicStats"]
+__all__ = ["Expiry", "Live", "Log", "Look", "Offered", "Shared", "Sharer", "Span", "TopicStats"]
 
 
 class Span(NamedTuple):
@@ -117,7 +118,7 @@ class Log(Protocol):
     def read(self, epoch: str, sent: int, base: int, limit: int) -> Chunk:
         """Return what follows a position."""
 
-    def trim(self, moment: float) -> None:
+    def trim(self, moment: float) -> object:
         """Let go of what is too old."""
 
     def contents(self) -> bytes:
@@ -167,3 +168,70 @@ class Shared:
         self.check: Callable[[], object] = bool
         self.encoder: Encoder = PLAIN
         self.live: Live | None = None
+
+
+class Expiry:
+    """The one timer of a topic, for what grows too old in it; used in its turns alone.
+
+    Args:
+        name: of the topic.
+        shared: with the other topics of the component.
+    """
+
+    __slots__ = ("_at", "_name", "_shared", "_timer")
+
+    def __init__(self, name: str, shared: Shared) -> None:
+        self._name = name
+        self._shared = shared
+        self._at = float("inf")
+        self._timer: Timer | None = None
+
+    @property
+    def planned(self) -> bool:
+        """True if the minder will make a call."""
+        return self._timer is not None
+
+    def plan(self, at: float, moment: float, expire: Callable[[], object]) -> None:
+        """Have the minder make a call at that moment, unless it makes one before.
+
+        Args:
+            at: when the first is too old.
+            moment: now.
+            expire: the call; it begins with ``forget``.
+        """
+        live = self._shared.live
+        if live is None or at >= self._at:
+            return
+        self.forget()
+        self._at = at
+        self._timer = live.minder.call_later(max(0.0, at - moment), expire)
+
+    def plan_next(
+        self,
+        after: list[Callable[[], object]],
+        at: float | None,
+        moment: float,
+        expire: Callable[[], object],
+        *,
+        done: bool,
+    ) -> None:
+        """Plan again once something was let go; after the last a family may give up the topic.
+
+        Args:
+            after: see ``Feed.turn``.
+            at: when the next is too old; None for never.
+            moment: now.
+            expire: the call.
+            done: something was let go.
+        """
+        live = self._shared.live
+        if at is not None:
+            self.plan(at, moment, expire)
+        elif done and live is not None:
+            after.append(partial(live.subscribers.on_empty, self._name))
+
+    def forget(self) -> None:
+        """Cancel the timer, if there is one."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._at = None, float("inf")

@@ -103,6 +103,9 @@ class Topics:
         feed = self._make(spec)
         if self._feeds.setdefault(spec.name, feed) is not feed:
             raise _duplicate(spec.name)
+        live = self.shared.live
+        if live is not None:
+            feed.begin(live)  # some of what a file had may be about to expire
         if spec.auto is not None:
             with self._lock:
                 self._auto = (*self._auto, feed)

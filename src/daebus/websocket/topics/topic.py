@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time as times
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ...checks.annotations import checked
 from ...interrupts.stack import held
@@ -19,6 +19,12 @@ from .spec import Spec
 from .store import Appended, Cleared
 
 __all__ = ["HistoryFeed", "Publication", "Topic"]
+
+
+# Messages that the minder lets go at once, so that sockets get their turn.
+_MANY: Final = 1000
+# Seconds between two looks for messages that are too old, which were published one by one.
+_TOGETHER: Final = 1.0
 
 
 class Publication(NamedTuple):
@@ -100,10 +106,11 @@ class HistoryFeed(Feed[History]):
         """
         assert self._order.locked()
         now = times.time() if time is None else time
+        then = monotonic() if moment is None else moment
+        if self.spec.max_age is not None and not self._expiry.planned:
+            self._expiry.plan(then + self.spec.max_age, monotonic(), self._expire)
         with held, self._data:
-            event = self._log.append(
-                message_type, data, now, monotonic() if moment is None else moment
-            )
+            event = self._log.append(message_type, data, now, then)
             epoch = self._log.epoch
         offset = event.offset
         offered = self.offer_locked(event, offset - 1, epoch, after)
@@ -118,6 +125,26 @@ class HistoryFeed(Feed[History]):
         with held, self._data:
             self._log.trim(moment)
             return self._log.floor
+
+    def replaced_locked(self, after: After) -> None:
+        """Have all subscribers read a log that is another one now."""
+        assert self._order.locked()
+        self.nudge_locked(after)
+        with held, self._data:
+            upcoming = self._log.next_due()
+        if upcoming is not None:
+            self._expiry.plan(upcoming, monotonic(), self._expire)
+
+    def _expire_locked(self, after: After) -> None:
+        assert self._order.locked()
+        moment = monotonic()
+        self._expiry.forget()
+        with held, self._data:
+            trimmed = self._log.trim(moment, _MANY)
+            upcoming = self._log.next_due()
+        if upcoming is not None and upcoming > moment:
+            upcoming = max(upcoming, moment + _TOGETHER)
+        self._expiry.plan_next(after, upcoming, moment, self._expire, done=trimmed)
 
     def look(self) -> Look:
         """Return what there is at this moment, for who reads it once."""

@@ -122,7 +122,7 @@ class HistoryCopy:
         self._feed.log_locked(  # unguarded: in a turn
             lambda log: log.adopt(loaded.epoch, loaded.top, entries, Turn(), moment)
         )
-        self._feed.nudge_locked(after)  # unguarded: in a turn
+        self._feed.replaced_locked(after)  # unguarded: in a turn
 
     def adopt(self, after: After, loaded: Loaded, confirmed: int, before: Known) -> None:
         """Hold what was loaded, and have the subscribers read it."""
@@ -138,7 +138,7 @@ class HistoryCopy:
         self._feed.log_locked(  # unguarded: in a turn
             lambda log: log.adopt(loaded.epoch, loaded.top, entries, turn, moment)
         )
-        self._feed.nudge_locked(after)  # unguarded: in a turn
+        self._feed.replaced_locked(after)  # unguarded: in a turn
 
     def _entries(self, loaded: Loaded, kept: list[Kept]) -> list[Entry]:
         """Return those messages of which none is missing up to the top."""
