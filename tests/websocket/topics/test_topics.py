@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -352,6 +353,57 @@ def test_changes_in_quick_succession_leave_together(app: Daebus) -> None:
         assert client.receive("state", timeout=5)["data"]["set"] == {"blink": 1}
         assert client.receive("state", timeout=5)["data"]["removed"] == ["blink"]
         assert len(short) == 0
+
+
+def elsewhere(action: Callable[[], object]) -> None:
+    """Do something in another thread, and wait for it."""
+    thread = threading.Thread(target=action)
+    thread.start()
+    thread.join()
+
+
+def test_key_that_another_thread_removes_ends_no_loop(app: Daebus) -> None:
+    rooms = app.websocket.state("room/*")
+    boiler = rooms["room/1"]
+    boiler.update(a=1, b=2, c=3)
+    found = {}
+    for key in boiler.keys():  # noqa: SIM118  as dict(boiler) and {**boiler} do
+        if key == "b":
+            elsewhere(boiler.clear)
+        found[key] = rooms["room/1"][key]
+    assert found == {"a": 1, "b": 2, "c": 3}
+    assert boiler == {}
+
+
+def test_key_that_is_gone_is_gone_for_all_else(app: Daebus) -> None:
+    boiler, other = app.websocket.state("boiler"), app.websocket.state("other")
+    removals: list[Callable[[str], object]] = [
+        boiler.__delitem__,
+        boiler.pop,
+        lambda key: boiler.popitem(),
+        lambda key: boiler.clear(),
+    ]
+    for remove in removals:
+        boiler["a"] = 1
+        for key in boiler:  # the thread that removes it knows
+            with pytest.raises(KeyError):
+                other[key]
+            remove(key)
+            with pytest.raises(KeyError):
+                boiler[key]
+    boiler["a"] = 1
+    key = next(iter(boiler))  # no loop
+    elsewhere(boiler.clear)
+    with pytest.raises(KeyError):
+        boiler[key]
+    boiler["a"] = 1
+    for key in boiler:
+        elsewhere(boiler.clear)
+        assert (key in boiler, boiler[key]) == (False, 1)
+        with pytest.raises(KeyError):
+            boiler["b"]
+    with pytest.raises(KeyError):
+        boiler[key]
 
 
 def test_timers_of_a_member_end_with_it(app: Daebus, caplog: pytest.LogCaptureFixture) -> None:

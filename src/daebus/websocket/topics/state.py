@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import (
     Callable,
     ItemsView,
@@ -12,7 +13,7 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from typing import Any, Final, Protocol, TypeVar, overload
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
 
 from ...arguments import seconds_or_none
 from ...data.encoder import Encoder
@@ -20,6 +21,7 @@ from ...errors import EncodeError
 from .changes import StateFeed
 from .feed import Retired
 from .handle import Handle
+from .live import Shared
 
 __all__ = ["State"]
 
@@ -28,6 +30,28 @@ _Result = TypeVar("_Result")
 
 # In place of a default: there is none.
 _RAISE: Final = object()
+
+
+class _Passed(NamedTuple):
+    """The key that a loop over a state has come to, and its value as the loop began."""
+
+    shared: Shared
+    topic: str
+    key: str
+    value: bytes
+
+
+class _Loop(threading.local):
+    """The latest loop of a thread.
+
+    ``dict(state)`` goes through the keys, and asks for the value of each. Another thread, or a
+    time to live, may remove one in between, which must not end that with a ``KeyError``.
+    """
+
+    passed: _Passed | None = None
+
+
+_loop: Final = _Loop()
 
 
 class _Mapping(Protocol):
@@ -61,8 +85,14 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
             return State(self._member(key), self._find, self._shared)
         value = self._feed().value(key)
         if value is None:
-            raise KeyError(key)
+            passed = _loop.passed
+            if passed is None or passed.key is not key or not self._is_of(passed):
+                raise KeyError(key)
+            value = passed.value
         return json.loads(value.decode())
+
+    def _is_of(self, passed: _Passed) -> bool:
+        return passed.topic == self.name and passed.shared is self._shared
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -72,7 +102,15 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter([key for key, _ in self._feed().values()])
+        return self._pass_through(self._feed().values())
+
+    def _pass_through(self, values: list[tuple[str, bytes]]) -> Iterator[str]:
+        try:
+            for key, value in values:
+                _loop.passed = _Passed(self._shared, self.name, key, value)
+                yield key
+        finally:
+            _loop.passed = None
 
     def __len__(self) -> int:
         return len(self._feed().values())
@@ -91,8 +129,7 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
     def copy(self) -> dict[str, Any]:
         """Return all keys and values of one moment.
 
-        ``dict(state)`` asks for one key after the other, so it raises ``KeyError`` if another
-        thread removes one meanwhile.
+        ``dict(state)`` has the keys of one moment too, but asks for one value after the other.
         """
         return {key: json.loads(value.decode()) for key, value in self._feed().values()}
 
@@ -152,7 +189,7 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
             KeyError: there is none, and no default was given.
             TypeError: the key is not a string.
         """
-        found = self._in_turn(lambda feed: feed.take(_key(key)))
+        found = self._take(_key(key))
         if found is not None:
             return json.loads(found[1].decode())
         if default is _RAISE:
@@ -165,7 +202,7 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
         Raises:
             KeyError: there are none.
         """
-        found = self._in_turn(lambda feed: feed.take(None))
+        found = self._take(None)
         if found is None:
             raise KeyError(f"state {self.name!r} is empty")
         return found[0], json.loads(found[1].decode())
@@ -190,7 +227,13 @@ class State(Handle[StateFeed], MutableMapping[str, Any]):
         self, values: Mapping[str, bytes], removed: Iterable[str] = (), ttl: float | None = None
     ) -> bool:
         gone = list(removed)
+        if gone:
+            _loop.passed = None
         return self._in_turn(lambda feed: feed.change(values, gone, ttl))
+
+    def _take(self, key: str | None) -> tuple[str, bytes] | None:
+        _loop.passed = None
+        return self._in_turn(lambda feed: feed.take(key))
 
     def _in_turn(self, action: Callable[[StateFeed], _Result]) -> _Result:
         self._shared.check()
