@@ -76,6 +76,14 @@ def test_unknown_arguments_are_named() -> None:
         Thing(colour="red")  # type: ignore[call-arg]  # on purpose
 
 
+@pytest.mark.parametrize("value", ["5", True, b"5", [5]])
+def test_time_of_another_type(value: Any) -> None:
+    state = DaebusWebSocket().state("boiler")
+    with pytest.raises(TypeError, match=r"ttl must be a number, not .*; write ttl=5"):
+        state.set("key", 1, ttl=value)
+    assert state == {}
+
+
 @pytest.mark.parametrize(
     ("component", "options", "text"),
     [

@@ -38,7 +38,9 @@ Number = TypeVar("Number", int, float)
 
 def positive(name: str, value: Number) -> Number:
     """Return a number that must be greater than 0."""
-    if not isinstance(value, int | float) or not value > 0:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, not {value!r:.100}; write {name}=5")
+    if not value > 0:
         raise ValueError(f"{name} must be greater than 0, not {value!r}")
     return value
 
