@@ -335,6 +335,18 @@ def test_members_of_a_family_last_while_they_are_needed(app: Daebus) -> None:
         assert subscribe(client, "device/8", last=1)["replay"] == 1
 
 
+def test_names_that_nobody_uses_stay_few(app: Daebus) -> None:
+    lines, rooms = app.websocket.topic("line/*"), app.websocket.state("room/*")
+    app.websocket.presence("floor *")
+    lines["line/kept"].publish(1)
+    for n in range(1000):
+        assert lines[f"line/{n}"].history() == []
+        assert dict(rooms[f"room/{n}"]) == {}
+        assert app.websocket.get_presence(f"floor {n}") == {}
+    assert "line/kept" in app.websocket.get_topics()
+    assert len(app.websocket.get_topics()) < 100
+
+
 def test_changes_in_quick_succession_leave_together(app: Daebus) -> None:
     boiler = app.websocket.state("boiler", min_interval=0.2, auto=True)
     short = app.websocket.state("short", ttl=0.05, auto=True)

@@ -194,6 +194,8 @@ class Topics:
         if due:
             for name in list(self._feeds):
                 self.prune(name)
+            with self._lock:  # of those that are left: names that nobody uses add up to nothing
+                self._look_at = _FEW + 2 * len(self._feeds)
 
     # --- subscribing ------------------------------------------------------------------------
 
