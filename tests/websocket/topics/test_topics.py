@@ -195,6 +195,10 @@ def test_state_refuses_what_is_beyond_its_bounds(app: Daebus) -> None:
     small = app.websocket.state("small", max_bytes=20)
     with pytest.raises(StateLimitError, match=r"bytes, and 20 are the most.*max_bytes=40"):
         small["text"] = "x" * 20
+    with pytest.raises(StateLimitError, match=r"write max_bytes=320"):  # what is advised is enough
+        small["text"] = "x" * 200
+    with pytest.raises(StateLimitError, match=r"write max_keys=16"):
+        few.update(dict.fromkeys("abcdefghi"))
     assert len(small) == 0
 
 

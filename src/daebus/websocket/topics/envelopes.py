@@ -144,10 +144,17 @@ def check_limits(topic: str, count: int, size: int, max_keys: int, max_bytes: in
     if count > max_keys:
         raise StateLimitError(
             f"state {topic!r} would have {count} keys, and {max_keys} are the most; "
-            f"remove some, or write max_keys={2 * max_keys}"
+            f"remove some, or write max_keys={_roomy(count, max_keys)}"
         )
     if size > max_bytes:
         raise StateLimitError(
             f"state {topic!r} would have {size} bytes, and {max_bytes} are the "
-            f"most; keep less in it, or write max_bytes={2 * max_bytes}"
+            f"most; keep less in it, or write max_bytes={_roomy(size, max_bytes)}"
         )
+
+
+def _roomy(needed: int, most: int) -> int:
+    """Return a bound for what was one too many, doubled until that fits."""
+    while most < needed:
+        most *= 2
+    return most
