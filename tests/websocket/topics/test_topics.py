@@ -202,6 +202,27 @@ def test_state_refuses_what_is_beyond_its_bounds(app: Daebus) -> None:
     assert len(small) == 0
 
 
+def test_member_of_a_family_has_its_arguments(app: Daebus) -> None:
+    topic, state = app.websocket.topic, app.websocket.state
+    own = topic("device/0", history=3)
+    topic("device/*", history=5, max_age=None)
+    state("room/*", ttl=5.0)
+    for _ in range(9):
+        topic("device/7").publish(1)
+        topic("device/7", history=5, max_age=None).publish(1)
+        own.publish(1)
+    assert (len(topic("device/7").history()), len(own.history())) == (5, 3)
+    state("room/1")["lamp"] = state("room/1", ttl=5.0).get("lamp", 1)
+    others: list[Callable[[], object]] = [
+        lambda: topic("device/7", history=6),
+        lambda: topic("device/8", auto=True),
+        lambda: state("room/2", ttl=6.0),
+    ]
+    for other in others:
+        with pytest.raises(DuplicateHandlerError, match="is one of the family"):
+            other()
+
+
 REQUESTS = {
     "no topic": ({}, "unknown_topic"),
     "no such topic": ({"topic": "nope"}, "unknown_topic"),

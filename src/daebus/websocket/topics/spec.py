@@ -63,6 +63,15 @@ class Spec:
         """Tell whether a name is one of this family."""
         return self._pattern.fullmatch(name) is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """True if it was declared with a name alone."""
+        return self in (Spec("history", self.name), Spec("state", self.name, "state"))
+
+    def is_like(self, other: Spec) -> bool:
+        """Tell whether another one says the same, whatever family either is of."""
+        return replace(self, family=None) == replace(other, family=None)
+
     def member(self, name: str) -> Spec:
         """Return the declaration of one topic of the family."""
         return replace(self, name=name, family=self.name)

@@ -99,6 +99,11 @@ class Topics:
         if family is not None and (spec.name not in self._feeds or self._is_member(spec.name)):
             if family.kind != spec.kind:
                 raise _duplicate(spec.name)
+            if not (spec.is_plain or family.member(spec.name).is_like(spec)):
+                raise DuplicateHandlerError(
+                    f"topic {spec.name!r} is one of the family {family.name!r}, which has its own "
+                    f"arguments; leave them out here, or declare the topic before the family"
+                )
             return
         feed = self._make(spec)
         if self._feeds.setdefault(spec.name, feed) is not feed:
