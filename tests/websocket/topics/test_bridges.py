@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -174,6 +175,58 @@ def test_a_queue_that_closes_ends_its_pipe(
     assert eventually(lambda: "the queue piped to topic 'readings' is closed" in caplog.text)
 
 
+def test_an_item_that_cannot_be_read_is_lost_alone(
+    app: Daebus, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unpickling(queue.Queue[Any]):
+        """Fails for an item as ``multiprocessing.Queue`` does, whose items are unpickled."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            item = super().get(block, timeout)
+            if isinstance(item, Exception):
+                raise item
+            return item
+
+    source = Unpickling()
+    readings = app.websocket.topic("readings")
+    app.websocket.pipe(source, "readings")
+    app.start()
+    for item in (ValueError("5 is no colour"), 1, EOFError(), 2, KeyError("x"), 3):
+        source.put(item)
+    assert eventually(lambda: lines(readings) == [1, 2, 3])
+    assert caplog.text.count("an item for topic 'readings' could not be read") == 3
+
+
+def test_a_queue_that_fails_at_once_is_not_asked_all_the_time(make_app: MakeApp) -> None:
+    asked: list[float | None] = []
+
+    class Failing:
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            asked.append(timeout)
+            raise RuntimeError("broken")
+
+    app = make_app()
+    app.websocket.pipe(Failing(), "readings")
+    app.start()
+    assert eventually(lambda: len(asked) >= 3)
+    app.stop(timeout=5)
+    assert len(asked) < 10
+
+
+def test_a_filter_may_put_another_record_in_its_place(app: Daebus) -> None:
+    topic = app.websocket.topic("log")
+    handler = app.websocket.log_handler("log")
+    other = logging.makeLogRecord({"name": "x", "msg": "without the password"})
+    handler.addFilter(lambda record: other)  # type: ignore[arg-type,return-value]  # since 3.12
+    handler.handle(logging.makeLogRecord({"name": "x", "msg": "with the password"}))
+    expected = "with" if sys.version_info < (3, 12) else "without"
+    assert [line["message"] for line in lines(topic)] == [f"{expected} the password"]
+
+
 def test_what_is_no_queue_is_refused(app: Daebus) -> None:
     with pytest.raises(TypeError, match="needs a get method"):
         app.websocket.pipe([1, 2], "readings")  # type: ignore[arg-type]  # that is the mistake
+    waits = multiprocessing.get_context("fork").SimpleQueue()  # its thread could not be stopped
+    with pytest.raises(TypeError, match=r"needs a timeout, .*; use queue\.Queue\(\)"):
+        app.websocket.pipe(waits, "readings")  # type: ignore[arg-type]  # likewise
+    waits.close()

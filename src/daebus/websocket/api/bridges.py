@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ...checks.annotations import checked
-from ..topics.bridges import LogHandler, Pipe, Queue
+from ..topics.bridges import LogHandler, Pipe, Queue, check_queue
 from ..topics.spec import Spec, check_topic
 from ..topics.state import State
 from ..topics.topic import Topic
@@ -55,15 +55,15 @@ class Bridges(Section):
             message_type: of the messages of a history topic.
 
         Raises:
-            TypeError: the queue has no ``get``.
+            TypeError: the queue has no ``get``, or one without a timeout, such as that of a
+                ``multiprocessing.SimpleQueue``.
             ValueError: the name is not one of a topic.
 
         Threads:
             Any, at any time. A thread for each queue reads it; a stop waits up to a quarter of a
                 second for it. What is in the queue then stays there.
         """
-        if not callable(getattr(queue, "get", None)):
-            raise TypeError(f"a queue needs a get method, and {queue!r:.100} has none")
+        check_queue(queue)
         found = self._topic(topic, "pipe(queue, {})")
         self._context.pipes.add(lambda: Pipe(queue, found, message_type))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import queue
 import threading
@@ -14,7 +15,7 @@ from ...server.threads.track import track
 from .state import State
 from .topic import Topic
 
-__all__ = ["MAX_TEXT", "LogHandler", "Pipe", "Pipes", "Queue"]
+__all__ = ["MAX_TEXT", "LogHandler", "Pipe", "Pipes", "Queue", "check_queue"]
 
 logger = get_logger("daebus.websocket")
 
@@ -24,12 +25,39 @@ MAX_TEXT: Final = 8192
 # Seconds until a pipe sees that the app stops: queues cannot be told.
 _POLL = 0.25
 
+# Seconds after a first failure to read, doubled with each that follows at once, and the most.
+_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+# Failures of that kind after which a queue is taken to be closed. One item may fail as well:
+# what unpickles it is code of the program.
+_CLOSED: Final = 4
+
 
 class Queue(Protocol):
     """What a pipe needs of a queue: ``queue.Queue`` and ``multiprocessing.Queue`` have it."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Take the next item; raise ``queue.Empty`` after the timeout."""
+
+
+def check_queue(source: object) -> None:
+    """Refuse what a pipe cannot read.
+
+    Raises:
+        TypeError: it has no ``get``, or one that waits for ever.
+    """
+    get = getattr(source, "get", None)
+    if not callable(get):
+        raise TypeError(f"a queue needs a get method, and {source!r:.100} has none")
+    try:
+        parameters = inspect.signature(get).parameters.values()
+    except (TypeError, ValueError):  # some that are written in C do not tell
+        return
+    if not any(one.name == "timeout" or one.kind is one.VAR_KEYWORD for one in parameters):
+        raise TypeError(
+            f"the get of a queue needs a timeout, and that of {source!r:.100} has none; use "
+            f"queue.Queue() or multiprocessing.Queue()"
+        )
 
 
 class LogHandler(logging.Handler):
@@ -57,9 +85,13 @@ class LogHandler(logging.Handler):
         """
         if str(record.name).partition(".")[0] == "daebus":
             return False
-        if getattr(self._busy, "now", False) or not self.filter(record):
+        if getattr(self._busy, "now", False):
             return False
-        self.emit(record)
+        passed: object = self.filter(record)
+        if not passed:
+            return False
+        # Since Python 3.12 a filter may return another record.
+        self.emit(passed if isinstance(passed, logging.LogRecord) else record)
         return True
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -112,24 +144,36 @@ class Pipe:
         self._stopping.set()
 
     def _run(self) -> None:
+        failures = 0
         while not self._stopping.is_set():
             try:
                 item = self._source.get(timeout=_POLL)
             except queue.Empty:
+                failures = 0
                 continue
-            except (EOFError, OSError, ValueError) as exc:
-                logger.error("the queue piped to topic %r is closed: %s", self._topic.name, exc)
-                return
             except Exception as exc:
-                if type(exc).__name__ == "ShutDown":  # of Python 3.13
+                failures += 1
+                if self._is_over(exc, failures):
                     return
-                logger.exception("an item for topic %r could not be read", self._topic.name)
+                self._stopping.wait(min(_LONGEST_PAUSE, _PAUSE * 2 ** min(failures - 1, 10)))
                 continue
+            failures = 0
             try:
                 self._publish(item)
             except Exception:
                 logger.exception("an item could not be published to topic %r", self._topic.name)
             del item
+
+    def _is_over(self, exc: Exception, failures: int) -> bool:
+        """Log that nothing was read, and tell whether nothing more will come."""
+        if type(exc).__name__ == "ShutDown":  # of Python 3.13
+            return True
+        closed = isinstance(exc, EOFError | OSError | ValueError) and failures >= _CLOSED
+        if closed:
+            logger.error("the queue piped to topic %r is closed: %s", self._topic.name, exc)
+        else:
+            logger.error("an item for topic %r could not be read", self._topic.name, exc_info=exc)
+        return closed
 
     def _publish(self, item: Any) -> None:
         if isinstance(self._topic, State):
