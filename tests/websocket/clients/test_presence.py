@@ -107,14 +107,27 @@ def test_who_does_not_come_back_is_taken_away(app: Daebus, connect: Connect) -> 
 
 
 def test_another_name_is_another_user(app: Daebus, connect: Connect) -> None:
-    app.websocket.presence("floor *", grace=0)
+    told: queue.Queue[tuple[str, str, bool]] = queue.Queue()
+    app.websocket.presence("floor *", grace=60)
+    app.websocket.on_presence("floor *")(lambda *move: told.put(move))
     app.start()
     peer = Peer.joined(connect(app.http.port))
     go(peer, None)
     (client_id,) = app.websocket.get_clients()
     assert eventually(lambda: shown(app) == {client_id: 1})
-    app.websocket.identify(client_id, "ada")
-    assert eventually(lambda: shown(app) == {"ada": 1})
+    peer.say("subscribe", {"topic": "presence:floor 3"})
+    assert [peer.message()["type"] for _ in range(2)] == ["response", "presence"]
+    app.websocket.identify(client_id, "ada")  # it is there all the time: there is no grace
+    change = peer.message()["data"]
+    assert ([*change["set"]], change["removed"]) == (["ada"], [client_id])
+    assert [told.get(timeout=5)[1:] for _ in range(3)] == [
+        (client_id, True), (client_id, False), ("ada", True),
+    ]  # fmt: skip
+    # Of two tabs one is somebody else now.
+    second = enter(app, connect, "ada")
+    assert eventually(lambda: shown(app) == {"ada": 2})
+    go(second, {"as": "bob"})
+    assert eventually(lambda: shown(app) == {"ada": 1, "bob": 1})
 
 
 def test_more_is_said_of_a_client(app: Daebus, connect: Connect) -> None:

@@ -6,7 +6,8 @@ Rules of this module:
    client to look at.
 2. It looks at where the client is now, not at what was announced: announcements of several
    threads may come in any order, and each is made after its change.
-3. What gets less is told ``grace`` seconds later, so that a page that reloads makes no noise.
+3. What gets less is told ``grace`` seconds later, so that a page that reloads makes no noise. A
+   client that is identified as somebody else has not left: that is told at once.
 """
 
 from __future__ import annotations
@@ -270,7 +271,7 @@ class Presence:
         left = before if not same else before - rooms
         entered = rooms if not same else rooms - before
         for room in left:
-            self._leave(room, was, client_id)
+            self._leave(room, was, client_id, renamed=room in rooms)
         for room in entered:
             self._enter(room, user, client_id)
         for room in before - rooms:
@@ -292,11 +293,15 @@ class Presence:
             entry.shown = len(entry.clients)
             room.touched.add(user)
 
-    def _leave(self, name: str, user: str, client_id: str) -> None:
+    def _leave(self, name: str, user: str, client_id: str, *, renamed: bool) -> None:
         room = self._rooms[name]
         entry = room.users[user]
         entry.clients.discard(client_id)
-        if entry.timer is None:
+        if entry.timer is not None:
+            return
+        if renamed:  # it is there still, under another name: no page that will come back
+            self._lessen(name, room, user, entry)
+        else:
             minder = self._minder
             assert minder is not None
             entry.timer = minder.call_later(room.rule.grace, lambda: self._settle(name, user))
@@ -308,13 +313,17 @@ class Presence:
         if room is None or entry is None or self._minder is None:
             return
         entry.timer = None
+        self._lessen(name, room, user, entry)
+        self._show(name)
+
+    def _lessen(self, name: str, room: _Room, user: str, entry: _User) -> None:
+        """Note that fewer clients of a user are there, or none."""
         if len(entry.clients) != entry.shown:
             entry.shown = len(entry.clients)
             room.touched.add(user)
         if not entry.clients:
             del room.users[user]
             self._moved(name, user, False)
-        self._show(name)
 
     def _show(self, name: str) -> None:
         """Tell the subscribers what has changed in a room."""
