@@ -839,6 +839,18 @@ def test_4000_is_final() -> None:
     assert not rules.is_final_code(4001)
 
 
+def test_what_is_published_may_have_any_type(server: ScriptedServer) -> None:
+    with Pair(server) as (client, conn), records():
+        answer = {"epoch": "e", "offset": 0, "recovered": False, "reason": "new", "replay": 0}
+        topic = client.topic("alarms")
+        asked = conn.receive("subscribe")
+        conn.answer(asked, {"topic": "alarms", "kind": "history", "missed": None, **answer})
+        kinds = ["gap", "subscribed", "unsubscribed", "goodbye", "heartbeat", "response", "error"]
+        for offset, kind in enumerate(kinds, 1):
+            conn.send(kind, {"topic": "alarms"}, topic="alarms", offset=offset)
+        assert [topic.receive().type for _ in kinds] == kinds
+
+
 def test_a_subscription_that_the_server_takes_back_says_so(server: ScriptedServer) -> None:
     with Pair(server) as (client, conn), records():
         answer = {"epoch": "e", "offset": 1, "recovered": False, "reason": "new", "replay": 0}

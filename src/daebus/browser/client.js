@@ -550,19 +550,21 @@ export class Daebus {
       report(error);
       return;
     }
-    const { type, id, data, topic = data?.topic } = message ?? {};
+    const { type, id, data, offset, topic = data?.topic } = message ?? {};
     if (typeof type !== "string") return;
-    if (type === "heartbeat") this.#learn(data?.version);
+    const published = offset !== undefined; // on a topic, with a type of the program's own
+    if (type === "heartbeat" && !published) this.#learn(data?.version);
     if (["response", "error", "progress"].includes(type) && id != null) {
       this.#requests.get(id)?.take(type, data);
       return;
     }
-    if (type === "goodbye") this.#after = data?.retry_after * 1000;
     const subscribed = this.#topics.get(topic);
-    if (type === "gap") run(() => subscribed?._gap(data));
+    if (published) run(() => subscribed?._take(message));
+    else if (type === "goodbye") this.#after = data?.retry_after * 1000;
+    else if (type === "gap") run(() => subscribed?._gap(data));
     else if (type === "unsubscribed" && subscribed?._live) {
       subscribed._refused(new DaebusError(`the server has ended ${topic}`, type));
-    } else if (message.offset !== undefined) run(() => subscribed?._take(message));
+    }
     const listeners = [...(this.#listeners.get(type) ?? [])];
     const all = type === "heartbeat" ? [] : (this.#listeners.get("*") ?? []);
     for (const listener of [...listeners, ...all]) run(listener, data, message);

@@ -191,7 +191,9 @@ class Subscriptions:
         subscriber = self._get(message.topic)
         if subscriber is None:
             return False
-        if message.type == "subscribed":  # by the server
+        if message.offset is not None:  # published, with a type of the program's own
+            subscriber.take(message, size)
+        elif message.type == "subscribed":  # by the server
             subscriber.answered(fields)
         elif message.type == "unsubscribed":  # likewise
             taken = {"error": "the server has ended the subscription", "code": "unsubscribed"}

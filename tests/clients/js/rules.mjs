@@ -1155,6 +1155,22 @@ test("a refused subscription is told, and tried again with the next connection",
   assert.deepEqual([told, world.reported.length], [["forbidden"], 1]);
 });
 
+test("what is published may have any type", async (world) => {
+  const { daebus, socket } = await opened(world);
+  const { topic, seen } = listening(daebus);
+  socket.answer(answered(3));
+  const types = ["gap", "subscribed", "unsubscribed", "goodbye", "heartbeat", "response", "error"];
+  for (const [index, type] of types.entries()) {
+    socket.deliver({ ...alarm(4 + index, type), type });
+  }
+  assert.deepEqual(seen, types.map((type, index) => [4 + index, type]));
+  assert.deepEqual([topic.synced, topic.position], [true, { epoch: "e1", offset: 10 }]);
+  socket.end(1006);
+  await world.pass(501); // no goodbye has said when
+  world.socket.open();
+  assert.deepEqual(world.socket.last().data.since, { epoch: "e1", offset: 10 });
+});
+
 test("a subscription that the server ends is told, and asked for again later", async (world) => {
   const { daebus, socket } = await opened(world);
   const { topic, seen } = listening(daebus);
