@@ -6,8 +6,10 @@ decorator made with ``functools.wraps`` may supply an argument.
 
 from __future__ import annotations
 
+import fnmatch
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ __all__ = [
     "Kind",
     "allows",
     "check_function",
+    "fitting",
     "is_async",
     "kind_of",
     "shown",
@@ -135,6 +138,17 @@ def _definition(function: Callable[..., Any], names: list[str]) -> str:
     if not isinstance(name, str) or not name.isidentifier():  # a lambda, or no function at all
         return f"lambda {listed}: ..." if names else "lambda: ..."
     return f"def {name}({listed})"
+
+
+def fitting(pattern: str) -> Callable[[str], object]:
+    """Return a function that tells whether a name fits the pattern of a hook.
+
+    That is a pattern as in ``fnmatch``. Names may have brackets of their own, and a hook must
+    not be passed over for that: so a pattern also fits as it stands, with ``*`` for anything,
+    as that of a family of topics does.
+    """
+    plain = ".*".join(map(re.escape, pattern.split("*")))
+    return re.compile(rf"(?s:{plain})\Z|{fnmatch.translate(pattern)}").match
 
 
 def allows(hooks: Iterable[Ask], kind: str, client_id: str, name: str) -> bool:

@@ -18,6 +18,7 @@ from daebus import (
     StateLimitError,
     Topic,
 )
+from daebus.checks.functions import fitting
 from daebus.testing import AppClient, RequestError
 from daebus.websocket.topics.history import History
 from tests.support.fixture_types import MakeApp
@@ -474,3 +475,30 @@ def test_refused_and_repeated_subscriptions_leave_nothing(make_app: MakeApp) -> 
         assert subscribe(client, "alarms", since=since)["recovered"] is True
         with pytest.raises(RequestError, match="most it may have"):
             subscribe(client, "device/2")
+
+
+# the pattern of a hook: names that fit it, and some that do not
+PATTERNS: dict[str, tuple[list[str], list[str]]] = {
+    "device/*": (["device/7", "device/", "device/7/b"], ["my device/7", "device"]),
+    "line[12]": (["line1", "line2", "line[12]"], ["line3", "line[1]"]),
+    "rack[*]": (["rack[7]", "rack*"], ["rack7", "rack[7"]),
+    "[!a]?": (["bc", "[!a]?"], ["ac"]),
+    "a.b\n*": (["a.b\n", "a.b\n\n"], ["axb\n", "a.b"]),
+}
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_pattern_of_a_hook_fits_the_name_that_it_is(pattern: str) -> None:
+    fits, (right, wrong) = fitting(pattern), PATTERNS[pattern]
+    assert [name for name in [*right, *wrong] if fits(name)] == right
+
+
+def test_hook_is_asked_for_names_with_brackets(app: Daebus) -> None:
+    app.websocket.topic("rack[*]")
+    app.websocket.state("line[1]")
+    for name in ("rack[*]", "line[1]"):
+        app.websocket.on_subscribe(name)(lambda client_id, topic: False)
+    with app.test_client() as client:
+        for name in ("rack[7]", "line[1]"):
+            with pytest.raises(RequestError, match="may not subscribe"):
+                subscribe(client, name)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ...arguments import check_name
 from ...checks.annotations import checked
-from ...checks.functions import check_function
+from ...checks.functions import check_function, fitting
 from ..clients.presence import MAX_BYTES, MAX_PEOPLE, PREFIX, Rule
 from ..topics.spec import Spec, check_topic
 from .context import Section
@@ -101,7 +99,7 @@ class PresenceMethods(Section):
                 counted as ``lost_notices`` and dropped. It may be async.
         """
         check_name(room_pattern, "on_presence({})")
-        fits = re.compile(fnmatch.translate(room_pattern)).match
+        fits = fitting(room_pattern)
 
         def register(hook: PresenceHook) -> PresenceHook:
             check_function("an on_presence hook", hook, ("room", "user", "joined"))

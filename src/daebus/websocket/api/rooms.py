@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from ...arguments import check_client_id, check_name
 from ...checks.annotations import checked
-from ...checks.functions import check_function
+from ...checks.functions import check_function, fitting
 from ..admission.joining import enter
 from .context import Section
 
@@ -70,6 +68,7 @@ class Rooms(Section):
 
         Args:
             room_pattern: a pattern of names as in ``fnmatch``: ``"team-*"``, ``"*"`` for all.
+                A name fits itself, also one with brackets.
 
         Raises:
             TypeError: the pattern is not a string, or the function is async, which ``join``
@@ -80,7 +79,7 @@ class Rooms(Section):
                 handlers, so it should not take long.
         """
         check_name(room_pattern, "on_join({})")
-        fits = re.compile(fnmatch.translate(room_pattern)).match
+        fits = fitting(room_pattern)
 
         def register(hook: JoinHook) -> JoinHook:
             check_function("an on_join hook", hook, ("client_id", "room"), kinds=("plain",))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any, TypeVar
 
 from ...arguments import check_client_id, check_name, positive, seconds, seconds_or_none
 from ...checks.annotations import checked
-from ...checks.functions import check_function
+from ...checks.functions import check_function, fitting
 from ...interrupts.stack import inside
 from ..topics.envelopes import message
 from ..topics.spec import Spec, check_topic
@@ -149,6 +147,7 @@ class TopicMethods(Section):
 
         Args:
             topic_pattern: a pattern of names as in ``fnmatch``: ``"device/*"``, ``"*"`` for all.
+                A name fits itself, also one with brackets.
 
         Raises:
             TypeError: the pattern is not a string, or the function is async.
@@ -158,7 +157,7 @@ class TopicMethods(Section):
                 publish.
         """
         check_name(topic_pattern, "on_subscribe({})")
-        fits = re.compile(fnmatch.translate(topic_pattern)).match
+        fits = fitting(topic_pattern)
 
         def register(hook: SubscribeHook) -> SubscribeHook:
             check_function("an on_subscribe hook", hook, ("client_id", "topic"), kinds=("plain",))
