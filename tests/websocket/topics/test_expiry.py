@@ -152,6 +152,32 @@ def test_one_of_a_family_goes_with_what_it_held(house: House) -> None:
     assert set(house.topics.describe()) == {"room/2"}
 
 
+def test_minder_does_not_wait_for_a_topic_in_use(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarms = house.topic("alarms", max_age=5.0)
+    house.start()
+    alarms.publish("first")
+    minder = threading.Thread(target=house.minder.advance, args=(5.0,))
+    waited = []
+
+    def append(log: Any, *args: Any) -> Any:
+        minder.start()
+        minder.join(5)
+        waited.append(minder.is_alive())
+        raise RuntimeError("not published")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "append", append)
+        with pytest.raises(RuntimeError, match="not published"):
+            alarms.publish("second")
+    minder.join(5)
+    assert waited == [False]
+    assert (house.held("alarms")[0], house.planned) == (1, 1)
+    house.minder.advance(1.0)
+    assert (house.held("alarms")[0], house.planned) == (0, 0)
+
+
 def test_nothing_is_planned_while_the_app_does_not_run(house: House) -> None:
     alarms = house.topic("alarms", max_age=5.0)
     house.start()

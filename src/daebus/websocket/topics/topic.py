@@ -135,6 +135,14 @@ class HistoryFeed(Feed[History]):
         if upcoming is not None:
             self._expiry.plan(upcoming, monotonic(), self._expire)
 
+    def _expire(self) -> None:
+        live = self._shared.live
+        if live is not None and self._order.locked():
+            # The minder must not wait for a crowd, and who uses it lets go of what is too old.
+            live.minder.call_later(_TOGETHER, self._expire)
+        else:
+            super()._expire()
+
     def _expire_locked(self, after: After) -> None:
         assert self._order.locked()
         moment = monotonic()
