@@ -257,6 +257,37 @@ def test_the_first_connection_is_tried_until_the_timeout(server: ScriptedServer)
     assert threads() == []
 
 
+def test_the_first_connection_is_tried_once_more_right_before_the_timeout(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "MIN_DELAY", 60.0)
+    monkeypatch.setattr(rules, "draw", lambda: 1.0)
+    server.hush()
+    client = Client(server.url, timeout=1.0)
+
+    @client.on_status
+    def tell(status: ClientStatus) -> None:
+        if status.status == "waiting":
+            server.listen()
+
+    accepting = threading.Thread(target=server.accept)
+    accepting.start()
+    with client:
+        assert status_of(client) == "open"
+    accepting.join()
+
+
+def test_a_server_that_says_when_it_will_be_there_is_not_tried_before(
+    server: ScriptedServer,
+) -> None:
+    server.refusing = Refusal(503, "stopping", {"Retry-After": "5"})
+    began = time.monotonic()
+    with pytest.raises(Refused):
+        Client(server.url, timeout=4.0).connect()
+    assert time.monotonic() - began < 2.0
+    assert len(server.attempts) == 1
+
+
 @pytest.mark.parametrize("told", ["0", "0.0001"])
 def test_a_server_that_says_at_once_is_not_asked_without_a_pause(
     server: ScriptedServer, told: str

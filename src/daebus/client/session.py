@@ -30,6 +30,9 @@ __all__ = ["ClientStatus", "Session", "Settings", "Status"]
 
 logger = get_logger("daebus.client")
 
+# Seconds for the last attempt at the first connection, at least.
+_LAST_ATTEMPT = 0.25
+
 Status = Literal["connecting", "open", "waiting", "refused", "closed"]
 
 
@@ -324,8 +327,13 @@ class Session:
         if self._is_final(problem):
             return problem
         delay = self._backoff.next()
-        if not self.had_connection and monotonic() + delay >= self._deadline:
-            return problem
+        rest = math.inf if self.had_connection else self._deadline - monotonic()
+        if delay >= rest:
+            asked = (problem.retry_after if isinstance(problem, Refused) else None) or 0.0
+            last = min(_LAST_ATTEMPT, self._settings.timeout / 4)
+            if asked >= rest or rest <= 2 * last:
+                return problem
+            delay = max(asked, rest - last)
         code = problem.status if isinstance(problem, Refused) else getattr(problem, "code", None)
         reason = problem.text if isinstance(problem, Refused) else getattr(problem, "reason", "")
         self._tell(ClientStatus("waiting", code, reason, delay))
