@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 
 from daebus.websocket.api.context import context_of
 from daebus.websocket.clients import parts
+from daebus.websocket.topics.changes import StateFeed
 from tests.support.cluster import Site, cluster
 from tests.support.redisserver import VALKEY, RedisServer
 from tests.support.waiting import eventually
@@ -100,3 +104,31 @@ def test_a_stop_comes_while_the_minder_writes() -> None:
         assert site.app.stop(timeout=5) == []
         assert everybody.put("floor 9", {"bob": b"{}"}, ())
         assert "floor 9" not in everybody._feeds
+
+
+def test_a_change_before_the_room_is_followed_wakes_who_shows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The program may look at a room in the moment in which somebody comes into it."""
+    with cluster("a") as (site,):
+        site.ws.presence("floor *")
+        everybody = context_of(site.ws).presence._parts
+        assert everybody is not None
+        shown: list[str] = []
+        monkeypatch.setattr(everybody, "_show", shown.append)
+        watch = StateFeed.watch
+
+        def late(feed: StateFeed, *args: Any) -> Any:
+            watched = watch(feed, *args)
+            monkeypatch.setattr(StateFeed, "watch", watch)
+            assert everybody.put("floor 1", {"ada": b"1"}, ())
+            done = threading.Event()
+            everybody._minder.call_later(0.0, done.set)
+            assert done.wait(5)
+            return watched
+
+        monkeypatch.setattr(StateFeed, "watch", late)
+        everybody.follow("floor 1")
+        shown.clear()
+        assert everybody.put("floor 1", {"bob": b"1"}, ())
+        assert eventually(lambda: "floor 1" in shown)

@@ -20,6 +20,8 @@ from daebus import (
 )
 from daebus.checks.functions import fitting
 from daebus.testing import AppClient, RequestError
+from daebus.websocket.api.context import context_of
+from daebus.websocket.topics.feed import Feed
 from daebus.websocket.topics.history import History
 from tests.support.fixture_types import MakeApp
 from tests.support.waiting import eventually
@@ -158,6 +160,34 @@ def test_each_key_of_a_state_is_popped_once(app: Daebus) -> None:
         boiler.pop("celsius")
     with pytest.raises(KeyError, match="empty"):
         boiler.popitem()
+
+
+def test_a_topic_that_several_threads_need_first_is_made_once(app: Daebus) -> None:
+    """A second one would be what is kept and shared, in place of the one that is used."""
+    rooms = app.websocket.topic("rooms/*")
+    topics = context_of(app.websocket).topics
+    made: list[str] = []
+    other = threading.Event()
+
+    def opened(feed: Feed[Any]) -> None:
+        made.append(feed.name)
+        if len(made) == 2:
+            other.set()
+        other.wait(0.1)  # in vain, unless another thread makes it as well
+
+    gate = threading.Barrier(3)
+
+    def publish(number: int) -> int | None:
+        gate.wait(5)
+        return rooms["rooms/1"].publish(number).offset
+
+    app.start()
+    topics.opened.append(opened)
+    with ThreadPoolExecutor(3) as pool:
+        offsets = set(pool.map(publish, range(3)))
+    assert made == ["rooms/1"]
+    assert offsets == {1, 2, 3}
+    assert topics._births == {}
 
 
 def test_who_was_interrupted_within_a_topic_waits_for_no_client(

@@ -128,7 +128,8 @@ class DaebusRedis(Backplane):
     def __repr__(self) -> str:
         if self.up:
             return f"<DaebusRedis {self._address} up>"
-        problem = self._session.outbound.problem if self._session is not None else ""
+        session = self._session
+        problem = "" if session is None else session.outbound.problem
         return f"<DaebusRedis {self._address} down{': ' if problem else ''}{problem}>"
 
     # --- Backplane --------------------------------------------------------------
@@ -176,18 +177,21 @@ class DaebusRedis(Backplane):
 
     def flush(self) -> None:
         """Send what was kept."""
-        if self._session is not None:
-            self._session.outbound.flush()
+        session = self._session
+        if session is not None:
+            session.outbound.flush()
 
     def subscribe(self, channel: str) -> None:
         """Have the frames of a channel received, from soon on and over all outages."""
-        if self._session is not None:
-            self._session.inbound.subscribe(channel)
+        session = self._session
+        if session is not None:
+            session.inbound.subscribe(channel)
 
     def unsubscribe(self, channel: str) -> None:
         """Have them received no more."""
-        if self._session is not None:
-            self._session.inbound.unsubscribe(channel)
+        session = self._session
+        if session is not None:
+            session.inbound.unsubscribe(channel)
 
     def subscribed(self, channel: str, timeout: float) -> bool:
         """Wait until a subscription holds; False if it does not within that time."""
@@ -196,25 +200,29 @@ class DaebusRedis(Backplane):
 
     def renew(self) -> None:
         """Make the receiving side anew."""
-        if self._session is not None:
-            self._session.inbound.renew()
+        session = self._session
+        if session is not None:
+            session.inbound.renew()
 
     def lease(self, node: str, value: bytes, seconds: float) -> None:
         """Set the lease of a node, which ends by itself; 0 seconds end it now."""
-        if self._session is not None:
-            self._session.lease(node, value, seconds)
+        session = self._session
+        if session is not None:
+            session.lease(node, value, seconds)
 
     def claim(
         self, node: str, value: bytes, seconds: float, done: Callable[[bytes | None], None]
     ) -> None:
         """Set the lease of a node unless there is one; tell the value of that."""
-        if self._session is not None:
-            self._session.claim(node, value, seconds, done)
+        session = self._session
+        if session is not None:
+            session.claim(node, value, seconds, done)
 
     def leases(self, done: Callable[[dict[str, bytes]], None]) -> None:
         """Read all leases."""
-        if self._session is not None:
-            self._session.leases(done)
+        session = self._session
+        if session is not None:
+            session.leases(done)
 
     def counters(self) -> BackplaneCounters:
         """Return what was counted."""
@@ -247,6 +255,7 @@ def outbound_of(component: DaebusRedis) -> Outbound:
     Raises:
         StateError: it was not started.
     """
-    if component._session is None:
+    session = component._session  # one look: a stop takes it away
+    if session is None:
         raise StateError("this DaebusRedis is not at work; start its app first")
-    return component._session.outbound
+    return session.outbound

@@ -85,8 +85,8 @@ class Parts:
         self._crew = crew
         self._minder = minder
         self._show = show
-        self._feeds: dict[str, StateFeed] = {}  # single operations only
-        self._watchers: dict[str, Watcher] = {}
+        # Both at once: what changes before its watcher is known would wake nobody any more.
+        self._feeds: dict[str, tuple[StateFeed, Watcher]] = {}  # single operations only
         self._mine: dict[str, dict[str, bytes]] = {}
         self._alive: frozenset[str] = frozenset()
         self._dead: frozenset[str] = frozenset()  # those that were gone at the last look
@@ -96,26 +96,26 @@ class Parts:
 
     def follow(self, room: str) -> StateFeed:
         """Read the parts of a room from now on."""
-        feed = self._feeds.get(room)
-        if feed is not None:
-            return feed
+        known = self._feeds.get(room)
+        if known is not None:
+            return known[0]
         name = _PREFIX + room
         spec = Spec("state", name, count=_MAX_KEYS, max_bytes=_MAX_BYTES, family=_PREFIX + "*")
         fresh = StateFeed(spec, self._topics.shared)
-        feed = self._feeds.setdefault(room, fresh)
+        changed = partial(self._changed, room)
+        _, watcher = fresh.watch(None, 0, lambda: self._minder.call_later(0.0, changed))
+        feed, _ = self._feeds.setdefault(room, (fresh, watcher))
         if feed is fresh:
-            changed = partial(self._changed, room)
-            _, watcher = feed.watch(None, 0, lambda: self._minder.call_later(0.0, changed))
-            self._watchers[room] = watcher
             self._sharing.open(feed)
         return feed
 
     def leave(self, room: str) -> None:
         """Read the parts of a room no more, unless somebody here is in it."""
         if not self._mine.get(room):
-            feed = self._feeds.pop(room, None)
-            if feed is not None:
-                self._watchers.pop(room).close()
+            known = self._feeds.pop(room, None)
+            if known is not None:
+                feed, watcher = known
+                watcher.close()
                 self._sharing.close(feed)
 
     def put(self, room: str, values: Mapping[str, bytes], removed: Iterable[str]) -> bool:
@@ -165,10 +165,10 @@ class Parts:
         self._ended = True
         own = self._crew.own
         for room, mine in list(self._mine.items()):
-            feed = self._feeds.get(room)
-            if feed is not None:
+            known = self._feeds.get(room)
+            if known is not None:
                 with contextlib.suppress(Retired):
-                    feed.change({}, [f"{own} {key}" for key in list(mine)])
+                    known[0].change({}, [f"{own} {key}" for key in list(mine)])
 
     def _living(self, feed: StateFeed) -> list[tuple[str, bytes]]:
         alive = self._crew.alive() | {self._crew.own}
@@ -178,10 +178,10 @@ class Parts:
     # --- in the minder ------------------------------------------------------------------
 
     def _changed(self, room: str) -> None:
-        watcher = self._watchers.get(room)
-        if watcher is None or self._ended:
+        known = self._feeds.get(room)
+        if known is None or self._ended:
             return
-        while watcher.take(_MAX_BYTES):
+        while known[1].take(_MAX_BYTES):
             pass
         self._show(room)
 
@@ -201,7 +201,7 @@ class Parts:
 
     def _keep_up(self, alive: frozenset[str]) -> None:
         own, dead = self._crew.own, set()
-        for room, feed in list(self._feeds.items()):
+        for room, (feed, _) in list(self._feeds.items()):
             parts: dict[str, list[str]] = {own: []}
             for key, _ in feed.values():
                 parts.setdefault(key.partition(" ")[0], []).append(key)

@@ -73,17 +73,19 @@ class StateFeed(Feed[Values]):
 
     def value(self, key: str) -> bytes | None:
         """Return a value as JSON; None without one."""
-        if self.copy is not None:
-            ours = self.copy.ours.get(key, b"")
+        copy = self.copy  # one look: a stop takes it away
+        if copy is not None:
+            ours = copy.ours.get(key, b"")
             if ours != b"":  # no JSON is empty
                 return ours
         return self._log.get(key, monotonic())
 
     def values(self) -> list[tuple[str, bytes]]:
         """Return all keys and values, as JSON, in the order in which the keys came."""
-        if self.copy is None:
+        copy = self.copy  # one look
+        if copy is None:
             return self._log.items(monotonic())
-        ours = self.copy.ours.copy()  # first: what leaves it is in the log
+        ours = copy.ours.copy()  # first: what leaves it is in the log
         both = {**dict(self._log.items(monotonic())), **ours}
         return [(key, value) for key, value in both.items() if value is not None]
 
@@ -161,8 +163,9 @@ class StateFeed(Feed[Values]):
     ) -> bool:
         assert self._order.locked()
         lasts = self.spec.ttl if ttl is None else ttl
-        if self.copy is not None:
-            return self.copy.change(after, values, removed, lasts)
+        copy = self.copy  # one look
+        if copy is not None:
+            return copy.change(after, values, removed, lasts)
         return self.change_locked(after, values, removed, lasts)
 
     def change_locked(
@@ -275,8 +278,9 @@ class StateFeed(Feed[Values]):
         self._expiry.forget()
         with held, self._data:
             due = self._log.due(moment)
-        if due and self.copy is not None:
-            self.copy.lapse(due)  # they stay until that is heard
+        copy = self.copy  # one look
+        if due and copy is not None:
+            copy.lapse(due)  # they stay until that is heard
             self._expiry.plan(moment + _AGAIN, moment, self._expire)
             return
         if due:

@@ -455,11 +455,11 @@ class Feed(Generic[AnyLog]):
         """Give up a topic that has neither messages nor readers; return False if it has."""
         moment = monotonic()
         with self._order:
-            live = self._shared.live
+            live, copy = self._shared.live, self.copy  # one look
             with held, self._data:
                 self._log.trim(moment)
                 busy = bool(len(self._log) or self._watchers)
-            busy = busy or (self.copy is not None and self.copy.busy)
+            busy = busy or (copy is not None and copy.busy)
             if busy or (live is not None and live.subscribers.count(self.name)):
                 return False
             self._retired = True

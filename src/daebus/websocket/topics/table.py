@@ -29,6 +29,13 @@ AnyFeed = HistoryFeed | StateFeed
 _FEW = 64
 
 
+class _Birth:
+    """One topic that is made, by one thread: two would keep and share two topics of its name."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
 class Topics:
     """The topics of one component; they outlive a stop of the app.
 
@@ -53,6 +60,7 @@ class Topics:
         self._lock = threading.Lock()
         # Read without the lock: one look, at a dict that only grows or loses single names.
         self._feeds: dict[str, AnyFeed] = {}
+        self._births: dict[str, _Birth] = {}  # single operations only; empty when nothing is made
         self._families: tuple[Spec, ...] = ()
         self._auto: tuple[AnyFeed, ...] = ()
         self._joined = False  # to other processes
@@ -105,8 +113,8 @@ class Topics:
                     f"arguments; leave them out here, or declare the topic before the family"
                 )
             return
-        feed = self._make(spec)
-        if self._feeds.setdefault(spec.name, feed) is not feed:
+        feed, fresh = self._give(spec)
+        if not fresh:
             raise _duplicate(spec.name)
         live = self.shared.live
         if live is not None:
@@ -162,7 +170,28 @@ class Topics:
         family = self.family_of(name)
         assert family is not None
         self._look()
-        return self._feeds.setdefault(name, self._make(family.member(name)))
+        return self._give(family.member(name))[0]
+
+    def _give(self, spec: Spec) -> tuple[AnyFeed, bool]:
+        """Return the topic of that name, and whether it was made for this."""
+        name = spec.name
+        while True:
+            feed = self._feeds.get(name)
+            if feed is not None:
+                return feed, False
+            birth = self._births.setdefault(name, _Birth())
+            check_outside("declaring a topic", birth.lock)
+            with birth.lock:
+                if self._births.get(name) is not birth:  # it is over
+                    continue
+                try:
+                    feed = self._feeds.get(name)
+                    if feed is not None:
+                        return feed, False
+                    feed = self._feeds[name] = self._make(spec)
+                    return feed, True
+                finally:
+                    del self._births[name]
 
     def _make(self, spec: Spec) -> AnyFeed:
         kind = HistoryFeed if spec.kind == "history" else StateFeed

@@ -82,8 +82,9 @@ class HistoryFeed(Feed[History]):
 
     def _publish_locked(self, after: After, message_type: str, data: bytes) -> SendResult:
         assert self._order.locked()
-        if self.copy is not None:
-            return self.copy.publish(after, message_type, data)
+        copy = self.copy  # one look: a stop takes it away
+        if copy is not None:
+            return copy.publish(after, message_type, data)
         return self.append_locked(after, message_type, data)
 
     def append_locked(
@@ -182,8 +183,9 @@ class HistoryFeed(Feed[History]):
 
     def _clear_locked(self, after: After) -> None:
         assert self._order.locked()
-        if self.copy is not None:
-            self.copy.clear(after)
+        copy = self.copy  # one look
+        if copy is not None:
+            copy.clear(after)
         else:
             self.clear_locked(after)
 

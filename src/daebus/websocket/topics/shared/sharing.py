@@ -150,15 +150,17 @@ class Sharing:
             return
         copy: HistoryCopy | StateCopy
         if isinstance(feed, HistoryFeed):
-            feed.copy = copy = HistoryCopy(feed, line)
+            copy = HistoryCopy(feed, line)
         elif isinstance(feed, StateFeed):
-            feed.copy = copy = StateCopy(feed, line)
+            copy = StateCopy(feed, line)
         else:
             return
+        if self._copies.setdefault(feed.name, copy) is not copy:  # another thread was first
+            return
+        feed.copy = copy
         earlier = self._earlier.pop(feed.name, None)
         if earlier is not None:
             copy.follower.shared = earlier.shared
-        self._copies[feed.name] = copy
         holds = self._hear(feed.name)
         copy.run(copy.follower.begin)
         if not holds:
