@@ -200,8 +200,9 @@ def _patchelf() -> str:
 def _run(command: list[str], folder: Path) -> str:
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
     if ran.returncode:
-        last = (ran.stderr.strip() or ran.stdout.strip()).splitlines()[-1:]
-        raise Unavailable(f"{' '.join(command[:2])} failed: {' '.join(last)}")
+        said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()
+        why = [line for line in said if "error" in line.lower()] or said
+        raise Unavailable(f"{' '.join(command[:2])} failed: {' '.join(why[-1:])}")
     return ran.stdout
 
 
