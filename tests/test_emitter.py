@@ -28,8 +28,8 @@ from daebus import (
 from daebus.__main__ import main
 from daebus.backplane.frames import Header, Unsigned, unpack
 from daebus.backplane.names import Names
-from tests.support.cluster import node_of
-from tests.support.redisserver import RedisServer
+from tests.support.cluster import Site, node_of
+from tests.support.redisserver import RedisCluster, RedisServer
 from tests.support.waiting import eventually
 
 NAMES = Names("shop")
@@ -228,6 +228,7 @@ def test_the_command_signs_with_the_secret_of_its_environment(
 
 
 LONG = f'"{"x" * 1024}"'
+DEEP = "[" * 5000 + "]" * 5000
 WHOLE = ["--app", "shop", "--all", "--type", "t", "1"]
 
 
@@ -243,6 +244,8 @@ WHOLE = ["--app", "shop", "--all", "--type", "t", "1"]
         (["emit", "redis://127.0.0.1:1", *WHOLE[:-1], "closed"], "the data is no JSON"),
         (["emit", "redis://127.0.0.1:1", *WHOLE[:-1], "NaN"], "the data is no JSON (NaN is none)"),
         (["emit", "redis://127.0.0.1:1", *WHOLE[:-1], ""], "the data is no JSON"),
+        (["emit", "redis://127.0.0.1:1", *WHOLE[:-1], DEEP], "JSON (it is nested too deeply)"),
+        (["emit", "redis://127.0.0.1:1", *WHOLE[:-1], '"\udcff"'], "surrogates not allowed"),
         (["emit", "redis://127.0.0.1:1", *WHOLE[:-1]], "the data is missing"),
         (["emit", "redis://127.0.0.1:1", *WHOLE[:-2], "", "1"], "the type is empty"),
         (["emit", "redis://127.0.0.1:1", *WHOLE[:2], "--topic", "a*", *WHOLE[3:]], "a family"),
@@ -401,3 +404,56 @@ def test_publications_wait_for_redis_in_their_order() -> None:
         with app:
             found = eventually(lambda: [each.data for each in alarms.history()])
         assert found[-3:] == [3998, 3999, 4000]
+
+
+class Overtaken(DaebusRedis):
+    """Hears the channels of partitions behind a goodbye, which comes over another server."""
+
+    def start(
+        self,
+        names: Names,
+        receive: Callable[[str, bytes], None],
+        lost: Callable[[], None],
+        **more: Any,
+    ) -> None:
+        lock = threading.Lock()
+        waiting: list[tuple[str, bytes]] | None = []
+
+        def later(channel: str, frame: bytes) -> None:
+            nonlocal waiting
+            with lock:
+                if waiting is not None and channel.endswith(":f"):
+                    waiting.append((channel, frame))
+                    return
+                receive(channel, frame)
+                if channel == names.beats and waiting and unpack(frame, channel)[0].kind == "bye":
+                    late, waiting = waiting, None
+                    for each in late:
+                        receive(*each)
+
+        super().start(names, later, lost, **more)
+
+
+def test_what_a_goodbye_overtakes_in_a_cluster_is_not_lost() -> None:
+    with RedisCluster() as cluster:
+        site = Site("one", Overtaken(cluster.url, "shop", node="one", cluster=True))
+        site.ws.topic("alarms", history=5)
+        house = site.ws.state("house")
+        rooms = [f"floor {number}" for number in range(6)]
+        with site.app, site.client(user="ada") as visitor:
+            for room in rooms:
+                assert site.ws.join(visitor.id, room)
+            visitor.client.request("subscribe", {"topic": "alarms"})
+            visitor.client.request("subscribe", {"topic": "house"})
+            with Emitter(cluster.servers[1].url, app="shop", cluster=True) as emitter:
+                emitter.broadcast_to_all("all", "told")
+                emitter.send_to_user("ada", "user", "told")
+                for room in rooms:
+                    emitter.broadcast_to_room(room, room, "told")
+                emitter.topic("alarms").publish("pressure", "alarm")
+                emitter.state("house")["doors"] = 4
+            got = [visitor.client.receive("told")["data"] for _ in range(2 + len(rooms))]
+            assert sorted(got) == ["all", *rooms, "user"]
+            assert visitor.client.receive("alarm")["data"] == "pressure"
+            assert eventually(lambda: house.copy() == {"doors": 4})
+            assert site.app.stats()["backplane"]["missed"] == 0

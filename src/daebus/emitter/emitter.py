@@ -381,8 +381,19 @@ class Emitter:
         self._redis.publish(channel, frame.number(0, channel, self._secret))
 
     def _say_goodbye_locked(self) -> None:
-        """Tell the last numbers, so that a loss at the end is counted as well."""
+        """Tell the last numbers, so that a loss at the end is counted as well.
+
+        Where channels may overtake each other, each gets a frame of its own for that: whatever
+        has its number behind it comes too late.
+        """
         assert self._lock.locked()
         if not self._numbers:
             return
-        self._say("bye", {"q": self._numbers, "all": list(self._numbers)})
+        more: dict[str, Any] = {"all": list(self._numbers)}
+        if self._redis.ordered:
+            more["q"] = self._numbers
+        else:
+            tail = Template(self._name, self._incarnation, "tail")
+            for channel, number in self._numbers.items():
+                self._redis.publish(channel, tail.number(number, channel, self._secret))
+        self._say("bye", more)
