@@ -332,6 +332,20 @@ def test_everything_reaches_the_clients_of_an_app(server: RedisServer, shop: Dae
     assert (stats["missed"], stats["nodes"]) == (0, 1)
 
 
+def test_an_app_in_another_database_is_another_one(server: RedisServer, shop: Daebus) -> None:
+    """Redis has one pub/sub for all databases."""
+    url = server.url.removesuffix("0") + "1"
+    other = Site("one", DaebusRedis(url, "shop", node=node_of(shop).name))
+    with other.app, other.client() as away, shop.test_client() as client:
+        for to in (url, server.url):
+            with Emitter(to, app="shop") as emitter:
+                emitter.broadcast_to_all(to)
+        assert away.client.receive("broadcast")["data"] == url
+        assert client.receive("broadcast")["data"] == server.url
+        assert other.ws.cluster.nodes().keys() == shop.websocket.cluster.nodes().keys()
+        assert [app.stats()["backplane"]["nodes"] for app in (shop, other.app)] == [1, 1]
+
+
 def test_a_topic_is_not_taken_for_a_state(server: RedisServer, shop: Daebus) -> None:
     with shop.test_client() as client:
         for topic in ("alarms", "house"):

@@ -72,6 +72,7 @@ class Names:
     Args:
         app: name of the app, or the one that stands for it.
         partitions: into how many channels rooms, users and topics are divided.
+        database: of the server; its channels know no databases.
 
     Attributes:
         app: as given.
@@ -82,10 +83,10 @@ class Names:
 
     __slots__ = ("_tags", "app", "beats", "partitions", "prefix")
 
-    def __init__(self, app: str, partitions: int = 1) -> None:
+    def __init__(self, app: str, partitions: int = 1, database: int = 0) -> None:
         self.app = app
         self.partitions = partitions
-        self.prefix = f"d:{escape(app)}:"
+        self.prefix = f"d:{escape(app)}:" + f"{database}:" * bool(database)
         self.beats = f"{self.prefix}b"
         self._tags = tags(partitions)
 

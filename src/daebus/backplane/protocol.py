@@ -46,6 +46,7 @@ class BackplaneOptions:
         secret: signs frames; None for none.
         required: the app does not start without, and is unhealthy while it is down.
         queue_age: seconds that what is sent waits in an outage.
+        database: number of the server's database, a world of its own.
 
     Raises:
         ValueError: one of them is out of its range.
@@ -58,6 +59,7 @@ class BackplaneOptions:
     secret: str | bytes | None = field(default=None, repr=False)
     required: bool = False
     queue_age: float = 5.0
+    database: int = 0
 
     def __post_init__(self) -> None:
         """Check them."""

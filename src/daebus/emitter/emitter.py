@@ -96,7 +96,7 @@ class Emitter:
         self._max_frame = max_frame
         self._queue_bytes = queue_bytes
         self._queue_age = queue_age
-        self._names = Names(app, self._redis.partitions)
+        self._names = Names(app, self._redis.partitions, self._redis.options.database)
         self._name = f"emit-{random_name()}"
         self._incarnation = random_name(8)
         self._pid = os.getpid()

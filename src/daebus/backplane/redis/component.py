@@ -122,6 +122,7 @@ class DaebusRedis(Backplane):
             secret=secret,
             required=required,
             queue_age=self._queue_age,
+            database=self._address.db,
         )
         self._session: Session | None = None
 

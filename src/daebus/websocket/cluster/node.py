@@ -66,9 +66,9 @@ class Node:
         version: str | None = None,
         tell: Callable[[BackplaneEvent, BackplaneInfo], object] = lambda event, info: None,
     ) -> None:
-        self.names = Names(backplane.options.name or app, backplane.partitions)
         self._backplane = backplane
-        self._options = backplane.options
+        self._options = options = backplane.options
+        self.names = Names(options.name or app, backplane.partitions, options.database)
         self._clients = clients
         self._version = version
         self._life = Life(
