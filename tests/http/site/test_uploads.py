@@ -162,6 +162,36 @@ def test_bounds_of_forms(app: Daebus, raw: OpenRaw, body: bytes, status: int) ->
     assert client.post("/open", form(b"a"), KIND).json["files"] == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"&".join([b"a=1"] * request_module.MAX_FORM_PARTS), 200),
+        (b"&".join([b"a=1"] * (request_module.MAX_FORM_PARTS + 1)), 413),
+        (b"&" * 60_000, 413),
+        (b"a=" + b"b" * (request_module.MAX_FORM_MEMORY - 2), 200),
+        (b"a=" + b"b" * (request_module.MAX_FORM_MEMORY - 1), 413),
+    ],
+    ids=["most fields", "too many fields", "empty fields", "largest", "too large"],
+)
+def test_bounds_of_forms_without_files(
+    serve: Serve, raw: OpenRaw, body: bytes, status: int
+) -> None:
+    app = serve()
+    app.route("/fields", methods=["POST"])(lambda req: {"a": len(req.form.getlist("a"))})
+    app.start()
+    kind = "Content-Type: application/x-www-form-urlencoded"
+    client = raw(app)
+    assert client.post("/fields", body, kind).status == status
+    # In chunks the size is known at the end alone.
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    head = f"POST /fields HTTP/1.1\r\nHost: x\r\n{kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    client.send(head.encode() + chunks)
+    answer = client.answer()
+    assert answer.status == status
+    if status == 413:
+        assert "the form" in answer.json["error"]
+
+
 def test_cookies(serve: Serve, raw: OpenRaw) -> None:
     app = serve()
 

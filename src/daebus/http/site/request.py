@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from io import BytesIO
 from typing import IO, Any, NoReturn, cast
 
-from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    RequestEntityTooLarge,
+    ServiceUnavailable,
+    UnsupportedMediaType,
+)
 from werkzeug.formparser import FormDataParser
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
@@ -19,7 +25,8 @@ __all__ = ["JsonReader", "Request", "close_uploads_with", "spool_to"]
 
 logger = get_logger("daebus.http")
 
-# Limits of forms: bytes of fields that are not files, and number of parts.
+# Limits of forms: bytes of fields that are not files, and number of fields and files. A megabyte
+# of empty fields would take a second to parse, and a hundred megabytes.
 MAX_FORM_MEMORY = 1 << 20
 MAX_FORM_PARTS = 1000
 
@@ -36,22 +43,45 @@ _JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\{\s*["}]|\[\s*[\]\[{"\d-])')
 
 
 class FormParser(FormDataParser):
-    """Werkzeug's, which would take a malformed form for one without fields."""
+    """Werkzeug's, which would take a malformed form for one without fields.
 
-    def parse(self, *args: Any, **options: Any) -> Any:
+    Its limits are for ``multipart/form-data`` alone; here they are for the other kind too.
+    """
+
+    def parse(
+        self,
+        stream: IO[bytes],
+        mimetype: str,
+        content_length: int | None,
+        options: dict[str, str] | None = None,
+    ) -> Any:
         """Return stream, fields and files.
 
         Raises:
             werkzeug.exceptions.BadRequest: the form is malformed; answered 400.
+            werkzeug.exceptions.RequestEntityTooLarge: it exceeds a limit; answered 413.
             werkzeug.exceptions.ServiceUnavailable: a file cannot be stored; answered 503.
         """
         try:
-            return super().parse(*args, **options)
+            if mimetype == _URLENCODED:
+                stream = self._bounded(stream, content_length)
+            return super().parse(stream, mimetype, content_length, options)
         except ValueError:
             raise BadRequest("the form is malformed") from None
         except OSError as exc:
             logger.debug("cannot store an upload: %s", exc)
             raise ServiceUnavailable("the server cannot store the file") from exc
+
+    def _bounded(self, stream: IO[bytes], content_length: int | None) -> IO[bytes]:
+        """Read a form whose fields stand in a row, before it is taken apart."""
+        size, fields = self.max_form_memory_size, self.max_form_parts
+        assert size is not None and fields is not None, "the class of requests sets both"
+        body = None if (content_length or 0) > size else stream.read()
+        if body is None or len(body) > size:
+            raise RequestEntityTooLarge(f"the form is larger than {size} bytes")
+        if body.count(b"&") >= fields:
+            raise RequestEntityTooLarge(f"the form has more than {fields} fields")
+        return BytesIO(body)
 
 
 class JsonReader:
