@@ -269,7 +269,7 @@ with app:
 
 
 @pytest.mark.parametrize("limit", [None, pytest.param(10**6, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("package", ["json", "orjson"])
+@pytest.mark.parametrize("package", ["json", pytest.param("orjson", marks=pytest.mark.slow)])
 @pytest.mark.timeout(120)
 def test_nothing_deep_ends_the_process(limit: int | None, package: str) -> None:
     before = f"import os, sys\nDEEP = {DEEP}\n"

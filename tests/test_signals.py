@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import signal
 import textwrap
@@ -30,7 +29,11 @@ def said(program: Child) -> str:
     return f"child: http://127.0.0.1:{program.told}/  (Ctrl-C ends it)"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM],
+    ids=lambda n: n.name,
+)
 def test_run_ends_on_a_signal_with_handlers_restored_and_exit_code_0(
     child: Callable[..., Child], connect: Connect, number: signal.Signals
 ) -> None:
@@ -220,8 +223,13 @@ def in_block(loop: str) -> str:
 @pytest.mark.parametrize(
     ("loop", "number"),
     [
-        *zip(LOOPS, itertools.cycle((signal.SIGTERM, signal.SIGINT)), strict=False),
+        ("wait", signal.SIGTERM),
         ("sleep", signal.SIGINT),
+        ("pump", signal.SIGTERM),
+        ("caught", signal.SIGINT),
+        pytest.param("long wait", signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("sleep", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("running", signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
 def test_a_loop_in_a_block_ends_well_on_a_signal(
@@ -358,7 +366,11 @@ def test_a_wait_before_the_start_is_no_stop(app: Daebus) -> None:
     assert app.wait() is True
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGINT], ids=["end", "SIGINT"])
+@pytest.mark.parametrize(
+    "number",
+    [None, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    ids=["end", "SIGINT"],
+)
 def test_a_program_that_does_not_stop_its_app_says_goodbye(
     child: Callable[..., Child], connect: Connect, number: signal.Signals | None
 ) -> None:

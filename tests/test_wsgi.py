@@ -226,6 +226,7 @@ def test_a_worker_of_one_thread_has_no_websockets(connect: Connect) -> None:
     assert output.count("has one thread") == 1
 
 
+@pytest.mark.slow
 def test_each_of_several_workers_says_once_that_it_is_alone() -> None:
     answered: list[int] = []
 
