@@ -47,6 +47,15 @@ FILES = {block.name: block.text for block in BLOCKS if block.name}
 PROGRAMS = [name for name in FILES if name.endswith(".py") and not name.startswith("test_")]
 TESTS = [name for name in FILES if name.startswith("test_")]
 
+# Each of these shows what most of the others show as well, which the slow tests run.
+QUICK = {"hello.py", "meter.py", "meter_before.py", "daemon.py", "chat.py", "stuck.py", "plant.py"}
+QUICK |= {"members.py", "test_hello.py"}
+
+
+def slow_unless_chosen(names: list[str]) -> list[Any]:
+    return [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
 # Runs a program and has daebus say on standard error which port it took.
 LAUNCHER = (
     "import logging, runpy, sys; logging.basicConfig(level=logging.INFO, format='%(message)s'); "
@@ -523,12 +532,12 @@ def test_every_program_has_a_driver() -> None:
     assert sorted(DRIVERS) == sorted(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", slow_unless_chosen(PROGRAMS))
 def test_program_runs(launch: Callable[[str], Program], name: str) -> None:
     DRIVERS[name](launch(name))
 
 
-@pytest.mark.parametrize("name", TESTS)
+@pytest.mark.parametrize("name", slow_unless_chosen(TESTS))
 def test_test_file_passes(folder: Path, name: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"]
     done = subprocess.run(
@@ -762,6 +771,7 @@ def test_pages_are_live(launch: Callable[[str], Program], browser: Any, name: st
     assert problems == []
 
 
+@pytest.mark.slow
 def test_topics_are_followed_by_plain_pages(launch: Callable[[str], Program], browser: Any) -> None:
     program = launch("plant.py")
     page, watcher = browser.new_page(), browser.new_page()

@@ -89,7 +89,13 @@ def files_of(sample: Any) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in ("auth", "dashboard") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SAMPLES
+    ],
+)
 def test_page_and_the_files_it_names_are_served(run_sample: Run, name: str) -> None:
     files = files_of(run_sample(name))
     assert f"<title>{TITLES[name]}</title>" in files[""]
