@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(
 FIGURES = {"rss_mib", "broadcast_ms", "broadcast_worst_ms", "get_ms", "get_worst_ms"}
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_server_in_peace(tmp_path: Path) -> None:
     figures = attacks.measure("nothing", 0.2, tmp_path)
     assert set(figures) == FIGURES

@@ -158,6 +158,7 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[modes.S
         yield modes.Setting(process, wire.Dialect(server.dialect))
 
 
+@pytest.mark.slow
 def test_every_mode_measures_a_server(setting: modes.Setting) -> None:
     for mode in ("get", "fresh"):
         case = Case(mode, 4, ("daebus_http",), size=1000, seconds=0.1)

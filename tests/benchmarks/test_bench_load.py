@@ -60,6 +60,7 @@ def test_fanout_counts_deliveries(setting: modes.Setting) -> None:
     assert result["stalled"] is False
 
 
+@pytest.mark.slow
 def test_a_server_that_waits_for_slow_readers_is_seen_to_stall(setting: modes.Setting) -> None:
     result = modes.slow(setting, _case("slow", size=65536, seconds=1.0))
     assert result["stalled"] is True

@@ -165,7 +165,7 @@ def cycle(make_app: Callable[[], Daebus], times: int, together: int = 10) -> Non
 @pytest.mark.parametrize(
     "times", [20, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(400)])]
 )
-@pytest.mark.parametrize("what", ["up", "down", "black hole"])
+@pytest.mark.parametrize("what", ["up", pytest.param("down", marks=pytest.mark.slow), "black hole"])
 def test_starts_and_stops_leave_nothing(
     valkey: RedisServer, black_hole: int, what: str, times: int
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -170,5 +171,5 @@ Machine.TestCase.settings = settings(
     phases=[phase for phase in Phase if phase is not Phase.shrink],
 )
 Partitioned.TestCase.settings = Machine.TestCase.settings
-TestOneServer = Machine.TestCase
+TestOneServer = pytest.mark.slow(Machine.TestCase)
 TestCluster = Partitioned.TestCase
