@@ -53,6 +53,24 @@ def test_signed_frame_that_was_changed_is_refused(
             unpack(changed, where, secret)
 
 
+@pytest.mark.parametrize("text", ["floor 3", 'x","s":7}', "\n", "x" * 400])
+@pytest.mark.parametrize("secret", [None, b"key"])
+def test_frames_that_differ_in_number_and_payload_alone(text: str, secret: bytes | None) -> None:
+    header = Header("n", "i", 0, "room", text, (), None, False, {"m": text})
+
+    for number in (0, 1, 20, 10**17, 10**18):
+        numbered, payload = header._replace(number=number), b"%d" % number
+        assert unpack(pack(numbered, payload, "c", secret), "c", secret) == (numbered, payload)
+
+
+def test_line_that_is_refused_is_refused_again() -> None:
+    for _ in range(2):
+        with pytest.raises(FrameError, match="version 2"):
+            unpack(b'{"v":2,"n":"n","i":"i","k":"all","s":1}\n')
+        with pytest.raises(FrameError):
+            unpack(b'{"v":1,"n":"n","i":"i","s":1}\n')
+
+
 def test_frame_without_signature_is_told_apart() -> None:
     with pytest.raises(Unsigned):
         unpack(Template("n", "i", "room").number(1), "channel", b"key")

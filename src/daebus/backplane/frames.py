@@ -20,9 +20,11 @@ Other letters belong to the kind. The payload is what clients get; nodes never l
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +38,11 @@ _SIGNATURE = 16  # bytes
 _MARK = b',"h":"'
 _SIGNED_END = len(_MARK) + 22 + len(b'"}')
 _NUMBER_ROOM = len(',"s":}\n') + 20
+
+# Most frames of a sender differ in number and payload alone: what stands before the number is
+# packed and read once, if it is short. So many of each are remembered.
+_REMEMBERED = 1000
+_NUMBERED = re.compile(rb'(.{,300}),"s":(0|[1-9][0-9]{,17})\}', re.DOTALL)
 
 
 class FrameError(ValueError):
@@ -58,7 +65,7 @@ class Header(NamedTuple):
         exclude: ids of clients that do not get it.
         conflate: a key; a waiting message with the same key is replaced.
         droppable: drop it for a client that is too slow.
-        more: the fields that belong to the kind.
+        more: the fields that belong to the kind; other frames share them, so nobody changes them.
     """
 
     node: str
@@ -102,19 +109,10 @@ class Template:
         droppable: bool = False,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        fields: dict[str, Any] = {"v": VERSION, "n": node, "i": incarnation, "k": kind}
-        if to:
-            fields["to"] = to
-        if exclude:
-            fields["x"] = exclude
-        if conflate is not None:
-            fields["c"] = conflate
-        if droppable:
-            fields["d"] = 1
-        if more:
-            assert not _OWN.intersection(more), f"{more!r} has names of the frame's own"
-            fields.update(more)
-        self._head = _dumps(fields)[:-1].encode()
+        rest = tuple(more.items()) if more else ()
+        recurs = not exclude and conflate is None and all(type(each) is str for _, each in rest)
+        head = _recurring_head if recurs else _head
+        self._head = head(node, incarnation, kind, to, exclude, conflate, droppable, rest)
         self._payload = payload
 
     def size(self, *, signed: bool = False) -> int:
@@ -134,6 +132,35 @@ class Template:
             signature = _sign(secret, channel, line, self._payload)
             line = b'%b%b%b"}' % (line[:-1], _MARK, signature)
         return b"%b\n%b" % (line, self._payload)
+
+
+def _head(
+    node: str,
+    incarnation: str,
+    kind: str,
+    to: str,
+    exclude: tuple[str, ...],
+    conflate: str | None,
+    droppable: bool,
+    rest: tuple[tuple[str, Any], ...],
+) -> bytes:
+    """Return the line up to the number."""
+    fields: dict[str, Any] = {"v": VERSION, "n": node, "i": incarnation, "k": kind}
+    if to:
+        fields["to"] = to
+    if exclude:
+        fields["x"] = exclude
+    if conflate is not None:
+        fields["c"] = conflate
+    if droppable:
+        fields["d"] = 1
+    for name, value in rest:
+        assert name not in _OWN, f"{name!r} is a name of the frame's own"
+        fields[name] = value
+    return _dumps(fields)[:-1].encode()
+
+
+_recurring_head = functools.lru_cache(_REMEMBERED)(_head)
 
 
 def pack(header: Header, payload: bytes, channel: str = "", secret: bytes | None = None) -> bytes:
@@ -172,15 +199,30 @@ def unpack(frame: bytes, channel: str = "", secret: bytes | None = None) -> tupl
         wanted = b'%b%b"}' % (_MARK, _sign(secret, channel, head, payload))
         if not hmac.compare_digest(signature, wanted):
             raise Unsigned("no signature, or a wrong one")
+        line = head
+    numbered = _NUMBERED.fullmatch(line)
+    if numbered is None:
+        return _read(line), payload
+    start, number = numbered.groups()
+    header = _read_recurring(start)._replace(number=int(number))
+    return header, payload
+
+
+def _read(line: bytes) -> Header:
     try:
         fields = json.loads(line)
         if fields["v"] != VERSION:
             raise FrameError(f"version {fields['v']!r:.20} is not {VERSION}")
-        return _header(fields), payload
+        return _header(fields)
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         if isinstance(exc, FrameError):
             raise
         raise FrameError(f"not a line of ours: {exc!r:.100}") from None
+
+
+@functools.lru_cache(_REMEMBERED)
+def _read_recurring(start: bytes) -> Header:
+    return _read(b'%b,"s":0}' % start)
 
 
 def _header(fields: dict[str, Any]) -> Header:
