@@ -41,6 +41,7 @@ class Told:
         self.left = False
         self.synced = False
         self.position: Position | None = None  # to come back with
+        self.kept: dict[str, Any] = {}  # the state there
 
     def take(self, message: dict[str, Any]) -> None:
         """Take one message, which must follow the last."""
@@ -95,6 +96,7 @@ class Told:
         self.synced |= data.get("synced", False)
         if self.synced:
             self.position = Position(self.epoch, offset)
+            self.kept = dict(self.state)
 
 
 class Seat:

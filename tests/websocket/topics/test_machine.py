@@ -41,6 +41,7 @@ class Machine(RuleBasedStateMachine):
         self.boiler = self.hall.state("boiler", count=3)
         self.seats = {name: Seat(self.hall, name) for name in NAMES}
         self.positions: dict[tuple[str, str], Position] = {}
+        self.states: dict[tuple[str, str], dict[str, Any]] = {}
         # Where each client began that was never cut since, to count all that came then.
         self.began: dict[tuple[str, str], tuple[str, int]] = {}
 
@@ -72,6 +73,9 @@ class Machine(RuleBasedStateMachine):
         seat.drain()
         self.note(client)
         since = self.positions.get((client, topic)) if resume else None
+        if since is not None and topic not in seat.told:
+            seat.told[topic] = Told()
+            seat.told[topic].state = dict(self.states[client, topic])
         assert self.hall.subscribe(seat, topic, since, last)
 
     @rule(client=CLIENTS, topic=TOPICS)
@@ -107,6 +111,7 @@ class Machine(RuleBasedStateMachine):
         for topic, told in seat.told.items():
             if told.position is not None:
                 self.positions[client, topic] = told.position
+                self.states[client, topic] = told.kept
 
     @invariant()
     def no_topic_ends_a_connection_or_fills_an_outbox(self) -> None:
