@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from daebus.backplane.frames import FrameError, Header, Template, Unsigned, pack, unpack
 from daebus.backplane.names import SLOTS, Names, check_node, crc16, random_name, tags
+from daebus.backplane.store import Notice, notice, read_notices
 
 TEXT = st.text(max_size=20)
 HEADERS = st.builds(
@@ -69,6 +70,21 @@ def test_line_that_is_refused_is_refused_again() -> None:
             unpack(b'{"v":2,"n":"n","i":"i","k":"all","s":1}\n')
         with pytest.raises(FrameError):
             unpack(b'{"v":1,"n":"n","i":"i","s":1}\n')
+
+
+@given(st.lists(st.binary(), min_size=1, max_size=5))
+def test_changes_of_one_notice_have_offsets_in_a_row(frames: list[bytes]) -> None:
+    top = 10 + len(frames)
+
+    assert read_notices(notice("epoch", top, "2.5", *frames)) == [
+        Notice("epoch", offset, 2.5, frame) for offset, frame in enumerate(frames, 11)
+    ]
+
+
+@pytest.mark.parametrize("data", [b"", b"e 1 2.5", b"e 1\nx", b"e 1 x\nx", b"e 1 2.5 x 2\nx"])
+def test_what_is_no_notice(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"line|values|literal|convert"):
+        read_notices(data)
 
 
 def test_frame_without_signature_is_told_apart() -> None:

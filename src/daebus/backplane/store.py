@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 __all__ = [
     "APPLIED", "DISORDER", "REPEATED", "Done", "Kept", "Known", "Loaded", "Notice", "SharedStore",
-    "Value", "Write", "describe", "notice", "read_change", "read_notice",
+    "Value", "Write", "describe", "notice", "read_change", "read_notices",
 ]  # fmt: skip
 
 # What ``done`` is given for a change.
@@ -115,22 +115,39 @@ class Notice(NamedTuple):
     frame: bytes
 
 
-def notice(epoch: str, top: int, time: str, frame: bytes) -> bytes:
-    """Return the bytes that are published of a change."""
-    return b"%b %d %b\n%b" % (epoch.encode(), top, time.encode(), frame)
+def notice(epoch: str, top: int, time: str, *frames: bytes) -> bytes:
+    """Return the bytes that are published of one change, or of several to one topic.
+
+    Args:
+        epoch: of the topic.
+        top: offset of the last one; if there are several, each has one offset.
+        time: of all.
+        frames: of each.
+    """
+    sizes = [b" %d" % len(frame) for frame in frames] if len(frames) > 1 else []
+    line = b"%b %d %b%b\n" % (epoch.encode(), top, time.encode(), b"".join(sizes))
+    return line + b"".join(frames)
 
 
-def read_notice(data: bytes) -> Notice:
-    """Take them apart.
+def read_notices(data: bytes) -> list[Notice]:
+    """Take them apart, in their order.
 
     Raises:
         ValueError: they are none.
     """
-    line, found, frame = data.partition(b"\n")
-    epoch, top, time = line.split(b" ")
+    line, found, frames = data.partition(b"\n")
+    name, number, moment, *sizes = line.split(b" ")
     if not found:
         raise ValueError("no line")
-    return Notice(epoch.decode("ascii"), int(top), float(time), frame)
+    epoch, top, time = name.decode("ascii"), int(number), float(moment)
+    if not sizes:
+        return [Notice(epoch, top, time, frames)]
+    notices, start, offset = [], 0, top - len(sizes)
+    for size in map(int, sizes):
+        offset += 1
+        notices.append(Notice(epoch, offset, time, frames[start : start + size]))
+        start += size
+    return notices
 
 
 def describe(

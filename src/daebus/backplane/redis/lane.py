@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ...server.threads.safelog import get_logger
@@ -118,7 +118,7 @@ class Lane:
         self.flying = entries
         self.line.send([self._form(entry) for entry in entries])
 
-    def _form(self, entry: Entry) -> tuple[Any, ...]:
+    def _form(self, entry: Entry) -> Sequence[Any]:
         """Return what is sent: a script in whole if the server was not sent it yet."""
         if entry.script is None or entry.script in self._scripts:
             return entry.command

@@ -7,7 +7,7 @@ know that it was lost. RESP 2 is spoken, since with RESP 3 redis-py logs what th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ...errors import DaebusError
@@ -26,7 +26,7 @@ SLICE = 0.1
 # The oldest redis-py whose timeouts hold (PR 4119 of it).
 _OLDEST = (8, 0, 1)
 
-Command = tuple[Any, ...]
+Command = Sequence[Any]
 
 
 class Lost(Exception):

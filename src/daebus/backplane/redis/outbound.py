@@ -25,7 +25,7 @@ from ...waits import monotonic, until
 from .address import Address
 from .lane import RETRY_FIRST, Ask, Lane
 from .line import Lost
-from .queue import Done, Entry, Queue
+from .queue import Done, Entry, Part, Queue
 from .shards import Shards
 
 __all__ = ["Outbound"]
@@ -144,20 +144,43 @@ class Outbound:
         done: Done | None = None,
         *,
         keep: bool = True,
+        part: Part | None = None,
     ) -> None:
         """Queue a script, as ``command`` does a command.
 
         A server that has lost it is sent it again, then perhaps after what was queued later.
+
+        Args:
+            name: of the script.
+            keys: of it.
+            args: of it.
+            done: see ``command``.
+            keep: see ``command``.
+            part: the step of a series that it is, to which ``join`` may add the next ones.
         """
         digest, source = self._scripts[name]
-        command = ("EVALSHA", digest, len(keys), *keys, *args)
+        command = ["EVALSHA", digest, len(keys), *keys, *args]
         slot = self._shards.slot(keys[0])
-        entry = Entry(command, slot, keep=keep, done=done, script=source)
+        entry = Entry(command, slot, keep=keep, done=done, script=source, part=part)
         if not keep and not self._reaches(slot):
             self._queue.drop([entry])
             self._wake()
         else:
             self._put(entry)
+
+    def join(self, key: str, part: Part, argument: bytes, done: Done) -> bool:
+        """Add the next step of a series to a script, if nothing was queued behind that.
+
+        Args:
+            key: any key of it.
+            part: the step.
+            argument: that the script of this step alone would end with.
+            done: called with the answer to all.
+
+        Returns:
+            False if it has to be queued by itself.
+        """
+        return self._queue.join(self._shards.slot(key), part, argument, done)
 
     def flush(self) -> None:
         """Send what was held."""
@@ -361,8 +384,8 @@ class Outbound:
         return None
 
     def _tell(self, entry: Entry, answer: Any) -> None:
-        if entry.done is not None:
+        for done in entry.dones:
             try:
-                entry.done(answer)
+                done(answer)
             except Exception:
                 logger.exception("what waited for the answer to %s failed", entry.command[0])

@@ -7,18 +7,37 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from ...interrupts.stack import held, within
 from ...waits import monotonic
 
-__all__ = ["Done", "Entry", "Queue"]
+__all__ = ["Done", "Entry", "Part", "Queue"]
 
 Done = Callable[[Any], None]
 
 # Bytes that an entry takes besides what is sent.
 _OVERHEAD = 200
+
+# Parts of one command at most, and its bytes: the server does nothing else meanwhile.
+_MOST_PARTS = 100
+_MOST_JOINED = 64 << 10
+
+
+class Part(NamedTuple):
+    """A step of a series, of which several in a row may be one command.
+
+    Attributes:
+        series: a name; its commands differ in their last argument, and in what the first one says
+            for all that are joined to it.
+        before: number of the step that must be done before; 0 for none.
+        number: of this step.
+    """
+
+    series: str
+    before: int
+    number: int
 
 
 class Entry:
@@ -29,33 +48,57 @@ class Entry:
         slot: the one of its channel or key.
         keep: it is sent again, or once there is a connection.
         done: called with the answer or an exception.
+        script: the source, where ``command`` has its digest in place of it.
+        part: the step that it is, if others may join it; then ``command`` is a list.
 
     Attributes:
         at: when it was queued.
         size: bytes that count.
-        script: the source, where ``command`` has its digest in place of it.
+        dones: those of all that have joined it.
     """
 
-    __slots__ = ("at", "command", "done", "keep", "script", "size", "slot")
+    __slots__ = ("at", "command", "dones", "keep", "part", "parts", "script", "size", "slot")
 
     def __init__(
         self,
-        command: tuple[Any, ...],
+        command: Sequence[Any],
         slot: int,
         *,
         keep: bool,
         done: Done | None = None,
         script: str | None = None,
+        part: Part | None = None,
     ) -> None:
         self.command = command
         self.slot = slot
         self.keep = keep
-        self.done = done
+        self.dones = [] if done is None else [done]
         self.script = script
+        self.part = part
+        self.parts = 1
         self.at = monotonic()
         self.size = _OVERHEAD + sum(
             len(part) if isinstance(part, bytes | str) else 8 for part in command
         )
+
+    def join(self, part: Part, argument: bytes, done: Done) -> bool:
+        """Take in the next step of the series; return whether it is that, and there is room."""
+        mine, command = self.part, self.command
+        if (
+            mine is None
+            or part.series != mine.series
+            or not part.before == mine.number == part.number - 1
+            or self.parts == _MOST_PARTS
+            or self.size + len(argument) > _MOST_JOINED
+        ):
+            return False
+        assert isinstance(command, list)
+        command.append(argument)
+        self.dones.append(done)
+        self.part = part
+        self.parts += 1
+        self.size += len(argument)
+        return True
 
     @property
     def is_frame(self) -> bool:
@@ -86,7 +129,7 @@ class Queue:
         self._dropped: list[Entry] = []  # guarded by: _lock; those that somebody waits for
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """What waits, in bytes."""
         return self._bytes  # unguarded: old as soon as it is told
 
@@ -112,6 +155,24 @@ class Queue:
             self._take_late_locked(is_held)
             self._put_locked(entry, is_held)
             self._trim_locked()
+
+    def join(self, slot: int, part: Part, argument: bytes, done: Done) -> bool:
+        """Join a step of a series to the entry that was put last; False if it does not fit.
+
+        Args:
+            slot: of the entry.
+            part: the step.
+            argument: that the command of this step alone would end with.
+            done: called with the answer to all.
+        """
+        if self._lock.locked() and within(self._lock):
+            return False
+        with held, self._lock:
+            waiting = self._slots.get(slot)
+            if not waiting or self._late or not waiting[-1].join(part, argument, done):
+                return False
+            self._bytes += len(argument)
+        return True
 
     def _put_locked(self, entry: Entry, is_held: Callable[[int], bool]) -> None:
         assert self._lock.locked()
@@ -217,5 +278,5 @@ class Queue:
     def _drop_locked(self, entry: Entry) -> None:
         assert self._lock.locked()
         self._lost += entry.is_frame
-        if entry.done is not None:
+        if entry.dones:
             self._dropped.append(entry)

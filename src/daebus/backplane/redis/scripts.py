@@ -43,12 +43,16 @@ local now = time[1] .. '.' .. string.rep('0', 6 - #time[2]) .. time[2]
 """
 
 # F: 6 number, 7 the one before, 8 command to publish, 9 seconds that an unused topic is remembered;
-# what belongs to the kind begins at 10. ARGV: 2 channel, 3 frame.
+# what belongs to the kind begins at 10. ARGV: 2 channel, 3 frame. Of several messages, with numbers
+# in a row, 6 is the first, and from 3 on are their frames; those that were published are left out.
 _ONCE = """
+local number, first = tonumber(F[6]), 3
+if F[5] == 'history' then number = number + #ARGV - 3 end
 local last = tonumber(redis.call('GET', KEYS[4]) or false)
 if last then
-  if last >= tonumber(F[6]) then return 0 end
+  if last >= number then return 0 end
   if last < tonumber(F[7]) then return -1 end
+  first = math.max(3, 4 + last - tonumber(F[6]))
 end
 """
 
@@ -61,12 +65,12 @@ end
 """
 
 _PUBLISH = """
-redis.call('SET', KEYS[4], F[6], 'EX', 600)
+redis.call('SET', KEYS[4], number, 'EX', 600)
 if F[9] ~= '0' then
   redis.call('EXPIRE', KEYS[1], F[9])
   redis.call('EXPIRE', KEYS[2], F[9])
 end
-redis.call(F[8], ARGV[2], e .. ' ' .. o .. ' ' .. now .. '\\n' .. ARGV[3])
+redis.call(F[8], ARGV[2], e .. ' ' .. o .. ' ' .. now .. sizes .. '\\n' .. frames)
 return o
 """
 
@@ -78,14 +82,22 @@ APPEND = (
     + _KIND
     + _FENCE
     + """
-o = o + 1
-if F[11] ~= '0' then
-  redis.call('XADD', KEYS[2], 'MINID', '~', F[11], o .. '-0', 'f', ARGV[3], 't', now)
-else
-  local count = F[10]
-  if count == '0' then count = redis.call('HGET', KEYS[1], 'c') or 1000 end
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', count, o .. '-0', 'f', ARGV[3], 't', now)
+local sizes, frames = '', ARGV[#ARGV]
+for i = first, #ARGV - 1 do
+  o = o + 1
+  redis.call('XADD', KEYS[2], o .. '-0', 'f', ARGV[i], 't', now)
+  sizes = sizes .. ' ' .. #ARGV[i]
 end
+if first < #ARGV then
+  sizes, frames = sizes .. ' ' .. #frames, table.concat(ARGV, '', first)
+end
+o = o + 1
+local by, bound = 'MINID', F[11]
+if bound == '0' then
+  by, bound = 'MAXLEN', F[10]
+  if bound == '0' then bound = redis.call('HGET', KEYS[1], 'c') or 1000 end
+end
+redis.call('XADD', KEYS[2], by, '~', bound, o .. '-0', 'f', ARGV[#ARGV], 't', now)
 redis.call('HSET', KEYS[1], 'o', o)
 if F[12] ~= '0' then redis.call('EXPIRE', KEYS[2], F[12]) end
 """
@@ -100,20 +112,21 @@ CHANGE = (
     + _KIND
     + _FENCE
     + """
-local first, ttl = 4 + 2 * tonumber(F[12]), F[10]
+local sizes, frames = '', ARGV[3]
+local gone, ttl = 4 + 2 * tonumber(F[12]), F[10]
 if ttl == '-' then ttl = '' end
 if F[11] ~= '0' then
-  local kept = redis.call('HGET', KEYS[2], ARGV[first])
+  local kept = redis.call('HGET', KEYS[2], ARGV[gone])
   if not kept or string.match(kept, '^%d+') ~= F[11] then
     redis.call('SET', KEYS[4], F[6], 'EX', 600)
     return 0
   end
 end
-for i = 4, first - 1, 2 do
+for i = 4, gone - 1, 2 do
   o = o + 1
   redis.call('HSET', KEYS[2], ARGV[i], o .. '|' .. now .. '|' .. ttl .. '|' .. ARGV[i + 1])
 end
-for i = first, #ARGV do
+for i = gone, #ARGV do
   o = o + 1
   redis.call('HDEL', KEYS[2], ARGV[i])
   redis.call('HSET', KEYS[1], 'd', o)

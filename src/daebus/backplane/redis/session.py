@@ -65,7 +65,7 @@ class Session:
         return BackplaneCounters(
             lost_out=self._queue.lost,
             reconnects=self.outbound.reconnects + self.inbound.reconnects,
-            queued_bytes=self._queue.bytes,
+            queued_bytes=self._queue.size,
         )
 
     def _connected(self) -> None:

@@ -13,6 +13,7 @@ from ..store import APPLIED, Done, Kept, Known, Loaded, Value, Write
 from .lane import Ask
 from .line import Lost
 from .outbound import Outbound
+from .queue import Part
 from .scripts import APPEND, CHANGE, LOAD, REBUILD, RENEW
 
 __all__ = ["RedisStore"]
@@ -153,9 +154,13 @@ class RedisStore:
         """See ``SharedStore``."""
         places = self._places(write.topic)
         keys = (*places.history, f"{places.writers}:{write.writer}")
+        part = Part(keys[3], write.before, write.number)
+        if self._outbound.join(keys[0], part, write.frame, done):
+            return
         seconds = 0 if life is None else max(1, round(life))
         line = self._line(write, "history", count, floor, seconds)
-        self._evaluate("append", keys, (line, places.channel_bytes, write.frame), done)
+        args = (line, places.channel_bytes, write.frame)
+        self._outbound.evaluate("append", keys, args, done, keep=False, part=part)
 
     def change(
         self,

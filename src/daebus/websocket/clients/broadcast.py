@@ -9,7 +9,7 @@ Rules of this module:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 from ...interrupts.stack import held
@@ -110,26 +110,27 @@ class Door:
         ]
         return SendResult(*map(sum, zip(*counts, strict=True)))
 
-    def publish(self, cursors: Sequence[Cursor], payload: bytes, span: Span) -> Offered:
-        """Send one encoded message of a topic to the subscribers that are current.
+    def publish(self, cursors: Sequence[Cursor], payloads: Sequence[bytes], span: Span) -> Offered:
+        """Send encoded messages of a topic, in one write each, to those that are current.
 
-        The others have it from the log, when they come to it.
+        The others have them from the log, when they come to them.
 
         Args:
             cursors: of the subscribers.
-            payload: the envelope.
-            span: what it covers.
+            payloads: the envelopes.
+            span: what they cover.
 
         Threads:
             Any, under the lock of the topic; never waits for a client.
         """
+        count = len(payloads)
         if not self._deflate:
-            return _offer_current(cursors, frame(TEXT, payload), span)
+            return _offer_current(cursors, _join(frame, payloads), count, span)
         groups: dict[object, list[Cursor]] = {}
         for cursor in cursors:
             groups.setdefault(cursor.writer.compression, []).append(cursor)
         offered = [
-            _offer_current(group, group[0].writer.compress(TEXT, payload), span)
+            _offer_current(group, _join(group[0].writer.compress, payloads), count, span)
             for group in groups.values()
         ]
         return Offered(
@@ -245,8 +246,12 @@ def _offer_to_all(
     return reached, queued, dropped
 
 
-def _offer_current(cursors: Iterable[Cursor], data: bytes, span: Span) -> Offered:
-    """Offer one frame to subscribers that are current, as ``_offer_to_all`` does."""
+def _join(compress: Callable[[int, bytes], bytes], payloads: Sequence[bytes]) -> bytes:
+    return b"".join([compress(TEXT, payload) for payload in payloads])
+
+
+def _offer_current(cursors: Iterable[Cursor], data: bytes, count: int, span: Span) -> Offered:
+    """Offer so many frames to subscribers that are current, as ``_offer_to_all`` does one."""
     before, offset, epoch, patient = span
     size, flags, reached, queued = len(data), DONTWAIT, 0, 0
     gone: list[Writer] = []
@@ -272,7 +277,7 @@ def _offer_current(cursors: Iterable[Cursor], data: bytes, span: Span) -> Offere
                     if written:
                         cursor.sent = offset
                         reached += 1
-                        writer.messages_out += 1
+                        writer.messages_out += count
                         if written == size:
                             outlet.bytes_out += size
                         else:

@@ -223,7 +223,7 @@ class StateFeed(Feed[Values]):
         with held, self._data:
             event = self._log.message(changed, gone)
             epoch = self._log.epoch
-        self.offer_locked(event, before, epoch, after)
+        self.offer_locked([event], before, epoch, after)
         self._told = event.offset
 
     def accept_locked(
@@ -270,7 +270,7 @@ class StateFeed(Feed[Values]):
             events, epoch, top, *_ = log.read(log.epoch, self._told, 0, EVERYTHING)
         before, self._told = self._told, top
         for event in events:
-            self.offer_locked(event, before, epoch, after)
+            self.offer_locked([event], before, epoch, after)
 
     def _expire_locked(self, after: After) -> None:
         assert self._order.locked()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import (
     Concatenate,
@@ -348,16 +348,18 @@ class Feed(Generic[AnyLog]):
         with contextlib.suppress(Retired):
             self.turn(_nothing, None)
 
-    def offer_locked(self, event: Event, before: int, epoch: str, after: After) -> Offered:
-        """Hand a message to the subscribers, and wake the watchers."""
+    def offer_locked(
+        self, events: Sequence[Event], before: int, epoch: str, after: After
+    ) -> Offered:
+        """Hand messages to the subscribers, at once, and wake the watchers."""
         assert self._order.locked()
         live = self._shared.live
         offered = Offered(0, 0, [])
         if live is not None:
             cursors = live.subscribers.cursors(self.name)
             if cursors:
-                span = Span(before, event.offset, epoch, self._patient)
-                offered = live.publish(cursors, event.payload, span)
+                span = Span(before, events[-1].offset, epoch, self._patient)
+                offered = live.publish(cursors, [event.payload for event in events], span)
                 after += [writer.on_gone for writer in offered.gone]
         for watcher in self._watchers:
             watcher.wake()

@@ -19,7 +19,7 @@ __all__ = ["Expiry", "Live", "Log", "Look", "Offered", "Shared", "Sharer", "Span
 
 
 class Span(NamedTuple):
-    """The part of a topic that one message covers.
+    """The part of a topic that messages cover which are handed out at once.
 
     Attributes:
         before: who stands here is current, and gets it at once.
@@ -35,11 +35,11 @@ class Span(NamedTuple):
 
 
 class Offered(NamedTuple):
-    """What became of a message.
+    """What became of messages.
 
     Attributes:
-        reached: subscribers that have it or will have it.
-        queued: how many of those get it later.
+        reached: subscribers that have them or will have them.
+        queued: how many of those get them later.
         gone: connections that turned out to have ended.
     """
 
@@ -54,14 +54,14 @@ class Live(NamedTuple):
     Attributes:
         minder: for what is due later.
         subscribers: the cursors of all connected clients.
-        publish: hands a message to those of these subscribers that are current, and has the
-            others read it when they come to it.
+        publish: hands messages to those of these subscribers that are current, and has the
+            others read them when they come to them.
         max_topics: how many topics one client may ask for.
     """
 
     minder: Minder
     subscribers: Subscribers
-    publish: Callable[[Sequence[Cursor], bytes, Span], Offered]
+    publish: Callable[[Sequence[Cursor], Sequence[bytes], Span], Offered]
     max_topics: int
 
 

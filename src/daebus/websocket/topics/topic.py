@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time as times
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
 from ...checks.annotations import checked
@@ -108,16 +109,37 @@ class HistoryFeed(Feed[History]):
         assert self._order.locked()
         now = times.time() if time is None else time
         then = monotonic() if moment is None else moment
-        if self.spec.max_age is not None and not self._expiry.planned:
-            self._expiry.plan(then + self.spec.max_age, monotonic(), self._expire)
+        self._plan_locked(then)
         with held, self._data:
             event = self._log.append(message_type, data, now, then)
             epoch = self._log.epoch
         offset = event.offset
-        offered = self.offer_locked(event, offset - 1, epoch, after)
+        offered = self.offer_locked([event], offset - 1, epoch, after)
         if self.store is not None:
             self.store.note(Appended(self.name, epoch, offset, message_type, data, now))
         return SendResult(offered.reached, offered.queued, offset=offset)
+
+    def extend_locked(self, after: After, messages: Iterable[tuple[str, bytes, float]]) -> None:
+        """Append messages of other nodes, and send them to the subscribers in one write.
+
+        Args:
+            after: see ``turn``.
+            messages: type, data as JSON, and Unix time of each; at least one.
+        """
+        assert self._order.locked()
+        moment = monotonic()
+        self._plan_locked(moment)
+        with held, self._data:
+            log = self._log
+            before, epoch = log.top, log.epoch
+            events = [log.append(*message, moment) for message in messages]
+        self.offer_locked(events, before, epoch, after)
+
+    def _plan_locked(self, moment: float) -> None:
+        """Have a message of that moment go when its time is over."""
+        assert self._order.locked()
+        if self.spec.max_age is not None and not self._expiry.planned:
+            self._expiry.plan(moment + self.spec.max_age, monotonic(), self._expire)
 
     def floor_locked(self) -> int:
         """Return the offset of the oldest message that is still needed, in a turn."""

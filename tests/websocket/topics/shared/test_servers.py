@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
-from daebus.backplane.redis.component import DaebusRedis
+from daebus.backplane.redis.component import DaebusRedis, outbound_of
+from daebus.backplane.store import DISORDER, REPEATED, Known, Write
 from daebus.websocket.api.context import context_of
 from daebus.websocket.topics.position import Position
 from tests.support.redisserver import REDIS, VALKEY, RedisCluster, RedisServer
@@ -27,7 +29,7 @@ class App:
         self.app = Daebus("shared")
         self.app.attach(DaebusHttp(port=0))
         self.app.attach(DaebusWebSocket())
-        self.app.attach(DaebusRedis(url, **options))
+        self.backplane = self.app.attach(DaebusRedis(url, **options))
         self.log = self.app.websocket.topic("log")
         self.now = self.app.websocket.state("now")
         self.devices = self.app.websocket.topic("device/*")
@@ -55,6 +57,23 @@ def gets(reader: Reader, wanted: list[Any], timeout: float = 5.0) -> None:
 
     eventually(read, timeout)
     assert got == wanted
+
+
+@contextlib.contextmanager
+def held_back(app: App) -> Iterator[None]:
+    """Have what is sent to Redis wait until the end of the block."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def hold(answer: Any) -> None:
+        begun.set()
+        ended.wait(5)
+
+    outbound_of(app.backplane).command(("PING",), hold)
+    try:
+        assert begun.wait(5)
+        yield
+    finally:
+        ended.set()
 
 
 def same(made: list[App], check: Callable[[App], object]) -> bool:
@@ -88,6 +107,58 @@ def test_order_position_and_expiry(kind: Any) -> None:
             assert dict(three.now) == dict(one.now)
             assert three.log.epoch == one.log.epoch
             assert three.read(since=Position(one.log.epoch, 199)).answer.recovered
+
+
+@KINDS
+def test_publications_that_wait_are_one_step(kind: Any) -> None:
+    with RedisServer(kind) as server, apps(server.url, secret="s") as made:
+        one, two = made
+        readers = [one.read(), two.read()]
+        server.command("CONFIG", "RESETSTAT")
+        with held_back(one):
+            for number in range(250):
+                one.log.publish(number)
+                if number == 120:
+                    one.now["key"] = number
+        for reader in readers:
+            gets(reader, list(range(250)))
+        assert eventually(lambda: same(made, lambda app: (app.log.offset, dict(app.now))))
+        late = two.read(since=Position(one.log.epoch, 100))
+        assert late.answer.recovered
+        assert late.data() == list(range(100, 250))
+        counts = dict(server.command("INFO", "commandstats"))
+        assert counts["cmdstat_xadd"]["calls"] == 250
+        assert counts["cmdstat_evalsha"]["calls"] < 20
+
+
+@KINDS
+def test_a_step_of_which_a_part_was_done(kind: Any) -> None:
+    with RedisServer(kind) as server, apps(server.url, 1) as (one,):
+        store = one.backplane.store
+        assert store is not None
+        answers: list[Any] = []
+
+        def publish(*numbers: int, unknown: int = 0) -> list[Any]:
+            with held_back(one):
+                for number in numbers:
+                    before = 0 if number == unknown else number - 1
+                    frame = b"frame %d" % number
+                    write = Write("other", Known("", 0), "writer", number, before, frame)
+                    store.append(write, count=0, floor=0, life=None, done=answers.append)
+            assert eventually(lambda: len(answers) == len(numbers))
+            taken = answers.copy()
+            answers.clear()
+            return taken
+
+        assert publish(1, unknown=1) == [1]
+        assert publish(1, 2, 3, unknown=1) == [3, 3, 3]
+        assert publish(2, 3) == [REPEATED, REPEATED]
+        assert publish(5, 6) == [DISORDER, DISORDER]
+        assert publish(4, 5, 6) == [6, 6, 6]
+        store.load("other", "history", Known("", 0), count=10, done=answers.append)
+        assert eventually(lambda: answers)
+        kept = [(each.offset, each.frame) for each in answers[0].kept]
+        assert kept == [(number, b"frame %d" % number) for number in range(1, 7)]
 
 
 @KINDS

@@ -15,7 +15,7 @@ Rules of this module:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -28,7 +28,7 @@ from ..feed import After
 from ..position import Kind
 from .pending import Change, Pending
 
-__all__ = ["ALONE", "FOLLOWING", "LOADING", "Bus", "Copy", "Follower"]
+__all__ = ["ALONE", "FOLLOWING", "LOADING", "Bus", "Copy", "Follower", "Heard"]
 
 logger = get_logger("daebus.backplane")
 
@@ -41,6 +41,10 @@ _MAX_PENDING: Final = 8 << 20
 
 # Changes that are kept aside while the copy is read; if there are more it is read again.
 _MAX_ASIDE: Final = 2000
+
+
+# A change that was published: with its place in the topic, what its frame says, and the payload.
+Heard = tuple[Notice, Header, bytes]
 
 
 class Bus(Protocol):
@@ -92,8 +96,8 @@ class Copy(Protocol):
     def span(self, header: Header) -> int:
         """Return how many offsets a change has."""
 
-    def accept(self, after: After, notice: Notice, header: Header, payload: bytes) -> None:
-        """Add the change that comes next, and tell the readers."""
+    def accept(self, after: After, heard: Sequence[Heard]) -> None:
+        """Add the changes that come next, and tell the readers."""
 
     def differs(self, notice: Notice, header: Header, payload: bytes) -> bool:
         """Tell whether another change was accepted in the place of this one."""
@@ -158,7 +162,7 @@ class Follower:
         self._asked = 0  # number of the newest load
         self._asking = False
         self._asked_at = self._sent_at = float("-inf")
-        self._aside: deque[tuple[Notice, Header, bytes]] = deque()
+        self._aside: deque[Heard] = deque()
         self._again = False
 
     # --- the app starts and stops -------------------------------------------------------
@@ -306,7 +310,7 @@ class Follower:
                 self.write(change)
         aside, self._aside = self._aside, deque()
         for one in aside:
-            self.hear(after, *one)
+            self._hear(after, one)
             if self.state != FOLLOWING:  # it is read again, and all these are in that
                 break
         if self.state == FOLLOWING:
@@ -336,12 +340,32 @@ class Follower:
 
     # --- hearing -------------------------------------------------------------------------
 
-    def hear(self, after: After, notice: Notice, header: Header, payload: bytes) -> None:
-        """Take a change that was published."""
+    def hear(self, after: After, heard: Sequence[Heard]) -> None:
+        """Take changes that were published, in their order."""
+        if self._come_next(heard):
+            self._copy.accept(after, heard)
+        else:
+            for one in heard:
+                self._hear(after, one)
+
+    def _come_next(self, heard: Sequence[Heard]) -> bool:
+        """Tell whether all of them can be accepted as they are."""
+        if self.state != FOLLOWING:
+            return False
+        epoch, top = self._copy.known()
+        for notice, header, _ in heard:
+            span = self._copy.span(header)
+            if not span or notice.epoch != epoch or notice.top - span != top:
+                return False
+            top = notice.top
+        return True
+
+    def _hear(self, after: After, one: Heard) -> None:
         if self.state != FOLLOWING:
             if self._asking:
-                self._keep_aside(notice, header, payload)
+                self._keep_aside(one)
             return
+        notice, header, payload = one
         copy = self._copy
         known, span = copy.known(), copy.span(header)
         if notice.epoch == known.epoch:
@@ -351,15 +375,15 @@ class Follower:
                     self.renew()
                 return
             if span and notice.top - span == known.top:
-                copy.accept(after, notice, header, payload)
+                copy.accept(after, [one])
                 return
         self.shared = known
         self.state = LOADING
         self._ask()  # what is read then has this change too
 
-    def _keep_aside(self, notice: Notice, header: Header, payload: bytes) -> None:
+    def _keep_aside(self, one: Heard) -> None:
         if len(self._aside) < _MAX_ASIDE:
-            self._aside.append((notice, header, payload))
+            self._aside.append(one)
         else:
             self._again = True
 

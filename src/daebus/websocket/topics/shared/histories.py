@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..feed import After, Retired
 from ..history import Entry, Turn
 from ..position import Kind
 from ..topic import HistoryFeed
-from .follower import ALONE, Bus, Follower
+from .follower import ALONE, Bus, Follower, Heard
 from .pending import Change
 
 __all__ = ["HistoryCopy"]
@@ -97,10 +97,11 @@ class HistoryCopy:
         """Return 1 for a message."""
         return 1 if header.kind == "topic" else 0
 
-    def accept(self, after: After, notice: Notice, header: Header, payload: bytes) -> None:
-        """Add a message, and send it to the subscribers."""
-        message_type, time = _type(header), notice.time
-        self._feed.append_locked(after, message_type, payload, time=time)  # unguarded: in a turn
+    def accept(self, after: After, heard: Sequence[Heard]) -> None:
+        """Add messages, and send them to the subscribers."""
+        self._feed.extend_locked(  # unguarded: in a turn
+            after, [(_type(header), payload, notice.time) for notice, header, payload in heard]
+        )
 
     def differs(self, notice: Notice, header: Header, payload: bytes) -> bool:
         """Tell whether another message has this offset."""

@@ -15,17 +15,18 @@ from __future__ import annotations
 import random
 import threading
 from functools import partial
+from itertools import groupby
 from typing import Any, Final
 
 from ....backplane.names import random_name
-from ....backplane.store import read_notice
+from ....backplane.store import read_notices
 from ....interrupts.stack import held, interrupted, within
 from ....waits import monotonic
 from ..changes import StateFeed
 from ..feed import Feed
 from ..table import Topics
 from ..topic import HistoryFeed
-from .follower import Follower
+from .follower import Follower, Heard
 from .histories import HistoryCopy
 from .line import Line
 from .states import StateCopy
@@ -223,16 +224,18 @@ class Sharing:
         if line is None:
             return
         try:
-            notice = read_notice(data)
+            notices = read_notices(data)
         except ValueError:
             return
-        found = line.take(channel, notice.frame)
-        if found is None:
-            return
-        header, payload = found
-        copy = self._copies.get(header.to)
-        if copy is not None:
-            copy.run(copy.follower.hear, notice, header, payload)
+        heard: list[Heard] = []
+        for notice in notices:
+            found = line.take(channel, notice.frame)
+            if found is not None:
+                heard.append((notice, *found))
+        for topic, changes in groupby(heard, _topic):
+            copy = self._copies.get(topic)
+            if copy is not None:
+                copy.run(copy.follower.hear, list(changes))
 
     def reconnected(self) -> None:
         """Compare all topics with the store: something may be missing."""
@@ -294,3 +297,7 @@ class Sharing:
             self._compared_at = now
             for copy in random.sample(copies, min(share, len(copies))):
                 copy.run(copy.follower.compare)
+
+
+def _topic(heard: Heard) -> str:
+    return heard[1].to

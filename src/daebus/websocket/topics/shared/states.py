@@ -17,7 +17,7 @@ from ..envelopes import quote
 from ..feed import After, Retired
 from ..history import Entry
 from ..position import Kind
-from .follower import ALONE, Bus, Follower
+from .follower import ALONE, Bus, Follower, Heard
 from .pending import Change
 
 __all__ = ["StateCopy"]
@@ -173,15 +173,16 @@ class StateCopy:
             return 0
         return len(header.more.get("set", ())) + len(header.more.get("gone", ()))
 
-    def accept(self, after: After, notice: Notice, header: Header, payload: bytes) -> None:
+    def accept(self, after: After, heard: Sequence[Heard]) -> None:
         """Set and remove keys, and tell the subscribers."""
-        values, removed, ttl = read_change(header.more, payload)
-        expires = None if ttl is None else monotonic() + ttl / 1000
-        self._feed.accept_locked(  # unguarded: in a turn
-            after, values, removed, notice.top, expires=expires, time=notice.time
-        )
-        if header.incarnation == self._bus.writer:
-            self._heard(header.number)
+        for notice, header, payload in heard:
+            values, removed, ttl = read_change(header.more, payload)
+            expires = None if ttl is None else monotonic() + ttl / 1000
+            self._feed.accept_locked(  # unguarded: in a turn
+                after, values, removed, notice.top, expires=expires, time=notice.time
+            )
+            if header.incarnation == self._bus.writer:
+                self._heard(header.number)
 
     def differs(self, notice: Notice, header: Header, payload: bytes) -> bool:
         """Tell whether another change has this offset."""
