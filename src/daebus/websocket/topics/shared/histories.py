@@ -76,9 +76,7 @@ class HistoryCopy:
         write = Write(
             spec.name, known, self._bus.writer, change.number, change.before, frame, brief
         )
-        floor = 0
-        if known.epoch and known == self.known():
-            floor = self._feed.floor_locked()  # unguarded: in a turn
+        floor = self._feed.floor if known.epoch == self._feed.epoch else 0
         life = None if spec.max_age is None else spec.max_age + 60
         self._bus.store.append(write, count=spec.count, floor=floor, life=life, done=done)
 
