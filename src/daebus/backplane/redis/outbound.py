@@ -241,7 +241,8 @@ class Outbound:
         try:
             while not self._is_over():
                 self._more.clear()
-                if not self._turn():
+                sent = self._turn()
+                if not sent or (self._queue.is_empty() and not self._is_stopping()):
                     self._more.wait(self._pause())
         finally:
             for lane in self._lanes.values():
@@ -357,7 +358,8 @@ class Outbound:
             lane.flying[:0] = again
             self._lose(lane, exc)
             return
-        self._queue.put_back(again)
+        if again:
+            self._queue.put_back(again)
         if fault is not None:
             self._lose(lane, fault)
 
