@@ -169,7 +169,8 @@ class Queue:
             return False
         with held, self._lock:
             waiting = self._slots.get(slot)
-            if not waiting or self._late or not waiting[-1].join(part, argument, done):
+            full = self._bytes + len(argument) > self._most_bytes
+            if not waiting or full or self._late or not waiting[-1].join(part, argument, done):
                 return False
             self._bytes += len(argument)
         return True
