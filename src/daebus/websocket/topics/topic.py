@@ -144,7 +144,7 @@ class HistoryFeed(Feed[History]):
     @property
     def floor(self) -> int:
         """The offset of the oldest message that was still needed when the last one came."""
-        return self._log.floor  # unguarded: one look
+        return self._log.floor
 
     def replaced_locked(self, after: After) -> None:
         """Have all subscribers read a log that is another one now."""
