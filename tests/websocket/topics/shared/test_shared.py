@@ -124,6 +124,22 @@ def test_a_short_outage_delays_and_loses_nothing() -> None:
         assert dict(two.now) == {"a": 1}
 
 
+def test_what_came_back_is_confirmed_though_the_answer_is_lost() -> None:
+    with SharingWorld() as world:
+        one, _ = world.nodes
+        reader = one.read()
+        one.log.publish("once")
+        assert one.end.deliver(1) == 1  # the message, which comes before the answer
+        one.end.cut()
+        one.log.publish("during")
+        assert reader.data() == ["once"]
+        world.advance(6)
+        assert reader.data() == ["backplane", "during"]
+        one.end.restore()
+        world.advance(2)
+        assert reader.data() == ["epoch"]
+
+
 def test_a_long_outage_makes_a_world_of_its_own() -> None:
     with SharingWorld() as world:
         one, two = world.nodes

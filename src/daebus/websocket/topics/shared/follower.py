@@ -343,10 +343,18 @@ class Follower:
     def hear(self, after: After, heard: Sequence[Heard]) -> None:
         """Take changes that were published, in their order."""
         if self._come_next(heard):
-            self._copy.accept(after, heard)
+            self._accept(after, heard)
         else:
             for one in heard:
                 self._hear(after, one)
+
+    def _accept(self, after: After, heard: Sequence[Heard]) -> None:
+        """Add changes; those of ours are confirmed by that, as the answer may get lost."""
+        self._copy.accept(after, heard)
+        writer, pending = self._bus.writer, self.pending
+        for _, header, _ in heard:
+            if header.incarnation == writer:
+                pending.confirmed = max(pending.confirmed, header.number)
 
     def _come_next(self, heard: Sequence[Heard]) -> bool:
         """Tell whether all of them can be accepted as they are."""
@@ -375,7 +383,7 @@ class Follower:
                     self.renew()
                 return
             if span and notice.top - span == known.top:
-                copy.accept(after, [one])
+                self._accept(after, [one])
                 return
         self.shared = known
         self.state = LOADING
