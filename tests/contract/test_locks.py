@@ -334,9 +334,13 @@ def read() -> dict[str, str]:
 
 
 @functools.cache
+def checked() -> Checker:
+    """Check the source; that takes seconds, so collecting tests does not."""
+    return Checker(read())
+
+
 def faults_of_source() -> Faults:
-    """Return the faults of the source; reading it takes seconds, so collecting tests does not."""
-    return Checker(read()).faults
+    return checked().faults
 
 
 # --- what holds --------------------------------------------------------------------------
@@ -497,7 +501,7 @@ def test_excuse_that_is_not_needed_is_faults_of_source() -> None:
 
 
 def test_locks_are_taken_by_an_attribute_of_a_local_name() -> None:
-    checker = Checker(read())
+    checker = checked()
     locks = {lock for found in checker.every_class() for lock in found.locks}
     conditions = {name for found in checker.every_class() for name in found.conditions}
     hidden = [

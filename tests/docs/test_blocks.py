@@ -48,8 +48,7 @@ PROGRAMS = [name for name in FILES if name.endswith(".py") and not name.startswi
 TESTS = [name for name in FILES if name.startswith("test_")]
 
 # Each of these shows what most of the others show as well, which the slow tests run.
-QUICK = {"hello.py", "meter.py", "meter_before.py", "daemon.py", "chat.py", "stuck.py", "plant.py"}
-QUICK |= {"members.py", "test_hello.py"}
+QUICK = {"hello.py", "meter.py", "meter_before.py", "chat.py", "stuck.py"}
 
 
 def slow_unless_chosen(names: list[str]) -> list[Any]:

@@ -79,9 +79,17 @@ def reference(app: Daebus) -> weakref.ref[Link]:
 
 
 KINDS = ["echo", "async", "generator", "async generator", "job", "timed", "stoppable", "refuse"]
+SLOW = {"async generator", "timed", "stoppable", "refuse"}  # variants of others
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "belong", "ask"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(pytest.param(k, marks=pytest.mark.slow) if k in SLOW else k for k in KINDS),
+        "belong",
+        "ask",
+    ],
+)
 def test_a_connection_that_has_ended_is_freed(
     busy_app: Daebus, no_collector: None, kind: str
 ) -> None:

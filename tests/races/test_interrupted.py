@@ -114,7 +114,7 @@ def much(mode: str, wire: str) -> Any:
     "outcome",
     [
         ("signal", 300, "tls"),
-        ("destructor", 300, "plain"),
+        pytest.param(("destructor", 300, "plain"), marks=pytest.mark.slow),
         *(much(mode, wire) for mode in ("signal", "destructor") for wire in ("plain", "tls")),
     ],
     indirect=True,

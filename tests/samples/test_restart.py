@@ -52,6 +52,7 @@ def fetch(url: str, data: bytes | None = None) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_a_restart_refuses_nobody(url: str) -> None:
     first = fetch(f"{url}/who")["started"]
     with urllib.request.urlopen(f"{url}/", timeout=20) as page:

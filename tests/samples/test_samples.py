@@ -92,7 +92,7 @@ def files_of(sample: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in ("auth", "dashboard") else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "dashboard" else pytest.param(name, marks=pytest.mark.slow)
         for name in SAMPLES
     ],
 )

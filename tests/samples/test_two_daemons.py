@@ -21,6 +21,7 @@ def lines(path: Path) -> list[list[str]]:
     return list(csv.reader(path.read_text().splitlines())) if path.exists() else []
 
 
+@pytest.mark.slow
 def test_readings_are_logged(run_sample: Run, tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     meter = run_sample(METER)
