@@ -71,6 +71,7 @@ def test_connects_are_counted(setting: modes.Setting) -> None:
     assert modes.connect(setting, _case("connect"))["messages"] > 0
 
 
+@pytest.mark.slow
 def test_an_idle_client_of_bare_threads_is_one_thread_and_one_descriptor(
     setting: modes.Setting,
 ) -> None:

@@ -180,6 +180,7 @@ def test_slow_readers_of_streams_hold_no_worker(serve: Serve, raw: OpenRaw) -> N
     assert eventually(lambda: len(pool._threads) <= 2)
 
 
+@pytest.mark.slow
 def test_endless_streams_hold_no_worker_either(serve: Serve, raw: OpenRaw) -> None:
     app = serve(workers=1)
     end, began = threading.Event(), threading.Semaphore(0)

@@ -235,6 +235,7 @@ def test_hundreds_of_failing_messages_write_little(
         peer.sock.sendall(envelope("bad", "x" * 50 + str(number)) + envelope("worse", number))
         assert {peer.message()["type"], peer.message()["type"]} == {"error"}
     assert eventually(lambda: "background 'failing' failed" in written.text)
+    peer.sock.close()  # the stop would wait for its answer
     app.stop()
     assert written.text.count("Traceback") == 3
     assert "199 more like this" in written.text

@@ -171,7 +171,7 @@ def test_nobody_is_there_after_a_stop(app: Daebus, connect: Connect) -> None:
     app.start()
     enter(app, connect, "ada")
     assert eventually(lambda: shown(app) == {"ada": 1})
-    app.stop(timeout=5)
+    app.stop(timeout=0.5)  # she does not answer
     assert shown(app) == {}
     app.start()
     assert shown(app) == {}

@@ -117,6 +117,7 @@ def test_each_answer_tells_the_version_of_the_app(connect: Connect) -> None:
     for _ in range(2):
         peer.sock.sendall(BEAT)
         assert peer.message() == {**ANSWER, "data": {"version": "1.4.2"}}
+    peer.sock.close()  # the stop would wait for its answer
     app.stop()
 
 
