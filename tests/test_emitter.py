@@ -428,7 +428,7 @@ class Overtaken(DaebusRedis):
         names: Names,
         receive: Callable[[str, bytes], None],
         lost: Callable[[], None],
-        **more: Any,
+        died: Callable[[], object] = bool,
     ) -> None:
         lock = threading.Lock()
         waiting: list[tuple[str, bytes]] | None = []
@@ -445,7 +445,7 @@ class Overtaken(DaebusRedis):
                     for each in late:
                         receive(*each)
 
-        super().start(names, later, lost, **more)
+        super().start(names, later, lost, died)
 
 
 def test_what_a_goodbye_overtakes_in_a_cluster_is_not_lost() -> None:

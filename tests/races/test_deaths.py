@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import daebus.tasks.task as task_module
-from daebus import Daebus, StopToken
+from daebus import Daebus, DaebusRedis, StopToken
+from daebus.backplane.memory import MemoryBackplane
 from daebus.engine import Engine
 from tests.support.inside import hub_of
 from tests.support.raw import Raw, server_of
+from tests.support.redisserver import RedisServer
 from tests.support.tls import dial, secure
 from tests.support.waiting import eventually
 
@@ -159,6 +161,31 @@ def test_a_death_amid_handshakes_is_known(
     with dial(app.http.port) as client:  # another thread has its place
         client.sendall(b"GET /_daebus/health HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 500 ")
+
+
+@pytest.mark.parametrize("name", ["daebus-redis-out", "daebus-redis-in", "daebus-memory"])
+def test_a_death_of_the_backplane_is_known(
+    make_app: Callable[..., Daebus], caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    with RedisServer() as server:
+        app = make_app()
+        app.attach(MemoryBackplane() if name == "daebus-memory" else DaebusRedis(server.url))
+        app.start()
+        thread = find(name)
+        for _ in range(5):  # what it calls may be struck, which is caught
+            if thread.is_alive():
+                strike(thread)
+                app.websocket.broadcast_to_all(1)
+                thread.join(2)
+        assert app.wait(5)
+        assert not app.running
+        assert f"{name} died; stop the app" in caplog.messages
+        with Raw(app) as raw:
+            assert raw.get("/_daebus/health").status == 500
+        assert app.stop(5) == []
+        app.start()
+        assert app.stats()["backplane"]["up"]
+        app.stop(5)
 
 
 def test_a_death_amid_a_stop_is_known(

@@ -22,6 +22,7 @@ from ..interrupts.stack import held, interrupted, within
 from ..server.threads.pool import join_all
 from ..server.threads.safelog import get_logger
 from ..server.threads.track import track
+from ..server.threads.vitals import Vitals
 from ..waits import monotonic
 from .memoryqueue import Entry, Kept
 from .memorystore import MemoryStore, MemoryTopics
@@ -214,7 +215,11 @@ class MemoryBackplane(Backplane):
         return self._bus.topics
 
     def start(
-        self, names: Names, receive: Callable[[str, bytes], None], lost: Callable[[], None]
+        self,
+        names: Names,
+        receive: Callable[[str, bytes], None],
+        lost: Callable[[], None],
+        died: Callable[[], object] = bool,
     ) -> None:
         """Join the others."""
         self._names, self._receive, self._lost = names, receive, lost
@@ -228,7 +233,9 @@ class MemoryBackplane(Backplane):
             if not self._cut:
                 self._put_locked(lost)
         if self._threaded:
-            thread = threading.Thread(target=self._run, name="daebus-memory", daemon=True)
+            thread = threading.Thread(
+                target=Vitals(died).guard, args=(self._run,), name="daebus-memory", daemon=True
+            )
             self._thread = track(thread, "backplane")
             thread.start()
 

@@ -114,7 +114,11 @@ class Backplane(Protocol):
         """Keeps topics that all nodes share; None if it cannot."""
 
     def start(
-        self, names: Names, receive: Callable[[str, bytes], None], lost: Callable[[], None]
+        self,
+        names: Names,
+        receive: Callable[[str, bytes], None],
+        lost: Callable[[], None],
+        died: Callable[[], object] = bool,
     ) -> None:
         """Begin to connect, and go on for ever; return at once.
 
@@ -124,6 +128,8 @@ class Backplane(Protocol):
                 by one thread at a time. It does not wait, and does not raise.
             lost: is called each time when a connection was made anew, the first time included,
                 and works: frames may be missing, and what was kept is held until ``flush``.
+            died: is called by a thread of the backplane that ends though it should not: the app
+                does not count as running from then on. It does not wait, and does not raise.
         """
 
     def publish(self, channel: str, frame: bytes, *, keep: bool = True) -> bool:

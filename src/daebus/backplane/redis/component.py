@@ -9,6 +9,7 @@ from ...arguments import check_name, positive, seconds
 from ...checks.annotations import checked
 from ...errors import StateError
 from ...server.threads.pool import join_all
+from ...server.threads.vitals import Vitals
 from ...waits import lock_timeout, monotonic
 from ..names import Names
 from ..protocol import Backplane, BackplaneCounters, BackplaneOptions
@@ -163,12 +164,16 @@ class DaebusRedis(Backplane):
         return None if session is None else session.store
 
     def start(
-        self, names: Names, receive: Callable[[str, bytes], None], lost: Callable[[], None]
+        self,
+        names: Names,
+        receive: Callable[[str, bytes], None],
+        lost: Callable[[], None],
+        died: Callable[[], object] = bool,
     ) -> None:
         """Begin to connect, and go on for ever; return at once."""
         shards = Shards(self._address, cluster=self._cluster)
         queue = Queue(self._queue_bytes, self._queue_age)
-        self._session = Session(shards, queue, names, receive, lost)
+        self._session = Session(shards, queue, names, receive, lost, Vitals(died))
         self._session.outbound.thread.start()
 
     def publish(self, channel: str, frame: bytes, *, keep: bool = True) -> bool:

@@ -48,6 +48,7 @@ class Inbound:
         receive: is given each frame and its channel.
         connected: called when a connection was made and its subscriptions hold.
         moved: called when a channel is not where it was sought: the map is wrong.
+        vitals: watches over the threads.
 
     Attributes:
         reconnects: connections that were made anew.
@@ -60,12 +61,14 @@ class Inbound:
         receive: Callable[[str, bytes], None],
         connected: Callable[[], None],
         moved: Callable[[], None],
+        vitals: Vitals,
     ) -> None:
         self.shards = shards
         self.title = title
         self.receive = receive
         self.connected = connected
         self.moved = moved
+        self.vitals = vitals
         self.reconnects = 0
         self.ending = False
         self._lock = threading.Lock()
@@ -208,7 +211,7 @@ class _Listener:
         self._subscribe, self._unsubscribe = "SUBSCRIBE", "UNSUBSCRIBE"
         if inbound.shards.cluster:
             self._subscribe, self._unsubscribe = "SSUBSCRIBE", "SUNSUBSCRIBE"
-        run = partial(Vitals().guard, self._run)
+        run = partial(inbound.vitals.guard, self._run)
         self.thread = threading.Thread(target=run, name="daebus-redis-in", daemon=True)
         track(self.thread, "backplane")
 

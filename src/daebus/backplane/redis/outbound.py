@@ -50,6 +50,7 @@ class Outbound:
         queue: what waits.
         title: of the connections.
         connected: called by the thread when a connection was made.
+        vitals: watches over the thread.
 
     Attributes:
         on_connect: called by the thread with each new connection, before anything else is sent on
@@ -61,7 +62,12 @@ class Outbound:
     """
 
     def __init__(
-        self, shards: Shards, queue: Queue, title: str, connected: Callable[[], None]
+        self,
+        shards: Shards,
+        queue: Queue,
+        title: str,
+        connected: Callable[[], None],
+        vitals: Vitals,
     ) -> None:
         self.on_connect: list[Callable[[Ask], None]] = []
         self.reconnects = 0
@@ -78,7 +84,7 @@ class Outbound:
         self._end_by: float | None = None
         self._map_at = 0.0  # when the map may be read again
         self.refreshed: Callable[[], object] = bool  # the map of the cluster is new
-        run = partial(Vitals().guard, self._run)
+        run = partial(vitals.guard, self._run)
         self.thread = threading.Thread(target=run, name="daebus-redis-out", daemon=True)
         track(self.thread, "backplane")
 

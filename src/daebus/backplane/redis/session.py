@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from ...server.threads.vitals import Vitals
 from ..names import Names, random_name
 from ..protocol import BackplaneCounters
 from .inbound import Inbound
@@ -30,6 +31,7 @@ class Session:
         names: of channels and keys.
         receive: is given each frame and its channel.
         lost: called when a connection was made, and both sides work.
+        vitals: watches over the threads.
 
     Attributes:
         outbound: sends.
@@ -44,14 +46,17 @@ class Session:
         names: Names,
         receive: Callable[[str, bytes], None],
         lost: Callable[[], None],
+        vitals: Vitals,
     ) -> None:
         title = f"daebus-{random_name()}"
         self._queue = queue
         self._names = names
         self._lost = lost
         self._leased = 0
-        self.outbound = Outbound(shards, queue, title, self._connected)
-        self.inbound = Inbound(shards, title, receive, self._connected, self.outbound.refresh)
+        self.outbound = Outbound(shards, queue, title, self._connected, vitals)
+        self.inbound = Inbound(
+            shards, title, receive, self._connected, self.outbound.refresh, vitals
+        )
         self.outbound.refreshed = self.inbound.assign
         self.store = RedisStore(self.outbound, names, cluster=shards.cluster)
 

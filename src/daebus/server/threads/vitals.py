@@ -21,10 +21,13 @@ class Vitals:
 
     Args:
         on_death: called in a thread that dies; must neither wait nor raise.
+
+    Attributes:
+        on_death: as given, for threads that somebody else watches over.
     """
 
-    def __init__(self, on_death: Callable[[], None] = lambda: None) -> None:
-        self._on_death = on_death
+    def __init__(self, on_death: Callable[[], object] = bool) -> None:
+        self.on_death = on_death
 
     def guard(self, run: Callable[..., object], *args: object) -> None:
         """Run the whole of a thread; log what ends it before its time, and tell."""
@@ -32,6 +35,6 @@ class Vitals:
             run(*args)
         except BaseException:  # whatever it is, nobody else would hear of it
             try:
-                self._on_death()
+                self.on_death()
             finally:
                 logger.exception("%s died; stop the app", threading.current_thread().name)

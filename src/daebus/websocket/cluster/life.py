@@ -122,7 +122,8 @@ class Life:
     def begin(self) -> None:
         """Connect, and beat from then on."""
         with self._lock:
-            self._backplane.start(self._names, self.intake.receive, self._connected)
+            died = self._minder.vitals.on_death
+            self._backplane.start(self._names, self.intake.receive, self._connected, died)
             for channel in (self._names.beats, self._names.frames(0)):
                 self._backplane.subscribe(channel)
         self._timer = self._minder.call_later(self._beat, self._tick)
