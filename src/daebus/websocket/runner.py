@@ -165,7 +165,7 @@ def call_hooks(
         loop: for async hooks.
         name: the kind, for the log.
         hooks: the hooks.
-        who: their first argument, a client or a room.
+        who: their first argument: a client, a room or what happened.
         info: their other arguments.
 
     Threads:
@@ -177,4 +177,4 @@ def call_hooks(
             if hasattr(result, "__await__"):
                 loop.run(result)
         except BaseException:  # one broken hook must not keep the others from running
-            logger.exception("%s hook failed for client %s", name, who, kind=name)
+            logger.exception("%s hook failed for %r", name, who, kind=name)

@@ -126,7 +126,9 @@ def test_health_says_whether_a_required_server_is_there() -> None:
 
 
 @pytest.mark.parametrize("timeout", [5.0, 0.5])
-def test_a_stop_beside_a_black_hole_ends_in_time(black_hole: int, timeout: float) -> None:
+def test_a_stop_beside_a_black_hole_ends_in_time(
+    black_hole: int, timeout: float, caplog: pytest.LogCaptureFixture
+) -> None:
     app = make(f"redis://:pw@127.0.0.1:{black_hole}/0")
     app.start()
     for number in range(1000):
@@ -135,6 +137,7 @@ def test_a_stop_beside_a_black_hole_ends_in_time(black_hole: int, timeout: float
     app.stop(timeout=timeout)
     assert time.monotonic() - began < timeout + 0.5
     assert eventually(lambda: ours() == [])
+    assert "it is to end" not in caplog.text
 
 
 def state() -> tuple[int, int]:

@@ -168,7 +168,7 @@ def test_backplane_that_is_required_must_be_there(monkeypatch: pytest.MonkeyPatc
         assert health(app)[0] == 200
 
 
-def test_hook_that_hangs_delays_those_that_follow_only() -> None:
+def test_hook_that_hangs_delays_those_that_follow_only(caplog: pytest.LogCaptureFixture) -> None:
     first = MemoryBackplane(node="one")
     one, two = make(first), make(MemoryBackplane(first, node="two"))
     told, go_on = queue.Queue[str](), queue.Queue[None]()
@@ -185,6 +185,7 @@ def test_hook_that_hangs_delays_those_that_follow_only() -> None:
         for _ in range(3):
             go_on.put(None)
         assert [told.get(timeout=5) for _ in range(3)] == ["up", "node_up", "node_down"]
+    assert "on_backplane hook failed for 'up'" in caplog.messages
 
 
 def test_mistakes_in_attaching() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ...server.threads.safelog import get_logger
 from ...waits import monotonic
 from .address import Address
-from .line import Line, Lost
+from .line import Ended, Line, Lost
 from .queue import Entry
 
 __all__ = ["RETRY_FIRST", "RETRY_MOST", "Ask", "Lane"]
@@ -99,7 +99,7 @@ class Lane:
         self._delay = RETRY_FIRST if steady else min(RETRY_MOST, 2 * self._delay)
         self.retry_at = monotonic() + self._delay * random.uniform(0.5, 1.0)
         self.problem = f"{exc}"
-        if not self._complained:
+        if not self._complained and not isinstance(exc, Ended):
             self._complained = True
             logger.warning(
                 "Redis at %s is away: %s; it is tried again, and what is sent waits",

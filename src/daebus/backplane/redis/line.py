@@ -14,7 +14,7 @@ from ...errors import DaebusError
 from ...waits import monotonic
 from .address import Address
 
-__all__ = ["ANSWER_TIMEOUT", "SLICE", "Line", "Lost", "Quiet", "require_redis"]
+__all__ = ["ANSWER_TIMEOUT", "SLICE", "Ended", "Line", "Lost", "Quiet", "require_redis"]
 
 # Seconds for the connection, and for the answer to a command: whoever is silent for longer counts
 # as away. Redis answers in less than a millisecond.
@@ -31,6 +31,10 @@ Command = Sequence[Any]
 
 class Lost(Exception):
     """The connection is of no use any more; the text says why."""
+
+
+class Ended(Lost):
+    """Whoever waited is to end: the server is not to blame."""
 
 
 class Quiet(Exception):
@@ -159,7 +163,7 @@ class Line:
                 return self.read(SLICE)
             except Quiet:
                 if self._ended():
-                    raise Lost("it is to end") from None
+                    raise Ended("it is to end") from None
                 if monotonic() > deadline:
                     raise Lost(f"it has not answered for {ANSWER_TIMEOUT:.0f} s") from None
 
