@@ -228,7 +228,7 @@ def test_the_command_signs_with_the_secret_of_its_environment(
 
 
 LONG = f'"{"x" * 1024}"'
-DEEP = "[" * 5000 + "]" * 5000
+DEEP = "[" * 100_000 + "]" * 100_000  # beyond what any version reads
 WHOLE = ["--app", "shop", "--all", "--type", "t", "1"]
 
 

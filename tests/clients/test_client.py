@@ -507,10 +507,10 @@ def flood(conn: Conn, count: int, size: int, message_type: str = "flood") -> thr
 
 
 def test_a_full_inbox_slows_the_server_and_loses_nothing(server: ScriptedServer) -> None:
-    with Pair(server, heartbeat=0.05, heartbeat_timeout=0.05) as (client, conn):
+    with Pair(server, heartbeat=0.1, heartbeat_timeout=0.4) as (client, conn):
         sender = flood(conn, 4000, 10_000)  # twice what the client and two sockets hold
         with pytest.raises(TimeoutError):  # nothing of that type; so much is read meanwhile
-            client.receive("other", timeout=0.3)
+            client.receive("other", timeout=0.8)
         assert sender.is_alive()
         assert client.status == "open"
         numbers = [client.receive("flood").data[0] for _ in range(4000)]
@@ -575,7 +575,7 @@ def test_receive_tells_what_came_instead(server: ScriptedServer) -> None:
 def test_a_send_to_a_server_that_does_not_read_ends_with_the_heartbeat(
     server: ScriptedServer,
 ) -> None:
-    with Pair(server, heartbeat=0.1, heartbeat_timeout=0.1) as (client, conn):
+    with Pair(server, heartbeat=0.2, heartbeat_timeout=0.6) as (client, conn):
         conn.freeze()
 
         def send_much() -> None:

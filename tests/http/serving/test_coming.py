@@ -252,4 +252,4 @@ def test_a_stop_does_not_wait_for_a_body(serve: Serve, raw: OpenRaw) -> None:
     client = raw(app)
     client.send(head("/put", "Token: yes", "Expect: 100-continue"))
     assert client.head().status == 100
-    assert app.stop(timeout=0.5) == []
+    assert app.stop(timeout=2) == []
