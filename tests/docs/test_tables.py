@@ -43,7 +43,7 @@ UNITS = {"": 1, "s": 1, "KiB": 1 << 10, "KiB/s": 1 << 10, "MiB": 1 << 20}
 # Limits that are no arguments, and their rows.
 FIXED = {
     "form fields, no files": request.MAX_FORM_MEMORY,
-    "parts of a form": request.MAX_FORM_PARTS,
+    "fields and files of one": request.MAX_FORM_PARTS,
     "uploaded file in memory": request.MAX_MEMORY_FILE,
     "slow streams and bodies": Limits().max_streams,
     "empty lines": parser.MAX_EMPTY_LINES,

@@ -75,7 +75,8 @@ class FormParser(FormDataParser):
     def _bounded(self, stream: IO[bytes], content_length: int | None) -> IO[bytes]:
         """Read a form whose fields stand in a row, before it is taken apart."""
         size, fields = self.max_form_memory_size, self.max_form_parts
-        assert size is not None and fields is not None, "the class of requests sets both"
+        assert size is not None, "the class of requests sets it"
+        assert fields is not None, "the class of requests sets it"
         body = None if (content_length or 0) > size else stream.read()
         if body is None or len(body) > size:
             raise RequestEntityTooLarge(f"the form is larger than {size} bytes")
