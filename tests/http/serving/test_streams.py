@@ -205,6 +205,68 @@ def test_endless_streams_hold_no_worker_either(serve: Serve, raw: OpenRaw) -> No
         assert set(client.answer().body) == set(b"x")
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_streams_that_wait_for_something_hold_no_worker(
+    serve: Serve, raw: OpenRaw, together: bool
+) -> None:
+    app = serve(workers=2)
+    end = threading.Event()
+    app.route("/")(lambda req: "quick")
+
+    @app.route("/events")
+    def events(req: Request) -> Iterator[str]:
+        yield "x"
+        end.wait(30)
+        yield "y"
+
+    app.start()
+    clients = [raw(app) for _ in range(12)]
+    for client in clients:  # some are in the backlog when the first part is made, or none
+        client.ask("/events")
+        if not together:
+            assert client.head().status == 200
+            assert client.chunk() == b"x"
+    assert [raw(app).get("/").body for _ in range(5)] == [b"quick"] * 5
+    end.set()
+    for client in clients:
+        if together:
+            assert client.answer().body == b"xy"
+        else:
+            assert client.chunk() == b"y"
+    pool = server_of(app)._pool
+    assert eventually(lambda: not pool._aside and len(pool._threads) <= 2)
+
+
+def test_a_worker_is_left_when_there_are_too_many_streams(
+    serve: Serve, raw: OpenRaw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = serve(workers=2)
+    end = threading.Event()
+    app.route("/")(lambda req: "quick")
+
+    @app.route("/events")
+    def events(req: Request) -> Iterator[str]:
+        yield "x"
+        end.wait(30)
+        yield "y"
+
+    app.start()
+    monkeypatch.setattr(server_of(app)._pool, "_max_aside", 3)
+    clients = [raw(app) for _ in range(4)]
+    for client in clients:
+        client.ask("/events")
+        assert client.head().status == 200
+        assert client.chunk() == b"x"
+    assert raw(app).get("/").body == b"quick"
+    last = raw(app)
+    last.ask("/events")
+    assert last.rest().endswith(b"1\r\nx\r\n")  # it is cut behind the first part
+    assert raw(app).get("/").body == b"quick"
+    end.set()
+    for client in clients:
+        assert client.chunk() == b"y"
+
+
 def test_more_slow_streams_than_there_may_be_are_cut(
     serve: Serve, raw: OpenRaw, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,3 +238,28 @@ def test_join_all_keeps_its_deadline() -> None:
 def test_join_all_does_not_wait_for_its_caller_nor_for_what_never_started() -> None:
     never = threading.Thread(target=lambda: None)
     assert join_all([threading.current_thread(), never], time.monotonic() + 5) == []
+
+
+def test_a_job_that_may_last_steps_aside_when_another_needs_its_thread() -> None:
+    pool = WorkerPool("daebus-work", 2, 10, max_aside=1)
+    gates, noted = [Gate() for _ in range(4)], list[bool]()
+
+    def last(gate: Gate) -> None:
+        noted.append(pool.may_last())
+        gate()
+
+    for number in (0, 1):
+        assert pool.submit(partial(last, gates[number]))
+        assert gates[number].running.wait(5)
+    assert noted == [True, True]
+    assert len(alive("daebus-work")) == 2  # nobody needs a third one yet
+    assert pool.submit(gates[2])
+    assert gates[2].running.wait(5)
+    assert pool.submit(partial(last, gates[3]))  # it waits: one may be aside, not two
+    assert not gates[3].running.is_set()
+    gates[0].pass_through()  # the one aside: its place is that of the other one now
+    assert gates[3].running.wait(5)
+    for gate in gates[1:]:
+        gate.pass_through()
+    assert join_all(pool.stop(), time.monotonic() + 5) == []
+    assert noted == [True, True, True]

@@ -8,7 +8,7 @@ lenient and slow. So the request comes parsed (``parser``), and writing is here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
@@ -16,6 +16,7 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
 from ...server.conn import Conn
 from ...server.handoff import Refusal
 from ...server.sockets.transport import NOSIGNAL, wait_for
+from ...server.threads.pool import WorkerPool
 from ...server.threads.safelog import get_logger
 from ...waits import monotonic
 from ..protocol.parser import Request
@@ -57,7 +58,7 @@ class RequestHandler(WSGIRequestHandler):
         request: whole.
         server: whose app answers.
         exchange: what the connections share.
-        step_aside: lets another worker take the place of this one; False if it cannot.
+        pool: whose worker this is.
 
     Attributes, once the constructor has returned:
         rest: what is left to write of the answer.
@@ -73,10 +74,10 @@ class RequestHandler(WSGIRequestHandler):
         server: BaseWSGIServer,
         exchange: Exchange,
         *,
-        step_aside: Callable[[], bool],
+        pool: WorkerPool,
     ) -> None:
         self._exchange = exchange
-        self._step_aside = step_aside
+        self._pool = pool
         self._leaves_at = math.inf  # the moment at which a stream has held its worker for long
         self.client = client
         self.connection = client.sock
@@ -166,7 +167,7 @@ class RequestHandler(WSGIRequestHandler):
         environ = self._exchange.environ_of(self.client)
         add_request(environ, self.head, self.body, self.size)
         if self._coming is not None:
-            self._coming.enter(environ, self._step_aside)
+            self._coming.enter(environ, self._pool.step_aside)
         if self.seen is not None:
             add_forwarded(environ, self.seen)
         return environ
@@ -222,15 +223,21 @@ class RequestHandler(WSGIRequestHandler):
                     raise _ClientGone("the client left")
 
     def _note_stream(self) -> None:
+        """Leave the pool when others need the worker, and in any case after a while."""
         now = monotonic()
         if self._leaves_at == math.inf:
             self._leaves_at = now + self._exchange.limits.stream_timeout
+            # The next part may come now, in an hour, or never.
+            self._stay_if(self._pool.may_last())
         elif now >= self._leaves_at:
             self._leave_pool()
 
     def _leave_pool(self) -> None:
         """Give the worker's place to another one: a stream must not keep requests waiting."""
-        if not self._step_aside():
+        self._stay_if(self._pool.step_aside())
+
+    def _stay_if(self, has_place: bool) -> None:
+        if not has_place:
             logger.debug("%s %r is cut: too many streams", self.head.method, self.head.target)
             raise _ClientGone("too many streams")
 

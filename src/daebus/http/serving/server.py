@@ -338,9 +338,7 @@ class HttpServer(BaseWSGIServer):
 
     def _answer(self, client: Conn, request: Request) -> Request | None:
         """Answer a request and pass the socket on, or return the next one."""
-        handler = RequestHandler(
-            client, request, self, self._exchange, step_aside=self._pool.step_aside
-        )
+        handler = RequestHandler(client, request, self, self._exchange, pool=self._pool)
         if self._exchange.access is not None:
             self._exchange.access.note(
                 client, request.head, request.seen, handler.status, handler.size_sent

@@ -85,6 +85,8 @@ class WorkerPool:
         self._jobs: deque[Job] = deque()  # guarded by: _lock
         self._threads: list[threading.Thread] = []  # guarded by: _lock
         self._aside: set[threading.Thread] = set()  # guarded by: _lock
+        # Those whose jobs may last and have not stepped aside yet, the oldest first.
+        self._lasting: dict[threading.Thread, None] = {}  # guarded by: _lock
         self._number = itertools.count(1)
         self._idle = 0  # guarded by: _lock
         self._warnings = LogThrottle()  # guarded by: _lock; that no thread can be started
@@ -141,10 +143,52 @@ class WorkerPool:
                 return True
             if len(self._aside) >= self._max_aside:
                 return False
+            self._lasting.pop(me, None)
             self._aside.add(me)
             if self._jobs and not self._idle:
                 self._start_locked()
             return True
+
+    def may_last(self) -> bool:
+        """Step aside at the moment in which another job needs the thread, be that now or later.
+
+        For jobs that cannot say whether they will last, such as one that waits for the host's
+        code and will not be asked again before that is done. A thread costs more than most of
+        them, so none is started before it is needed.
+
+        Returns:
+            False if there are so many such jobs that none of the threads would be left.
+
+        Threads:
+            As ``step_aside``.
+        """
+        me = threading.current_thread()
+        with self._lock:
+            if me in self._aside or me in self._lasting:
+                return True
+            if len(self._aside) + len(self._lasting) >= self._max_aside + self._size - 1:
+                return False
+            self._lasting[me] = None
+            if self._jobs and not self._idle:
+                self._start_locked()
+            return True
+
+    def _has_place_locked(self) -> bool:
+        """Tell whether there may be one more thread; a job that may last steps aside for it."""
+        assert self._lock.locked()
+        if len(self._threads) - len(self._aside) < self._size:
+            return True
+        return self._set_aside_locked()
+
+    def _set_aside_locked(self) -> bool:
+        """Have the oldest job that may last step aside, if there is one."""
+        assert self._lock.locked()
+        if not self._lasting or len(self._aside) >= self._max_aside:
+            return False
+        oldest = next(iter(self._lasting))
+        del self._lasting[oldest]
+        self._aside.add(oldest)
+        return True
 
     def _wake_locked(self) -> None:
         """Wake one thread for the waiting jobs, unless one was woken already.
@@ -165,7 +209,7 @@ class WorkerPool:
             The thread's name if that fails and a warning is due.
         """
         assert self._lock.locked()
-        if len(self._threads) - len(self._aside) >= self._size:
+        if not self._has_place_locked():
             return None
         thread = threading.Thread(
             target=self._vitals.guard,
@@ -189,6 +233,7 @@ class WorkerPool:
             with self._lock:
                 self._threads.remove(me)
                 self._aside.discard(me)
+                self._lasting.pop(me, None)
                 if self._jobs:
                     self._start_locked()
             raise
@@ -197,7 +242,9 @@ class WorkerPool:
         while True:
             with self._lock:
                 self._aside.discard(me)
-                if len(self._threads) - len(self._aside) > self._size:
+                self._lasting.pop(me, None)
+                crowded = len(self._threads) - len(self._aside) > self._size
+                if crowded and not (self._jobs and self._set_aside_locked()):
                     self._threads.remove(me)  # another one has its place
                     return
                 self._idle += 1
