@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,25 +26,43 @@ def nested(levels: int) -> str:
     return "[" * levels + "]" * levels
 
 
-@pytest.mark.parametrize(
-    ("text", "levels"),
-    [
-        ("1", 0),
-        (nested(3), 3),
-        ('{"a":[{"b":1}]}', 3),
-        ("[[],[],[[]]]", 3),
-        ('["[[[[[", 1]', 1),
-        ('["]]]]", [[]]]', 3),
-        (r'["\"[[[[", [[]]]', 3),
-        (r'["\\", [[]], "\\\"[["]', 3),
-        ('["\N{GRINNING FACE}[[", [[]]]', 3),
-        ('["\ud800", [[]]]', 3),
-        ("]]]][[[", 0),
-        ("[[[[", 4),
-    ],
-)
+DEPTHS = [
+    ("1", 0),
+    (nested(3), 3),
+    ('{"a":[{"b":1}]}', 3),
+    ("[[],[],[[]]]", 3),
+    ('["[[[[[", 1]', 1),
+    ('["]]]]", [[]]]', 3),
+    (r'["\"[[[[", [[]]]', 3),
+    (r'["\\", [[]], "\\\"[["]', 3),
+    ('["\N{GRINNING FACE}[[", [[]]]', 3),
+    ('["\ud800", [[]]]', 3),
+    ("]]]][[[", 0),
+    ("[[[[", 4),
+]
+
+
+@pytest.mark.parametrize(("text", "levels"), DEPTHS)
 def test_depth_is_that_of_the_brackets_outside_of_strings(text: str, levels: int) -> None:
     assert [depth.nests(text, most) for most in range(6)] == [levels > most for most in range(6)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_text_is_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(depth, "_SLICE", size)
+    for text, levels in DEPTHS:
+        test_depth_is_that_of_the_brackets_outside_of_strings(text, levels)
+    test_any_json_has_its_depth()
+
+
+@pytest.mark.parametrize("text", ['"ab' * 300_000, "[]" * 450_000, "\\" * 450_000])
+def test_looking_takes_little_memory(text: str) -> None:
+    tracemalloc.start()
+    try:
+        depth.nests("[" * 50 + "]" * 50 + "[]" * 51 + text, 100)
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def build(rng: random.Random, levels: int) -> Any:

@@ -25,6 +25,8 @@ MAX_VALUE_DEPTH = 1000
 
 _BRACKETS = b"[]{}"
 _OTHERS = bytes(set(range(256)) - set(_BRACKETS))
+# Bytes that are looked at in one go: other threads run in between, and the parts take no memory.
+_SLICE = 1 << 15
 _STEPS = bytes.maketrans(_BRACKETS, b"\x01\xff\x01\xff")  # +1 and -1, as signed bytes
 
 
@@ -43,8 +45,16 @@ def nests(text: str, most: int) -> bool:
     if b"\\" in data:
         # Escapes stand in strings alone. In pairs, from the left, as a parser reads them.
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = b"".join(data.split(b'"')[::2]).translate(_STEPS, _OTHERS)
-    return max(accumulate(array("b", brackets)), default=0) > most
+    depth = inside = 0
+    for start in range(0, len(data), _SLICE):
+        parts = data[start : start + _SLICE].split(b'"')
+        steps = b"".join(parts[inside::2]).translate(_STEPS, _OTHERS)
+        inside = (inside + len(parts) - 1) % 2  # a string goes on in the next slice
+        depths = list(accumulate(array("b", steps), initial=depth))
+        if max(depths) > most:
+            return True
+        depth = depths[-1]
+    return False
 
 
 def check_depth(name: str, value: int) -> int:
