@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -77,6 +78,26 @@ def test_who_floods_is_cut(make_app: MakeApp, connect: Connect, what: str, limit
     info = left.get(timeout=5)
     stop.set()
     assert (info.reason, info.code) == ("rate_limited", 1008)
+
+
+def test_who_was_cut_for_too_many_messages_is_not_parsed_any_more(
+    make_app: MakeApp, connect: Connect
+) -> None:
+    app = make_app(close_timeout=60)
+    app.websocket.enable_rate_limiting(max_messages=1, window_seconds=60)
+    app.start()
+    peer = Peer.joined(connect(app.http.port))
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer.sock.sendall(frame(TEXT, '{"type":"nope"}') * 1000)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    assert peer.close_frame() == (1008, "too many messages")
+    sender.join(10)
+    assert not sender.is_alive()  # else it is read for ``close_timeout``
 
 
 @pytest.mark.parametrize("what", ["pings", "pongs"])

@@ -323,11 +323,25 @@ class Reader:
         if writer.ended or self.controls.take(count, monotonic()):
             return
         text = "too many control frames"
-        # As after a broken rule: nothing is parsed any more, for what comes is more of it.
-        self.final = Closed(1008, text, close_frame(1008, text), failed=True)
-        writer.ended = True
+        self._ignore_rest_locked()
         if writer.state == OPEN:
-            writer.close_locked("rate_limited", 1008, text, self.final.answer)
+            writer.close_locked("rate_limited", 1008, text, close_frame(1008, text))
+
+    def ignore_rest(self) -> None:
+        """Parse nothing any more of a client that was cut because it sends too much.
+
+        Threads:
+            Any; never waits.
+        """
+        with self._lock:
+            self._ignore_rest_locked()
+
+    def _ignore_rest_locked(self) -> None:
+        assert self._lock.locked()
+        writer = self._writer
+        # As after a broken rule: what comes is more of it, also behind the close frame.
+        self.final = Closed(1008, "", b"", failed=True)
+        writer.ended = True
         writer.runtime.minder.call_later(writer.limits.slow_close_timeout, writer.abort)
 
     # --- the minder's side ------------------------------------------------------

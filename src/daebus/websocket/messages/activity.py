@@ -150,8 +150,8 @@ class Activity:
                 wait = limiter.judge(rate.take(owner, now), now)
         else:
             wait = limiter.wait(None if overall else rate, rate, now)
-        if limiter.beyond:
-            self.writer.shut(1008, "too many messages", "rate_limited")
+        if limiter.beyond and self.writer.shut(1008, "too many messages", "rate_limited"):
+            self.link.reader.ignore_rest()
         return wait
 
     def _end_locked(self) -> None:
