@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidState
 
 from daebus import (
     CallError,
@@ -496,10 +498,12 @@ def test_a_function_may_close_the_client(server: ScriptedServer) -> None:
 # --- what waits -----------------------------------------------------------------------
 
 
-def flood(conn: Conn, count: int, size: int, message_type: str = "flood") -> threading.Thread:
+def flood(conn: Conn, count: int, size: int, topic: str | None = None) -> threading.Thread:
     def send() -> None:
-        for number in range(count):
-            conn.send(message_type, [number, "x" * size])
+        with contextlib.suppress(OSError, InvalidState):  # the client may leave
+            for number in range(count):
+                place = {} if topic is None else {"topic": topic, "offset": number + 1}
+                conn.send("flood", [number, "x" * size], **place)
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
@@ -544,15 +548,45 @@ def test_a_request_is_answered_behind_a_full_inbox(server: ScriptedServer) -> No
         assert [next(loop).data[0] for _ in range(3000)] == list(range(3000))
 
 
-def test_what_nobody_asked_for_does_not_hold_up_the_rest(server: ScriptedServer) -> None:
+@pytest.mark.parametrize("asked", [None, "hello"])
+def test_what_nobody_asked_for_does_not_hold_up_the_rest(
+    server: ScriptedServer, asked: str | None
+) -> None:
     called = queue.Queue[Any]()
     with Pair(server) as (client, conn), records() as logged:
+        if asked is not None:
+            for number in range(2):
+                conn.send(asked, number)
+            assert client.receive(asked).data == 0
         client.on("wanted")(called.put)
         flood(conn, 1500, 10).join(5)
         conn.send("wanted", "here")
         assert called.get(timeout=5) == "here"
         logged.wait_for("messages of the server are dropped")
-        assert client.receive().data[0] == 500  # the newest thousand were kept
+        if asked is not None:
+            assert client.receive(asked).data == 1  # it was asked for, and so kept
+        assert 500 <= client.receive().data[0] <= 503  # the newest thousand were kept
+
+
+@pytest.mark.parametrize("taker", ["function", "topic"])
+def test_what_is_asked_for_and_not_taken_slows_the_server(
+    server: ScriptedServer, taker: str
+) -> None:
+    go_on = threading.Event()
+    with Pair(server) as (client, conn):
+        if taker == "function":
+            client.on("flood")(lambda data: go_on.wait(5))
+        else:
+            client.topic("t")
+            told = {"kind": "history", "epoch": "e", "offset": 0, "recovered": False}
+            more = {"reason": "new", "replay": 0, "missed": None}
+            conn.answer(conn.receive("subscribe"), {"topic": "t", **told, **more})
+        sender = flood(conn, 4000, 10_000, topic="t" if taker == "topic" else None)
+        assert eventually(client._inbox.is_full)
+        sender.join(0.5)
+        assert sender.is_alive()  # twice what the client and two sockets hold
+        assert client._inbox._bytes < 2 << 20
+        go_on.set()
 
 
 def test_receive_tells_what_came_instead(server: ScriptedServer) -> None:

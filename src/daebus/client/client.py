@@ -100,7 +100,7 @@ class Client:
         )
         self._messages: Queue[Message] = Queue(self._inbox)
         self._router = Router(self._requests, self._subscriptions, self._callbacks, self._messages)
-        self._inbox.spare = self._router.may_drop
+        self._inbox.drop = self._router.drop
         self._session = Session(
             self._settings, self._router, self._requests, self._subscriptions, self._inbox
         )
@@ -276,6 +276,7 @@ class Client:
         if message_type is not None:
             check_message_type(message_type)
         wait = self._settings.timeout if timeout is None else timeout
+        self._router.ask(message_type)
         try:
             if message_type is None:
                 return self._messages.take(lock_timeout(wait))
@@ -300,6 +301,7 @@ class Client:
             Disconnected, Refused: the client has ended, and was not closed.
         """
         self._check_running()
+        self._router.ask(None)
         while True:
             try:
                 message = self._messages.take()

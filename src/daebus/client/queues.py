@@ -8,7 +8,7 @@ Rules of this module:
    reader goes on to ``EAGER`` times the bound: that message may stand behind others which nobody
    takes meanwhile.
 3. Messages that nobody has ever asked for must not hold up what the program does use: then the
-   oldest of them goes (``spare``).
+   oldest of them goes (``drop``). What was asked for stays, and slows the server.
 4. Waits are cut into slices, so that the main thread sees signals.
 """
 
@@ -22,7 +22,6 @@ from typing import Generic, TypeVar
 
 from ..interrupts.flag import Flag
 from ..interrupts.stack import check_outside
-from ..server.threads.safelog import get_logger
 from ..waits import monotonic, until
 
 __all__ = ["Ended", "Inbox", "Queue"]
@@ -40,8 +39,6 @@ SLICE = 1.0
 # Seconds between two looks at an event of the program's, which wakes nobody.
 LOOK = 0.05
 
-logger = get_logger("daebus.client")
-
 Item = TypeVar("Item")
 
 
@@ -53,11 +50,11 @@ class Inbox:
     """The bound that several queues share.
 
     Attributes:
-        spare: tells whether the reader may go on beyond it, since the oldest messages may go.
+        drop: makes room for the reader, and tells whether it could.
     """
 
     def __init__(self) -> None:
-        self.spare: Callable[[], bool] = lambda: False
+        self.drop: Callable[[], bool] = lambda: False
         self._lock = threading.Lock()
         self._messages = 0  # guarded by: _lock
         self._bytes = 0  # guarded by: _lock
@@ -94,8 +91,11 @@ class Inbox:
         )
 
     def has_room(self) -> bool:
-        """Tell whether the reader may read on."""
-        return not self.is_full() or self.spare()
+        """Tell whether the reader may read on, after making room if that can be."""
+        while self.is_full():
+            if not self.drop():
+                return False
+        return True
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait until the reader may read on; False if the time passed first."""
@@ -120,9 +120,6 @@ class Queue(Generic[Item]):
 
     Args:
         inbox: the bound.
-
-    Attributes:
-        asked: somebody has taken an item, or tried to.
     """
 
     def __init__(self, inbox: Inbox) -> None:
@@ -130,35 +127,34 @@ class Queue(Generic[Item]):
         self._lock = inbox._lock
         self._items: deque[tuple[Item, int]] = deque()  # guarded by: _lock
         self._takers: list[Flag] = []  # guarded by: _lock
-        self.asked = False
         self._ended = False  # guarded by: _lock
 
-    def put(self, item: Item, size: int, *, spare: bool = False) -> None:
+    def put(self, item: Item, size: int) -> None:
         """Add an item; the reader has seen that there is room.
 
         Args:
             item: what came.
             size: of its text.
-            spare: the oldest may go, if the bound is reached.
         """
-        dropped = 0
-        full = spare and self._inbox.is_full()
         with self._lock:
             if self._ended:
                 return
-            if full and self._items:
-                dropped = self._items.popleft()[1]
-                self._inbox.count_locked(-1, -dropped)
             self._items.append((item, size))
             self._inbox.count_locked(1, size)
             takers, self._takers = self._takers, []
         for taker in takers:
             taker.set()
-        if dropped:
-            logger.warning(
-                "messages of the server are dropped, since many wait that nobody has asked for; "
-                "take them: for message in client, or @client.on('*')"
-            )
+
+    def drop(self, unwanted: Callable[[Item], bool]) -> bool:
+        """Drop the oldest item that nobody wants; False if there is none."""
+        with self._lock:
+            index = self._find_locked(unwanted)
+            if index is None:
+                return False
+            size = self._items[index][1]
+            del self._items[index]
+            self._inbox.count_locked(-1, -size)
+            return True
 
     def take(self, timeout: float = math.inf, wanted: Callable[[Item], bool] | None = None) -> Item:
         """Take the oldest item, or the oldest that is wanted; others keep their places.
@@ -170,7 +166,6 @@ class Queue(Generic[Item]):
         Threads:
             Any.
         """
-        self.asked = True
         deadline = monotonic() + timeout
         while True:
             check_outside("taking a message of the client", self._lock)

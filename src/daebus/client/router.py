@@ -41,6 +41,8 @@ class Router:
         self._callbacks = callbacks
         self._messages = messages
         self._statuses: tuple[Callable[[ClientStatus], object], ...] = ()
+        self._asked: frozenset[str] = frozenset()  # replaced, never changed
+        self._asked_all = False
         self.on_goodbye: Callable[[object], None] = lambda data: None
 
     def add_status(self, function: Callable[[ClientStatus], object]) -> None:
@@ -64,14 +66,33 @@ class Router:
         if found.type == "goodbye":
             self.on_goodbye(found.data)
         if not self._callbacks.offer(found, size) and found.type not in ("goodbye", "heartbeat"):
-            self._messages.put(found, size, spare=self.may_drop())
+            self._messages.put(found, size)
         return found.id if found.type == "heartbeat" else None
 
-    def may_drop(self) -> bool:
-        """Tell whether messages that nobody takes would hold up what the program does use."""
-        return not self._messages.asked and (
-            bool(self._callbacks) or bool(self._subscriptions) or self._requests.waited_for
+    def ask(self, message_type: str | None) -> None:
+        """Note that somebody takes messages of a type, None for all; they are never dropped."""
+        if message_type is None:
+            self._asked_all = True
+        elif message_type not in self._asked:
+            self._asked = self._asked | {message_type}
+
+    def drop(self) -> bool:
+        """Drop the oldest message that nobody has asked for; False if there is none.
+
+        Where the program uses nothing else it may still ask for it.
+        """
+        if self._asked_all or not (
+            self._callbacks or self._subscriptions or self._requests.waited_for
+        ):
+            return False
+        asked = self._asked
+        if not self._messages.drop(lambda message: message.type not in asked):
+            return False
+        logger.warning(
+            "messages of the server are dropped, since many wait that nobody has asked for; "
+            "take them: for message in client, or @client.on('*')"
         )
+        return True
 
     def changed(self, status: ClientStatus) -> None:
         """Tell the program's functions of a status."""
