@@ -589,6 +589,43 @@ def test_what_is_asked_for_and_not_taken_slows_the_server(
         go_on.set()
 
 
+def test_a_slow_function_for_progress_gets_the_newest_and_is_not_waited_for(
+    server: ScriptedServer,
+) -> None:
+    told: list[int] = []
+    here = threading.Event()
+
+    def slow(number: int) -> None:
+        told.append(number)
+        here.wait(5)
+
+    with Pair(server) as (client, conn):
+
+        def serve() -> None:
+            ident = conn.receive("work")["id"]
+            for number in range(1000):
+                conn.send("progress", number, id=ident)
+            conn.send("response", "done", id=ident)
+            eventually(lambda: not client._requests.waited_for)
+            here.set()
+            ident = conn.receive("work")["id"]
+            for number in range(3):
+                conn.send("progress", number, id=ident)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert client.request("work", on_progress=slow) == "done"
+        assert len(told) <= 101
+        assert told[-1] == 999
+        told.clear()
+        here.clear()
+        threading.Timer(0.3, here.set).start()
+        with pytest.raises(TimeoutError):
+            client.request("work", timeout=0.2, on_progress=slow)
+        assert told == [0]
+        serving.join()
+
+
 def test_receive_tells_what_came_instead(server: ScriptedServer) -> None:
     with Pair(server) as (client, conn):
         with pytest.raises(TimeoutError, match=r"no message came within 0\.01 s; nothing came"):

@@ -18,6 +18,9 @@ from .message import Message
 
 __all__ = ["KINDS", "Answer", "Requests", "Waiting"]
 
+# Messages of progress that wait for a slow function; of more the newest count.
+MAX_PROGRESS = 100
+
 # Types of what belongs to a request.
 KINDS = frozenset(("error", "progress", "response"))
 
@@ -36,14 +39,14 @@ class Answer(Flag):
     """What a caller waits for; set whenever there is something new.
 
     Attributes:
-        progress: what came of it.
+        progress: what came of it, the newest.
         done: it has its answer, or a problem in its place.
         sent: it has left, as far as anybody can know.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.progress: deque[Any] = deque()
+        self.progress: deque[Any] = deque(maxlen=MAX_PROGRESS)
         self.done = False
         self.sent = False
         self._data: Any = None

@@ -133,7 +133,7 @@ def _wait_for(
     """Wait for an answer; False if it is late, or given up."""
     while True:
         answer.clear()
-        while answer.progress:
+        while answer.progress and not is_late(deadline, cancel):
             value = answer.progress.popleft()
             if on_progress is not None:
                 on_progress(value)
