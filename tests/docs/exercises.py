@@ -107,12 +107,12 @@ def exercise_messages(names: dict[str, Any], warnings: Warnings, folder: Path) -
                 raw.send_raw(b"x" * 600)
                 assert raw.websocket.receive(timeout=20) == "1200"
                 assert closing_code(raw.websocket) == 4000
-            with app.test_client("/device/pump/2?unit=mA") as device:
-                device.receive("welcome")
-                assert device.websocket.receive(timeout=20) == "pump: channel 2 in mA"
             assert re.fullmatch(
                 r"guest 3 left after \d s: server", ada.receive("broadcast")["data"]
             )
+            with app.test_client("/device/pump/2?unit=mA") as device:
+                device.receive("welcome")
+                assert device.websocket.receive(timeout=20) == "pump: channel 2 in mA"
     with app, app.test_client() as idler:
         idler.receive("welcome")
         names["send_idlers_away"](3600)
