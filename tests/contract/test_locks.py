@@ -25,6 +25,8 @@ import pytest
 
 from daebus.interrupts.stack import _NAMES
 
+pytestmark = pytest.mark.timeout(180)  # the first to ask reads all of the source
+
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "daebus"
 
 # Methods that need not assert that the lock is held, since each message passes through them
