@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -30,6 +31,18 @@ def pytest_configure() -> None:
         sys.pycache_prefix = str(Path(__file__).parents[1] / "build" / "pycache")
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with contextlib.suppress(ImportError):
+        _set_up_hypothesis()
+
+
+def _set_up_hypothesis() -> None:
+    """Let no property fail for the time it takes; CI tries the same examples each time."""
+    from hypothesis import HealthCheck, settings
+
+    fixed: dict[str, Any] = {"derandomize": True, "database": None} if "CI" in os.environ else {}
+    slow = [HealthCheck.too_slow]
+    settings.register_profile("daebus", deadline=None, suppress_health_check=slow, **fixed)
+    settings.load_profile("daebus")
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
