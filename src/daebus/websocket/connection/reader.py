@@ -322,21 +322,13 @@ class Reader:
         writer = self._writer
         if writer.ended or self.controls.take(count, monotonic()):
             return
-        text = "too many control frames"
-        self._ignore_rest_locked()
+        self.ignore_rest_locked()
         if writer.state == OPEN:
+            text = "too many control frames"
             writer.close_locked("rate_limited", 1008, text, close_frame(1008, text))
 
-    def ignore_rest(self) -> None:
-        """Parse nothing any more of a client that was cut because it sends too much.
-
-        Threads:
-            Any; never waits.
-        """
-        with self._lock:
-            self._ignore_rest_locked()
-
-    def _ignore_rest_locked(self) -> None:
+    def ignore_rest_locked(self) -> None:
+        """Parse nothing any more of a client that is cut because it sends too much."""
         assert self._lock.locked()
         writer = self._writer
         # As after a broken rule: what comes is more of it, also behind the close frame.

@@ -150,8 +150,10 @@ class Activity:
                 wait = limiter.judge(rate.take(owner, now), now)
         else:
             wait = limiter.wait(None if overall else rate, rate, now)
-        if limiter.beyond and self.writer.shut(1008, "too many messages", "rate_limited"):
-            self.link.reader.ignore_rest()
+        writer = self.writer
+        if limiter.beyond and writer.shut(1008, "too many messages", "rate_limited"):
+            with writer.lock:
+                self.link.reader.ignore_rest_locked()
         return wait
 
     def _end_locked(self) -> None:
