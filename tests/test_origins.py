@@ -87,6 +87,7 @@ def test_others_do_not(entry: str, origin: str) -> None:
         ("https://[::1", "write it like"),
         ("wss://example.com", "the origin is the page's; write it like 'https://example.com'"),
         ("app://name/index.html", "write it like 'app://name'"),
+        ("file:///x", "write it like 'file://'"),
         ("", "write it like 'https://example.com'"),
         ("https:example.com", "write it like 'https://example.com'"),
         ("http:/localhost:8080", "write it like 'http://localhost:8080'"),

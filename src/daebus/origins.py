@@ -241,7 +241,8 @@ def _read_entry(entry: object, argument: str) -> Origin:
     if scheme not in ("http", "https"):
         origin = parse_origin(text)
         if origin is None:
-            raise ValueError(f"{argument} holds {entry!r}; write it like 'app://name'")
+            better = "file://" if scheme == "file" else "app://name"
+            raise ValueError(f"{argument} holds {entry!r}; write it like {better!r}")
         return origin
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if rest not in (authority, authority + "/"):

@@ -152,6 +152,13 @@ def test_a_refusal_is_logged_with_what_to_type(
     )
 
 
+def test_a_page_that_does_not_say_which_it_is_is_logged_as_well(
+    client: Raw, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.post("/view", b"", SITE + "cross-site")
+    assert "a POST of a page from 'another site' at the host 'x'" in caplog.text
+
+
 def test_the_argument_is_checked() -> None:
     with pytest.raises(ValueError, match="'refuse' or 'allow', not 'yes'"):
         DaebusHttp(cross_site_requests="yes")  # type: ignore[arg-type]  # that is the mistake

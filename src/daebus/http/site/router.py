@@ -369,7 +369,7 @@ def _refuse_cross_site(environ: dict[str, Any]) -> Response:
         "refused a %s of a page from %.200r at the host %.200r; if that page is yours, name it in "
         "DaebusHttp(cors=...), or write @app.route(..., cross_site=True) for pages of all sites",
         environ["REQUEST_METHOD"],
-        environ.get("HTTP_ORIGIN"),
+        environ.get("HTTP_ORIGIN", "another site"),
         environ.get("HTTP_HOST"),
     )
     return json_error(403, "a page of another site must not do this", "cross_site_request")
