@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest
+from daebus import Daebus, DaebusHttp, DaebusWebSocket, WebSocketRequest, engine
 from daebus.http.component import serving_of
+from daebus.http.serving import keepalive
+from daebus.http.serving.upgrade import UpgradeRequest
 from daebus.server.acceptor import Acceptor
 from daebus.server.conn import Conn
+from daebus.websocket.hub import Hub
 from tests.support.fixture_types import Connect, MakeApp
 from tests.support.inside import connections
 from tests.support.peer import CLOSE, TEXT, Answer, Peer, upgrade_request
@@ -302,6 +305,38 @@ def test_who_comes_during_a_drain_waits_for_the_next_start(
     assert [Peer(sock).ask(b"").body for sock in waiting] == [b"here"] * 3
 
 
+def test_an_upgrade_that_is_under_way_as_the_app_stops_is_admitted(
+    service: Daebus, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, go, ended = threading.Event(), threading.Event(), threading.Event()
+    begin_stop = Hub.begin_stop
+
+    def end(hub: Hub, *, restart: bool = False) -> None:
+        ended.set()
+        begin_stop(hub, restart=restart)
+
+    @service.websocket.authenticate
+    def who(req: UpgradeRequest) -> str:
+        asked.set()
+        assert go.wait(5)
+        return "ada"
+
+    monkeypatch.setattr(Hub, "begin_stop", end)
+    service.start()
+    page = Peer(connect(service.http.port))
+    page.sock.sendall(upgrade_request())
+    assert asked.wait(5)
+    stopper = threading.Thread(target=service.stop)
+    stopper.start()
+    assert eventually(lambda: service.stats()["state"] == "stopping")
+    assert not ended.wait(0.2)
+    go.set()
+    assert page.ask(b"").status == 101
+    code, _ = goodbye(page)
+    assert code == 1001
+    stopper.join()
+
+
 def test_who_was_accepted_before_the_stop_is_still_answered(
     service: Daebus, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +348,9 @@ def test_who_was_accepted_before_the_stop_is_still_answered(
         accepted.put(client)
 
     monkeypatch.setattr(Acceptor, "_admit", note)
+    # Who comes here may be slower than a second, on a busy machine.
+    monkeypatch.setattr(keepalive, "_HURRY", 10.0)
+    monkeypatch.setattr(engine, "SETTLE", 10.0)
     service.start()
     fresh, page, kept = (Peer(connect(service.http.port)) for _ in range(3))
     for _ in range(3):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,8 +68,8 @@ class Lines:
     def handshake(self, client: Conn, deadline: float) -> None:
         raise AssertionError("nobody speaks TLS")
 
-    def is_fresh(self, client: Conn) -> bool:
-        return client.state is not None and not client.state.data
+    def expected(self, clients: Iterable[Conn]) -> Iterable[Conn]:
+        return [one for one in clients if one.state is not None and not one.state.data]
 
     def received(self, client: Conn, data: bytes) -> None:
         client.state.data += data

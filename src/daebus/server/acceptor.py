@@ -256,7 +256,7 @@ class Acceptor:
                     flushing = ending and any(c.flush for c in self._clients.values())
                     clients = list(self._clients.values()) if listeners.leaving else []
                 if listeners.leaving:
-                    timeout = listeners.leave(filter(self._intake.is_fresh, clients), timeout)
+                    timeout = listeners.leave(self._intake.expected(clients), timeout)
                 if stopping:
                     listeners.close()
                 if ending and not flushing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .sockets.listener import Listener
@@ -134,5 +135,5 @@ class Intake(Protocol):
     def refused(self, text: str) -> bytes:
         """Return the answer to a client that cannot be served for that reason."""
 
-    def is_fresh(self, client: Conn) -> bool:
-        """Tell whether a client has just come, and is about to send its first request."""
+    def expected(self, clients: Iterable[Conn]) -> Iterable[Conn]:
+        """Return who has just come: to send a first request soon, or with an upgrade under way."""

@@ -169,11 +169,11 @@ class Listeners:
         self._spare.regain()
         self.open()
 
-    def leave(self, fresh: Iterable[Conn], timeout: float | None) -> float | None:
+    def leave(self, expected: Iterable[Conn], timeout: float | None) -> float | None:
         """Close those of somebody else, which the next process goes on with.
 
         Args:
-            fresh: clients that are about to send their first request.
+            expected: clients that are waited for.
             timeout: seconds that the poller may wait.
 
         Returns:
@@ -184,7 +184,7 @@ class Listeners:
                 del self.open_ones[fd]
                 self._poller.forget(fd)
                 listener.close()
-        if any(client.listener.foreign for client in fresh):
+        if any(client.listener.foreign for client in expected):
             return _LOOK if timeout is None else min(timeout, _LOOK)
         self.leaving = False
         self.settled.set()

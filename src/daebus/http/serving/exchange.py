@@ -6,12 +6,13 @@ import contextlib
 import email.utils
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import IO, Any, cast
 
 from ...server.acceptor import Acceptor
 from ...server.conn import Conn
-from ...server.handoff import DRAINING, STOPPING, Refusal
+from ...server.handoff import DRAINING, STOPPING, Refusal, UpgradeHandler
 from ...server.sockets.listener import Listener
 from ...server.sockets.transport import NOSIGNAL, RECV_SIZE, SMALL_READ, wait_for
 from ...server.threads.safelog import get_logger
@@ -28,7 +29,7 @@ from .environ import add_forwarded, add_request, common_environ
 from .keepalive import KeepAlive
 from .writes import error_response
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "Job"]
 
 logger = get_logger("daebus.http")
 
@@ -39,6 +40,10 @@ NEXT_REQUEST = 0.001
 
 # Bytes read at once of a body that comes in small chunks: a few hundred of the smallest.
 CRUMBS = 2048
+
+
+# Begins an upgrade, and returns what the thread runs next.
+Job = Callable[[Conn, Request], Callable[[], None] | None]
 
 
 class Exchange:
@@ -89,6 +94,7 @@ class Exchange:
         self._entrance = entrance
         self._only_upgrades = frozenset(only_upgrades)
         self._date: tuple[int, str] = (0, "")
+        self._upgrading: dict[Conn, None] = {}  # single operations only
         scheme = "https" if secure else "http"
         self._environs = {
             listener: common_environ(listener.host, listener.port, scheme) for listener in listeners
@@ -140,6 +146,29 @@ class Exchange:
         if self.leaving is DRAINING and not (opens or client.state.newcomer):
             return None
         return self.leaving
+
+    # --- who has just come ------------------------------------------------------
+
+    def start_upgrade(
+        self, upgrades: UpgradeHandler, job: Job, client: Conn, request: Request
+    ) -> Refusal | None:
+        """Have an upgrade begun, and note that it is under way until it is admitted or refused."""
+        self._upgrading[client] = None
+        refusal = upgrades.start(partial(self._upgrade, job, client, request))
+        if refusal is not None:
+            self._upgrading.pop(client, None)
+        return refusal
+
+    def _upgrade(self, job: Job, client: Conn, request: Request) -> Callable[[], None] | None:
+        try:
+            return job(client, request)
+        finally:
+            self._upgrading.pop(client, None)
+
+    def expected(self, clients: Iterable[Conn]) -> Iterable[Conn]:
+        """Return those who are to send a first request soon, or whose upgrade is under way."""
+        fresh = [one for one in clients if one.state is not None and one.state.fresh]
+        return [*fresh, *list(self._upgrading)]
 
     # --- between two requests ---------------------------------------------------
 

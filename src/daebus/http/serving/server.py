@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ from ..site.own import NO_WEBSOCKETS, OwnAnswer
 from ..site.router import Router
 from .access import AccessLog
 from .entrance import Entrance
-from .exchange import Exchange
+from .exchange import Exchange, Job
 from .handler import RequestHandler
 from .keepalive import KeepAlive
 from .topics import TopicPages
@@ -279,15 +279,13 @@ class HttpServer(BaseWSGIServer):
 
     # --- upgrades ---------------------------------------------------------------
 
-    def _start_upgrade(
-        self, client: Conn, request: Request, job: Callable[..., Callable[[], None] | None]
-    ) -> Refusal | None:
+    def _start_upgrade(self, client: Conn, request: Request, job: Job) -> Refusal | None:
         if self._upgrades is None:
             return NO_WEBSOCKETS
         if client.listener not in self._takes_upgrades:
             port = min(self._upgrade_ports)
             return Refusal(404, "not_found", f"WebSockets are on port {port} of this server")
-        return self._upgrades.start(functools.partial(job, client, request))
+        return self._exchange.start_upgrade(self._upgrades, job, client, request)
 
     def _upgrade(self, client: Conn, request: Request) -> Callable[[], None] | None:
         """Admit an upgrade, in a thread of the WebSocket side, which runs the connection next."""
@@ -354,9 +352,9 @@ class HttpServer(BaseWSGIServer):
 
     # --- the end ----------------------------------------------------------------
 
-    def is_fresh(self, client: Conn) -> bool:
-        """Tell whether a client has just come, and is about to send its first request."""
-        return client.state is not None and bool(client.state.fresh)
+    def expected(self, clients: Iterable[Conn]) -> Iterable[Conn]:
+        """Return who has just come: to send a first request soon, or with an upgrade under way."""
+        return self._exchange.expected(clients)
 
     def leave(self) -> Flag:
         """Refuse newcomers; see ``Acceptor.leave`` for those who come by foreign listeners."""
