@@ -169,17 +169,16 @@ def test_an_exception_in_the_block_is_not_hidden(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_forked_child_makes_its_own(server: RedisServer) -> None:
-    emitter = Emitter(server.url, app="shop")
-    child = os.fork()
-    if child == 0:
-        try:
-            emitter.broadcast_to_all(1)
-        except StateError:
-            emitter.close()
-            os._exit(7)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    emitter.close()
+    with Emitter(server.url, app="shop") as emitter:
+        child = os.fork()
+        if child == 0:
+            try:
+                emitter.broadcast_to_all(1)
+            except StateError:
+                emitter.close()
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 # --- the command --------------------------------------------------------------------

@@ -16,8 +16,6 @@ from tests.support.peer import Peer
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_is_told_and_the_parent_goes_on(child: Callable[..., Child]) -> None:
     program = child("""
-        import warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
         from daebus import ForkedError
 
         def attempt(name, call):
@@ -86,8 +84,7 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(child: Callable[..., Chil
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 def test_a_forked_child_does_not_keep_the_ports(child: Callable[..., Child]) -> None:
     program = child("""
-        import socket, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
+        import socket
         ports = []
         for _ in range(2):
             with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -131,8 +128,6 @@ def test_an_app_that_was_not_started_survives_a_fork(child: Callable[..., Child]
 
 
 FORKED = """
-    import warnings
-    warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
     app.route("/")(lambda req: "here")
     app.start()
     tell_port()

@@ -299,8 +299,7 @@ def test_a_block_of_two_apps_ends_both(child: Callable[..., Child]) -> None:
 
 def test_a_child_of_a_block_takes_signals_as_it_did_before(child: Callable[..., Child]) -> None:
     program = child("""
-        import time, warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
+        import time
         with app.serve():
             reader, writer = os.pipe()
             child = os.fork()

@@ -415,8 +415,6 @@ def test_a_forked_child_is_told_and_the_parent_goes_on(
     running: Daebus, child: Callable[..., Child]
 ) -> None:
     program = child(f"""
-        import warnings
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork itself, since 3.12
         from daebus import Client, ForkedError
         client = Client({url_of(running)!r}).connect()
         topic, state = client.topic("t"), client.state("s")

@@ -17,6 +17,9 @@ __all__ = ["PATIENCE", "Child"]
 
 PATIENCE = 20.0  # seconds until a test gives up on another process
 
+# All are errors, but that of a fork beside threads: some programs are there to try that.
+_WARNINGS = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
+
 PREAMBLE = """
 import logging, os, signal, sys, threading
 from daebus import Daebus, DaebusHttp, DaebusWebSocket
@@ -41,7 +44,7 @@ class Child:
     def __init__(self, code: str, *, preamble: str = PREAMBLE) -> None:
         paths = [str(Path(daebus.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", preamble + textwrap.dedent(code)],
+            [sys.executable, *_WARNINGS, "-c", preamble + textwrap.dedent(code)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

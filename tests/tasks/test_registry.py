@@ -216,7 +216,6 @@ def test_dump_and_stats_show_them(app: Daebus) -> None:
     }
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_has_none(app: Daebus) -> None:
     app.thread("reader")(lambda running: running.wait(3600))
     app.start()

@@ -480,7 +480,6 @@ def test_a_stop_in_the_middle_of_a_handshake(
     received(sock)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_says_nothing_for_its_parent(app: Daebus, raw: Open) -> None:
     client = raw(app)
     assert client.get("/").status == 200

@@ -201,7 +201,6 @@ def test_what_cannot_be_formatted_harms_nobody(written: Written, clock: ManualCl
     assert "what comes next" in written.text
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_begins_anew_whatever_the_parent_was_at(clock: ManualClock) -> None:
     repeats = safelog._repeats
     with repeats._lock:

@@ -425,7 +425,6 @@ def test_middleware_and_blueprints_go_along(app: Daebus, requests: Any) -> None:
         assert answer.get(timeout=5) == ["x", threading.get_ident()]
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_does_not_pump(app: Daebus) -> None:
     app.start()
     child = os.fork()

@@ -298,7 +298,6 @@ def test_second_app_of_this_process_is_told_so(path: Path) -> None:
     Run(path, timeout=0.1).stop()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_forked_child_keeps_nobody_waiting(path: Path) -> None:
     run = Run(path).start()
     run.history().publish(b"1")
