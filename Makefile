@@ -40,7 +40,7 @@ $(VENV)/cluster.stamp: $(VENV)/run.stamp
 run-sample: $(VENV)/$(if $(filter cluster,$(SAMPLE)),cluster,run).stamp  ## start a sample: SAMPLE=dashboard, chat, kiosk, longjob, auth or cluster, PORT=8080
 	@PORT=$(PORT) $(PY) samples/$(SAMPLE).py
 
-test: $(VENV)/dev.stamp  ## run the quick tests (two minutes on two cores)
+test: $(VENV)/dev.stamp  ## run the quick tests (four minutes on two cores)
 	$(PY) -m pytest -q -n 2
 
 test-pythons:  ## run the quick tests with every CPython that is here or can be fetched
