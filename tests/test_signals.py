@@ -194,11 +194,11 @@ LOOPS = {
     "long wait": "app.wait(300)",
     "sleep": """
         while True:
-            time.sleep(300)
+            time.sleep(0.1)
         """,
     "running": """
         while app.running:
-            time.sleep(300)
+            time.sleep(0.1)
         """,
     "pump": """
         while app.running:
@@ -206,7 +206,8 @@ LOOPS = {
         """,
     "caught": """
         try:
-            time.sleep(300)
+            while True:
+                time.sleep(0.1)
         except (KeyboardInterrupt, SystemExit):
             app.wait(300)
         """,
@@ -272,7 +273,8 @@ def test_a_second_signal_leaves_a_round_that_does_not_end(child: Callable[..., C
                 while not app._lifecycle.ending.asked:
                     time.sleep(0.01)
                 print("goes on", flush=True)
-                time.sleep(300)
+                while True:  # a signal right before a long sleep would be seen behind it
+                    time.sleep(0.1)
         """)
     program.port()
     program.send_signal(signal.SIGTERM)
@@ -305,7 +307,8 @@ def test_a_child_of_a_block_takes_signals_as_it_did_before(child: Callable[..., 
             child = os.fork()
             if not child:
                 os.write(writer, b".")  # Python drops signals that come during the fork
-                time.sleep(300)
+                for _ in range(3000):  # and sees one that comes right before a sleep behind it
+                    time.sleep(0.1)
             os.read(reader, 1)
             os.kill(child, signal.SIGTERM)
             print(os.waitpid(child, 0)[1], flush=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
+import signal
 import subprocess
 import sys
 import textwrap
@@ -97,7 +99,8 @@ class Child:
         return list(self.errors.queue)
 
     def end(self) -> None:
-        self.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # what it has forked holds its pipes
         self.process.wait()
         for reader in self._readers:
             reader.join()
