@@ -22,13 +22,14 @@ import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import simple_websocket
 from simple_websocket.ws import Base
 
 from .arguments import check_message_type
 from .checks.annotations import checked
+from .client.tls import SharedTls
 from .errors import ClientError, EncodeError, StateError
 from .errors import Refused as Refused
 from .errors import RequestError as RequestError
@@ -103,6 +104,8 @@ class _Client(simple_websocket.Client):
         self.receive_bytes = size
         if self.sock is not None:  # whatever socket.setdefaulttimeout says: it waits in a thread
             self.sock.settimeout(None)
+        if isinstance(self.sock, ssl.SSLSocket):
+            self.sock = cast(socket.socket, SharedTls(self.sock))
 
     def _body(self) -> bytes:
         """Return the body of a refusal, whose head has been read."""

@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,25 @@ def test_a_socket_file_and_tls(tmp_path: Path) -> None:
             assert client.request("echo", "x" * 100_000) == "x" * 100_000
         with pytest.raises(Disconnected, match="certificate verify failed"):
             Client(url, timeout=30.0).connect()  # at once: it will be the same again
+
+
+@pytest.mark.slow
+def test_tls_is_read_and_written_by_two_threads() -> None:
+    """Of connections that read and wrote at once one in sixty was never answered."""
+    app = Daebus("secure")
+    app.attach(DaebusHttp(port=0, ssl_context=server_context()))
+    app.attach(DaebusWebSocket())
+    app.socket("echo")(lambda req: req.data)
+
+    def talk() -> None:
+        for number in range(100):
+            with Client(url, ssl_context=client_context()) as client:
+                assert client.request("echo", number) == number
+
+    with app, ThreadPoolExecutor(4) as pool:
+        url = f"https://127.0.0.1:{app.http.port}/"
+        for done in [pool.submit(talk) for _ in range(4)]:
+            done.result()
 
 
 def test_it_survives_a_restart(running: Daebus) -> None:

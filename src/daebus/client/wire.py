@@ -36,6 +36,7 @@ from ..interrupts.stack import check_outside
 from ..waits import monotonic, until
 from .queues import LOOK, SLICE
 from .rules import retry_after
+from .tls import SharedTls
 
 __all__ = [
     "Address",
@@ -430,6 +431,8 @@ class Wire:
 
 
 def _make(wire: Wire, sock: socket.socket, *args: Any, **options: Any) -> ClientConnection:
+    if isinstance(sock, ssl.SSLSocket):
+        sock = cast(socket.socket, SharedTls(sock))
     wire.note(sock)
     connection = ClientConnection(sock, *args, **options)
     connection.recv_events_thread.name = f"daebus-client-{wire._name}-socket"
