@@ -124,7 +124,7 @@ def test_public_methods_may_interrupt_each_other(
 ) -> None:
     found, listeners = outcome
     assert found["errors"] == []
-    assert found["slowest"] < 3
+    assert found["slowest"] < 10  # a hang would be for ever
     assert found["left"] == []
     assert found["reached"] == CLIENTS
     counts = []

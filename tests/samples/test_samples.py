@@ -93,7 +93,7 @@ def files_of(sample: Any) -> dict[str, str]:
     "name",
     [
         name if name == "dashboard" else pytest.param(name, marks=pytest.mark.slow)
-        for name in SAMPLES
+        for name in TITLES
     ],
 )
 def test_page_and_the_files_it_names_are_served(run_sample: Run, name: str) -> None:
