@@ -12,7 +12,9 @@ import pytest
 
 from tests.support.relay import Relay
 
-pytestmark = pytest.mark.slow
+# A browser that draws curves without a graphics card takes its time beside other work.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+PATIENCE = 60_000  # milliseconds
 
 Run = Callable[..., Any]
 LOOKS = (Path(__file__).parent / "looks.js").read_text()
@@ -54,6 +56,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:
     def open_one(sample: Any) -> Any:
         page = browser.new_page()
         pages.append(page)
+        page.set_default_timeout(PATIENCE)
         page.on("console", note)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(sample.url)
