@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from daebus import Daebus, DaebusHttp, DaebusWebSocket, depth
+from daebus import Daebus, DaebusHttp, DaebusWebSocket
+from daebus.data import depth
 from daebus.data.forms import children, form_of
 from daebus.errors import EncodeError
 from daebus.websocket.component import MIN_STACK

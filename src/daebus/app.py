@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TextIO, TypedDict, TypeVar, overload
 
-from .arguments import header_text
 from .backplane.protocol import Backplane
 from .blueprint import Blueprint, take_steps
 from .checks.annotations import checked
+from .checks.arguments import header_text
 from .checks.functions import check_function
 from .components import Components, Needs
 from .data.encoder import Encoder

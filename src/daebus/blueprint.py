@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from .arguments import check_path
 from .checks.annotations import checked
+from .checks.arguments import check_path
 from .components import Components, Needs, Step
 from .data.encoder import PLAIN
 from .errors import StateError

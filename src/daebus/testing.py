@@ -27,8 +27,8 @@ from typing import Any, Protocol, cast
 import simple_websocket
 from simple_websocket.ws import Base
 
-from .arguments import check_message_type
 from .checks.annotations import checked
+from .checks.arguments import check_message_type
 from .client.tls import SharedTls
 from .errors import ClientError, EncodeError, StateError
 from .errors import Refused as Refused

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..arguments import positive
 from ..checks.annotations import checked
+from ..checks.arguments import positive
 from ..interrupts.stack import held, interrupted, within
 from ..server.threads.pool import join_all
 from ..server.threads.safelog import get_logger

@@ -2,6 +2,7 @@
 
 May import: ``errors``. Pure.
 
+* ``arguments``: numbers, names and paths of which annotations cannot say enough.
 * ``annotations``: arguments of constructors and decorators, against their annotations.
 * ``functions``: what a function can be called with, and what calling it gives.
 """

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .. import fork
-from ..arguments import check_message_type, header_text, seconds
 from ..checks.annotations import checked
+from ..checks.arguments import check_message_type, header_text, seconds
 from ..checks.functions import check_function
 from ..errors import ForkedError, StateError
 from ..interrupts.stack import check_outside

@@ -18,10 +18,10 @@ import json.encoder
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
-from ..depth import is_too_deep
 from ..errors import EncodeError
 from ..interrupts.raised import from_signal
 from . import fastjson
+from .depth import is_too_deep
 from .forms import children, form_of
 from .plain import Walk
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..depth import MAX_VALUE_DEPTH
 from ..errors import EncodeError
 from ..interrupts.raised import from_signal
+from .depth import MAX_VALUE_DEPTH
 from .forms import NoFormError
 
 __all__ = ["Walk"]

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from ..arguments import check_ids, check_name, seconds
 from ..backplane.frames import Template
 from ..backplane.names import Names, random_name
 from ..backplane.redis.component import DaebusRedis, outbound_of
 from ..backplane.store import SharedStore
 from ..checks.annotations import checked
+from ..checks.arguments import check_ids, check_name, seconds
 from ..errors import BackplaneError, ForkedError, StateError, TooLargeError
 from ..interrupts.stack import check_outside
 from ..waits import monotonic, until

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..arguments import seconds_or_none
 from ..backplane.store import Done, SharedStore, Write, describe
+from ..checks.arguments import seconds_or_none
 from ..data.encoder import PLAIN
 from ..errors import EncodeError
 from ..websocket.protocol.envelope import dumps

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from ..arguments import check_path, positive, positive_or_none, seconds
 from ..checks.annotations import checked
-from ..depth import check_depth
+from ..checks.arguments import check_path, positive, positive_or_none, seconds
+from ..data.depth import check_depth
 from ..server.sockets.addresses import Addresses
 from ..server.sockets.urls import urls
 from .protocol.cors import Cors

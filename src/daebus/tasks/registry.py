@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NotRequired, TypedDict, TypeVar
 
-from ..arguments import LEAST_SECONDS
 from ..checks.annotations import checked
+from ..checks.arguments import LEAST_SECONDS
 from ..checks.functions import check_function
 from ..errors import DuplicateHandlerError, StateError, name_of
 from ..interrupts.flag import Flag

@@ -6,9 +6,16 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
-from ..arguments import check_path, fraction, positive, positive_or_none, seconds, seconds_or_none
 from ..checks.annotations import checked
-from ..depth import check_depth
+from ..checks.arguments import (
+    check_path,
+    fraction,
+    positive,
+    positive_or_none,
+    seconds,
+    seconds_or_none,
+)
+from ..data.depth import check_depth
 from ..origins import Origins
 from ..server.handoff import TOKEN_SUBPROTOCOL
 from .api.access import Access

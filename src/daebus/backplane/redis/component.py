@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ...arguments import check_name, positive, seconds
 from ...checks.annotations import checked
+from ...checks.arguments import check_name, positive, seconds
 from ...errors import StateError
 from ...server.threads.pool import join_all
 from ...server.threads.vitals import Vitals

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ...arguments import check_path
+from ...checks.arguments import check_path
 from ...checks.functions import Kind, check_function
 from ...errors import DuplicateHandlerError
 from ...interrupts.raised import from_signal

@@ -17,7 +17,7 @@ from werkzeug.formparser import FormDataParser
 from werkzeug.wrappers import Request as WerkzeugRequest
 from werkzeug.wrappers import Response
 
-from ...depth import nests
+from ...data.depth import nests
 from ...server.threads.safelog import get_logger
 from .spool import Spool, Upload
 

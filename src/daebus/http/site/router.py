@@ -15,7 +15,7 @@ from typing import Any, Literal
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.wrappers import Response
 
-from ...arguments import check_path
+from ...checks.arguments import check_path
 from ...data.encoder import PLAIN, Encoder
 from ...errors import DuplicateHandlerError
 from ...interrupts.raised import from_signal

@@ -6,7 +6,7 @@ import secrets
 import threading
 from collections.abc import Callable
 
-from ...arguments import MAX_NAME
+from ...checks.arguments import MAX_NAME
 from ...server.handoff import STOPPING, Refusal
 from ...server.threads.safelog import get_logger
 from ...waits import monotonic, until

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from ...arguments import check_client_id, check_ids, check_name, seconds
+from ...checks.arguments import check_client_id, check_ids, check_name, seconds
 from ...errors import CallError, CallTimeout, ClientGone
 from ...waits import monotonic, until
 from ..cluster.queries import Answers, What

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...arguments import check_name, seconds
 from ...checks.annotations import checked
+from ...checks.arguments import check_name, seconds
 from ..cluster.info import NodeInfo
 from ..cluster.queries import ClusterList, What, own
 from .context import Context, Section

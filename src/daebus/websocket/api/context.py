@@ -7,8 +7,8 @@ import types
 import weakref
 from typing import Any
 
-from ...arguments import check_client_id
 from ...backplane.protocol import Backplane
+from ...checks.arguments import check_client_id
 from ...data.encoder import Encoder
 from ...errors import AttachError, ForkedError, StateError
 from ...interrupts.stack import check_outside

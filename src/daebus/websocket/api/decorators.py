@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Concatenate, TypeVar
 
-from ...arguments import check_path, seconds_or_none
 from ...checks.annotations import checked
+from ...checks.arguments import check_path, seconds_or_none
 from ...checks.functions import check_function
 from ...errors import DuplicateHandlerError
 from ...interrupts.stack import check_outside

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ...arguments import check_name
 from ...checks.annotations import checked
+from ...checks.arguments import check_name
 from ...checks.functions import check_function, fitting
 from ..clients.presence import MAX_BYTES, MAX_PEOPLE, PREFIX, Rule
 from ..topics.spec import Spec, check_topic

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from ...arguments import check_client_id, check_name
 from ...checks.annotations import checked
+from ...checks.arguments import check_client_id, check_name
 from ...checks.functions import check_function, fitting
 from ..admission.joining import enter
 from .context import Section

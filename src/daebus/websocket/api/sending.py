@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ...arguments import check_client_id, check_ids, check_name
+from ...checks.arguments import check_client_id, check_ids, check_name
 from ...errors import NoClientError
 from ..clients.broadcast import ALL, OUTCOMES, Policy, SendResult, Target, reply
 from ..connection.outbox import GONE

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...arguments import check_client_id, check_name, positive, seconds, seconds_or_none
 from ...checks.annotations import checked
+from ...checks.arguments import check_client_id, check_name, positive, seconds, seconds_or_none
 from ...checks.functions import check_function, fitting
 from ...interrupts.stack import inside
 from ..topics.envelopes import message

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...depth import MAX_DEPTH
+from ...data.depth import MAX_DEPTH
 from .outbox import OnFull
 
 __all__ = ["Limits"]

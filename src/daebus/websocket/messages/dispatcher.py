@@ -23,9 +23,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from ...data.depth import MAX_DEPTH
 from ...data.encoder import PLAIN as PLAIN_JSON
 from ...data.encoder import Encoder
-from ...depth import MAX_DEPTH
 from ...errors import Cancelled, ClientError, ClientGone, EncodeError
 from ...interrupts.raised import is_for_host
 from ...server.threads.safelog import format_exception, get_logger

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...depth import MAX_DEPTH
+from ...data.depth import MAX_DEPTH
 from ..connection.reader import MAX_HEARTBEAT
 from ..protocol import envelope
 

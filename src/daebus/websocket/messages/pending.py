@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import ref
 
-from ...depth import MAX_DEPTH
+from ...data.depth import MAX_DEPTH
 from ...errors import CallError, CallTimeout, ClientGone
 from ...interrupts.flag import Flag
 from ...interrupts.stack import check_outside

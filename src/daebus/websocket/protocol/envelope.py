@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeGuard
 
 from ...data import fastjson
+from ...data.depth import MAX_DEPTH, nests
 from ...data.encoder import PLAIN, Encoder
-from ...depth import MAX_DEPTH, nests
 from ...errors import EncodeError
 
 __all__ = ["BadMessage", "decode", "dumps", "encode", "error", "is_id", "stamp"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ...arguments import MAX_NAME
+from ...checks.arguments import MAX_NAME
 from .position import Kind
 
 __all__ = ["RESERVED", "Spec", "check_topic"]

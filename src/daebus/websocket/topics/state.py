@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, overload
 
-from ...arguments import seconds_or_none
+from ...checks.arguments import seconds_or_none
 from ...data.encoder import Encoder
 from ...errors import EncodeError
 from .changes import StateFeed

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ...arguments import MAX_NAME
+from ...checks.arguments import MAX_NAME
 from ...errors import ClientError, DuplicateHandlerError
 from ...interrupts.stack import check_outside
 from ..connection.link import Link
